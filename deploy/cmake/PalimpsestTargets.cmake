@@ -1,0 +1,52 @@
+# palimpsest_library(NAME name SRCS a.cc ... DEPS other ...): one folder (or one concept of it) as a static
+# library palimpsest_<name>. DEPS are other palimpsest libraries by short name, or targets with '::' in their name.
+function(palimpsest_resolve_deps out)
+  set(resolved "")
+  foreach(dep IN LISTS ARGN)
+    if(dep MATCHES "::")
+      list(APPEND resolved ${dep})
+    else()
+      list(APPEND resolved palimpsest_${dep})
+    endif()
+  endforeach()
+  set(${out} ${resolved} PARENT_SCOPE)
+endfunction()
+
+function(palimpsest_library)
+  cmake_parse_arguments(ARG "" "NAME" "SRCS;DEPS" ${ARGN})
+  palimpsest_resolve_deps(deps ${ARG_DEPS})
+  add_library(palimpsest_${ARG_NAME} STATIC ${ARG_SRCS})
+  target_link_libraries(palimpsest_${ARG_NAME} PUBLIC ${deps} PRIVATE palimpsest_compile)
+  target_include_directories(palimpsest_${ARG_NAME} PUBLIC ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
+endfunction()
+
+# palimpsest_test(NAME name SRCS a_test.cc ... DEPS ... [LABELS unit|model|...] [TIMEOUT seconds]): a GoogleTest
+# program; ctest sees each of its cases. Tests find fixtures through PALIMPSEST_SOURCE_DIR.
+function(palimpsest_test)
+  cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
+  palimpsest_resolve_deps(deps ${ARG_DEPS})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${ARG_NAME} ${ARG_SRCS})
+  target_link_libraries(${ARG_NAME} PRIVATE ${deps} palimpsest_compile GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${ARG_NAME} PRIVATE PALIMPSEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+                             PALIMPSEST_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  gtest_discover_tests(${ARG_NAME} DISCOVERY_TIMEOUT 60
+                       PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# palimpsest_fuzz(NAME name SRCS a_fuzz.cc DEPS ... SEEDS dir): a libFuzzer program, built when PALIMPSEST_FUZZ is on.
+function(palimpsest_fuzz)
+  cmake_parse_arguments(ARG "" "NAME;SEEDS" "SRCS;DEPS" ${ARGN})
+  if(NOT PALIMPSEST_FUZZ)
+    return()
+  endif()
+  palimpsest_resolve_deps(deps ${ARG_DEPS})
+  add_executable(${ARG_NAME} ${ARG_SRCS})
+  target_link_libraries(${ARG_NAME} PRIVATE ${deps} palimpsest_compile)
+  target_link_options(${ARG_NAME} PRIVATE -fsanitize=fuzzer)
+endfunction()
