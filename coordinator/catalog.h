@@ -4,7 +4,8 @@
 // A document is known by the SHA-256 of its text: equal content added again is the same document.
 // Token ids are kept per tokenizer (its hash), so that another model tokenizes anew.
 //
-// Errors : FailedPrecondition "... is in use by process PID" | PermissionDenied/ResourceExhausted from the disk, naming
+// Errors : FailedPrecondition "... is in use by process PID" | PermissionDenied/ResourceExhausted from the
+// disk, naming
 //          the folder and what to do | DataLoss if a record fails its checks | NotFound "document ID ...".
 // Durable: Add is on disk (WAL synced) when it returns.
 // Threads: any thread.
@@ -24,11 +25,11 @@ namespace palimpsest {
 
 struct DocumentInfo {
   DocumentId id;
-  std::string path;            // where it was first read from; "-" for stdin
-  int64_t bytes = 0;           // of text
-  int64_t tokens = 0;          // under the tokenizer it was last added with
-  int64_t created_unix_ms = 0; // wall clock, for people only
-  std::string content_hash;    // hex SHA-256 of the text
+  std::string path;             // where it was first read from; "-" for stdin
+  int64_t bytes = 0;            // of text
+  int64_t tokens = 0;           // under the tokenizer it was last added with
+  int64_t created_unix_ms = 0;  // wall clock, for people only
+  std::string content_hash;     // hex SHA-256 of the text
 };
 
 struct Document {
@@ -47,12 +48,13 @@ class Catalog {
     DocumentInfo info;
     bool already_known = false;
   };
-  virtual absl::StatusOr<Added> Add(std::string_view path, std::string_view text, std::string_view tokenizer_hash,
+  virtual absl::StatusOr<Added> Add(std::string_view path, std::string_view text,
+                                    std::string_view tokenizer_hash,
                                     const std::vector<int32_t>& token_ids) = 0;
   // Empty if no document has this text.
   virtual absl::StatusOr<std::optional<DocumentInfo>> FindByContent(std::string_view text) const = 0;
-  // `id` may be a unique prefix of at least 8 characters ("doc-1a2b"). Token ids are empty if only other tokenizers'
-  // ids are stored.
+  // `id` may be a unique prefix of at least 8 characters ("doc-1a2b"). Token ids are empty if only other
+  // tokenizers' ids are stored.
   virtual absl::StatusOr<Document> Get(std::string_view id, std::string_view tokenizer_hash) const = 0;
   virtual absl::Status PutTokenIds(std::string_view id, std::string_view tokenizer_hash,
                                    const std::vector<int32_t>& token_ids) = 0;

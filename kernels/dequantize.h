@@ -1,4 +1,5 @@
-// Expands the block formats of GGUF tensors to float32, exactly as the format defines (no rounding but float32's own).
+// Expands the block formats of GGUF tensors to float32, exactly as the format defines (no rounding but
+// float32's own).
 //
 // Source: the layouts in ggml's documentation; values checked against the `gguf` Python package.
 #pragma once
@@ -18,7 +19,8 @@ struct QuantFormat {
 // Unimplemented for types we cannot expand, naming the type and those we can.
 absl::StatusOr<QuantFormat> QuantFormatOf(uint32_t type);
 
-// Expands `out.size()` numbers, a multiple of the block, from the start of `bytes`. InvalidArgument if sizes disagree.
+// Expands `out.size()` numbers, a multiple of the block, from the start of `bytes`. InvalidArgument if sizes
+// disagree.
 absl::Status Dequantize(uint32_t type, std::span<const uint8_t> bytes, std::span<float> out);
 
 }  // namespace palimpsest

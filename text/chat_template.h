@@ -1,10 +1,11 @@
 // Chat templates of model files: the Jinja subset that public models' templates use, sandboxed.
 //
-// Supported: for (with loop.first/last/index/index0/length/previtem/nextitem), if/elif/else, set (also namespace
-// attributes), comments, whitespace control, expressions (arithmetic, comparison, in, is, and/or/not, inline if, ~, slices,
-// filters, method calls, string and list and dict literals), macros; raise_exception, namespace, range, strftime_now.
-// Anything else is InvalidArgument naming the construct and its line. Limits: source 256 KiB, nesting 64, steps 10^6,
-// output 64 MiB. Templates come from the model package only, never from a client.
+// Supported: for (with loop.first/last/index/index0/length/previtem/nextitem), if/elif/else, set (also
+// namespace attributes), comments, whitespace control, expressions (arithmetic, comparison, in, is,
+// and/or/not, inline if, ~, slices, filters, method calls, string and list and dict literals), macros;
+// raise_exception, namespace, range, strftime_now. Anything else is InvalidArgument naming the construct and
+// its line. Limits: source 256 KiB, nesting 64, steps 10^6, output 64 MiB. Templates come from the model
+// package only, never from a client.
 //
 // Threads: a ChatTemplate is immutable; Render from any thread.
 // Source : Jinja 3 documentation; checked against Python's jinja2 in tests.
@@ -45,7 +46,9 @@ struct PromptFrame {
   std::string prefix;
   std::string tail;
 };
-// Renders with a marker as the user's text and cuts there. InvalidArgument if the template alters or repeats it.
-absl::StatusOr<PromptFrame> MakePromptFrame(const ChatTemplate& chat_template, const ChatTemplate::Options& options);
+// Renders with a marker as the user's text and cuts there. InvalidArgument if the template alters or repeats
+// it.
+absl::StatusOr<PromptFrame> MakePromptFrame(const ChatTemplate& chat_template,
+                                            const ChatTemplate::Options& options);
 
 }  // namespace palimpsest

@@ -1,7 +1,9 @@
-// Reads a GGUF model file (versions 2 and 3, little endian): metadata and tensor directory, tensors as mapped bytes.
+// Reads a GGUF model file (versions 2 and 3, little endian): metadata and tensor directory, tensors as mapped
+// bytes.
 //
-// The file is untrusted: every count, length and offset is checked against a cap and against the bytes left before
-// anything is allocated or multiplied (robustness: counts <= 65,536 keys and tensors, <= 4 dimensions of 1..2^31, key
+// The file is untrusted: every count, length and offset is checked against a cap and against the bytes left
+// before anything is allocated or multiplied (robustness: counts <= 65,536 keys and tensors, <= 4 dimensions
+// of 1..2^31, key
 // <= 64 KiB, string <= 1 MiB, vocabulary <= 2^20; offsets aligned, sorted, not overlapping, inside the file).
 //
 // Owns   : the mapping; views (string_view, span) stay valid as long as the GgufFile.
@@ -23,7 +25,16 @@ namespace palimpsest {
 
 // How a tensor's numbers are stored; the values are the file's own type numbers.
 enum class TensorType : uint32_t {
-  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ4_K = 12, kQ6_K = 14, kBF16 = 30,
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ4_K = 12,
+  kQ6_K = 14,
+  kBF16 = 30,
 };
 
 // Name as users write it ("Q4_1"); "type 99" for numbers we do not know.
@@ -31,10 +42,10 @@ std::string TensorTypeName(uint32_t type);
 
 struct GgufTensor {
   std::string_view name;
-  uint32_t type;                    // a TensorType where known
-  std::vector<int64_t> shape;       // first dimension contiguous, as in the file: a matrix is {columns, rows}
-  std::span<const uint8_t> bytes;   // exactly the tensor's data; empty for types we do not know
-  int64_t elements() const;         // product of shape
+  uint32_t type;                   // a TensorType where known
+  std::vector<int64_t> shape;      // first dimension contiguous, as in the file: a matrix is {columns, rows}
+  std::span<const uint8_t> bytes;  // exactly the tensor's data; empty for types we do not know
+  int64_t elements() const;        // product of shape
 };
 
 class GgufFile {
@@ -42,7 +53,8 @@ class GgufFile {
   // Maps `path` read-only and checks all of its header. Opened once: no re-open by path later.
   static absl::StatusOr<std::shared_ptr<const GgufFile>> Open(const std::string& path);
   // The same over bytes in memory (tests, fuzzing); `bytes` must outlive the object.
-  static absl::StatusOr<std::shared_ptr<const GgufFile>> Parse(std::span<const uint8_t> bytes, std::string name);
+  static absl::StatusOr<std::shared_ptr<const GgufFile>> Parse(std::span<const uint8_t> bytes,
+                                                               std::string name);
   virtual ~GgufFile() = default;
 
   // Typed getters: NotFound if the key is absent, InvalidArgument if its type is another.
@@ -61,7 +73,8 @@ class GgufFile {
   virtual absl::StatusOr<const GgufTensor*> Tensor(std::string_view name) const = 0;
 
   virtual const std::string& path() const = 0;
-  // SHA-256 of the whole file, hex. Reads all of it the first time (about 0.1 s per 100 MB); later calls are free.
+  // SHA-256 of the whole file, hex. Reads all of it the first time (about 0.1 s per 100 MB); later calls are
+  // free.
   virtual absl::StatusOr<std::string> ContentHash() const = 0;
 };
 

@@ -1,7 +1,7 @@
 // Byte-level BPE: text to token ids and back, exactly as the model was trained.
 //
-// The split of text into words is by the model's `tokenizer.ggml.pre`: smollm, gpt-2, llama-bpe, qwen2 (PCRE2 with JIT,
-// fixed patterns only). Any other name is Unimplemented and lists these.
+// The split of text into words is by the model's `tokenizer.ggml.pre`: smollm, gpt-2, llama-bpe, qwen2 (PCRE2
+// with JIT, fixed patterns only). Any other name is Unimplemented and lists these.
 //
 // Input  : any bytes; invalid UTF-8 is InvalidArgument naming the byte offset (CheckUtf8), never a crash.
 // Threads: const methods from any thread.
@@ -26,12 +26,12 @@ absl::Status CheckUtf8(std::string_view text);
 
 // What a tokenizer is made from; FromGguf fills it from a model file.
 struct TokenizerData {
-  std::string pre;                     // name of the split
-  std::vector<std::string> tokens;     // by id, in the byte-level alphabet; special tokens as written
-  std::vector<int32_t> types;          // by id: 1 normal, 3 control, 4 user-defined, 6 byte; empty = all normal
-  std::vector<std::string> merges;     // "left right", best first
-  int32_t bos = -1, eos = -1;          // -1: none
-  std::vector<int32_t> end_tokens;     // all ids that end an answer (eos, eot, ...)
+  std::string pre;                  // name of the split
+  std::vector<std::string> tokens;  // by id, in the byte-level alphabet; special tokens as written
+  std::vector<int32_t> types;       // by id: 1 normal, 3 control, 4 user-defined, 6 byte; empty = all normal
+  std::vector<std::string> merges;  // "left right", best first
+  int32_t bos = -1, eos = -1;       // -1: none
+  std::vector<int32_t> end_tokens;  // all ids that end an answer (eos, eot, ...)
   bool add_bos = false;
 };
 
@@ -45,21 +45,24 @@ class Tokenizer {
 
   // Ids of `text`, nothing added in front or behind.
   virtual absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text, Special special) const = 0;
-  // Bytes of `ids`, special tokens as written when `with_special`; may end inside a UTF-8 character (use Detokenizer).
+  // Bytes of `ids`, special tokens as written when `with_special`; may end inside a UTF-8 character (use
+  // Detokenizer).
   virtual std::string Decode(std::span<const int32_t> ids, bool with_special) const = 0;
 
   virtual int64_t vocabulary_size() const = 0;
-  virtual int32_t bos() const = 0;                     // -1: none
-  virtual int32_t eos() const = 0;                     // -1: none
+  virtual int32_t bos() const = 0;  // -1: none
+  virtual int32_t eos() const = 0;  // -1: none
   virtual bool add_bos() const = 0;
-  virtual bool IsEnd(int32_t id) const = 0;            // ends an answer
+  virtual bool IsEnd(int32_t id) const = 0;  // ends an answer
   virtual bool IsSpecial(int32_t id) const = 0;
-  virtual std::string_view TokenText(int32_t id) const = 0;  // as written for special tokens (bos_token in templates)
-  virtual const std::string& hash() const = 0;         // SHA-256 over all of TokenizerData, hex (part of document keys)
+  virtual std::string_view TokenText(
+      int32_t id) const = 0;  // as written for special tokens (bos_token in templates)
+  virtual const std::string& hash()
+      const = 0;  // SHA-256 over all of TokenizerData, hex (part of document keys)
 };
 
-// Turns a stream of ids into text that never splits a UTF-8 character: what is incomplete waits for the next id.
-// Bytes that can never become UTF-8 come out as U+FFFD.
+// Turns a stream of ids into text that never splits a UTF-8 character: what is incomplete waits for the next
+// id. Bytes that can never become UTF-8 come out as U+FFFD.
 class Detokenizer {
  public:
   explicit Detokenizer(std::shared_ptr<const Tokenizer> tokenizer) : tokenizer_(std::move(tokenizer)) {}
@@ -68,7 +71,7 @@ class Detokenizer {
 
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
-  std::string pending_;          // at most 3 bytes of an unfinished character
+  std::string pending_;  // at most 3 bytes of an unfinished character
 };
 
 }  // namespace palimpsest

@@ -35,7 +35,8 @@ absl::StatusOr<Hash256> Hash256::FromHex(std::string_view hex) {
 Hash256 Sha256(std::string_view bytes) {
   Hash256 hash;
   unsigned int length = 0;
-  PALIMPSEST_CHECK(EVP_Digest(bytes.data(), bytes.size(), hash.bytes.data(), &length, EVP_sha256(), nullptr) == 1);
+  PALIMPSEST_CHECK(
+      EVP_Digest(bytes.data(), bytes.size(), hash.bytes.data(), &length, EVP_sha256(), nullptr) == 1);
   return hash;
 }
 

@@ -16,8 +16,8 @@ namespace palimpsest {
 struct Hash256 {
   std::array<uint8_t, 32> bytes{};
   auto operator<=>(const Hash256&) const = default;
-  std::string ToHex() const;                                          // 64 characters
-  static absl::StatusOr<Hash256> FromHex(std::string_view hex);       // InvalidArgument unless 64 hex digits
+  std::string ToHex() const;                                     // 64 characters
+  static absl::StatusOr<Hash256> FromHex(std::string_view hex);  // InvalidArgument unless 64 hex digits
 };
 
 // Names a block: HMAC-SHA-256 of all it was computed from (invariant I-1); see storage/block_id.h.

@@ -1,7 +1,7 @@
 // The one error currency: absl::Status with a message worded by the first function that knows the error.
 //
-// A message names what went wrong, which object (id, path, numbers) and what to do. It never holds document text.
-// What a user, disk or network sends is a Status; PALIMPSEST_CHECK is for our own bugs.
+// A message names what went wrong, which object (id, path, numbers) and what to do. It never holds document
+// text. What a user, disk or network sends is a Status; PALIMPSEST_CHECK is for our own bugs.
 #pragma once
 
 #include <fmt/format.h>
@@ -19,7 +19,8 @@ namespace palimpsest {
 inline absl::string_view ToAbsl(std::string_view s) { return absl::string_view(s.data(), s.size()); }
 inline std::string_view ToStd(absl::string_view s) { return std::string_view(s.data(), s.size()); }
 
-// A status of `code` whose message is formatted by fmt: Error(absl::StatusCode::kNotFound, "document {}", id).
+// A status of `code` whose message is formatted by fmt: Error(absl::StatusCode::kNotFound, "document {}",
+// id).
 template <typename... Args>
 absl::Status Error(absl::StatusCode code, fmt::format_string<Args...> format, Args&&... args) {
   return absl::Status(code, ToAbsl(fmt::format(format, std::forward<Args>(args)...)));
@@ -63,11 +64,11 @@ inline std::string Message(const absl::Status& status) { return std::string(ToSt
 #define PALIMPSEST_CONCAT_INNER(a, b) a##b
 #define PALIMPSEST_CONCAT(a, b) PALIMPSEST_CONCAT_INNER(a, b)
 
-#define PALIMPSEST_RETURN_IF_ERROR(expression)                   \
-  do {                                                           \
-    if (absl::Status status_ = (expression); !status_.ok()) {    \
-      return status_;                                            \
-    }                                                            \
+#define PALIMPSEST_RETURN_IF_ERROR(expression)                \
+  do {                                                        \
+    if (absl::Status status_ = (expression); !status_.ok()) { \
+      return status_;                                         \
+    }                                                         \
   } while (false)
 
 #define PALIMPSEST_ASSIGN_OR_RETURN(left, expression) \
@@ -79,10 +80,11 @@ inline std::string Message(const absl::Status& status) { return std::string(ToSt
   }                                                                    \
   left = std::move(status_or).value()
 
-// An invariant of ours; on in every build. PALIMPSEST_CHECK(used <= capacity, "used {} capacity {}", used, capacity)
-#define PALIMPSEST_CHECK(condition, ...)                                                                  \
-  do {                                                                                                    \
-    if (!(condition)) [[unlikely]] {                                                                      \
-      ::palimpsest::CheckFailed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__));           \
-    }                                                                                                     \
+// An invariant of ours; on in every build. PALIMPSEST_CHECK(used <= capacity, "used {} capacity {}", used,
+// capacity)
+#define PALIMPSEST_CHECK(condition, ...)                                                        \
+  do {                                                                                          \
+    if (!(condition)) [[unlikely]] {                                                            \
+      ::palimpsest::CheckFailed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
+    }                                                                                           \
   } while (false)

@@ -1,0 +1,189 @@
+// Attention on the CPU: how rows and tiles are cut into tasks. Whatever the cut, a row meets its tiles in the
+// same order and in the same splits, so its bits are the same.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "proto/base/status.h"
+
+namespace palimpsest::cpu {
+namespace {
+
+// Query rows (tokens x heads of the group) that share one pass over a tile: their state stays in L2.
+constexpr int64_t kRowsTogether = 192;
+// Up to so many tokens of a sequence, tiles are spread over threads instead of rows.
+constexpr int64_t kFewTokens = 4;
+
+int64_t OutputStride(int64_t head_size) { return (head_size + 63) / 64 * 64; }
+int64_t StateFloats(int64_t rows, int64_t o_stride) { return rows * (1 + 16 + o_stride) + 48; }
+
+}  // namespace
+
+CpuBackend::State CpuBackend::StateAt(float* memory, int64_t rows, int64_t o_stride) const {
+  float* l = memory;
+  float* o = l + rows * 16;
+  return {.m = o + rows * o_stride, .l = l, .o = o};
+}
+
+void CpuBackend::ClearState(const State& state, int64_t rows, int64_t o_stride) const {
+  std::fill_n(state.m, rows, kEmptyMax);
+  std::fill_n(state.l, rows * 16, 0.0f);
+  std::fill_n(state.o, rows * o_stride, 0.0f);
+}
+
+void CpuBackend::PlanAttention(const AttentionArgs& args) {
+  tasks_.clear();
+  const int64_t group = args.heads / args.kv_heads;
+  const int64_t tokens_together = std::max<int64_t>(1, kRowsTogether / group);
+  int64_t partial = 0;
+  for (size_t s = 0; s < args.sequences.size(); ++s) {
+    const AttentionSequence& sequence = args.sequences[s];
+    for (int64_t h = 0; h < args.kv_heads; ++h) {
+      const int64_t tiles = static_cast<int64_t>(sequence.tiles[h].size());
+      AttentionTask task{};
+      task.sequence = static_cast<int32_t>(s);
+      task.kv_head = static_cast<int32_t>(h);
+      if (sequence.rows <= kFewTokens) {
+        for (int64_t first = 0; first < tiles; first += kSplitTiles) {
+          task.first_row = 0;
+          task.rows = sequence.rows;
+          task.first_tile = first;
+          task.tile_count = std::min(kSplitTiles, tiles - first);
+          task.partial = partial;
+          partial += StateFloats(sequence.rows * group, OutputStride(args.head_size));
+          tasks_.push_back(task);
+        }
+        continue;
+      }
+      for (int64_t first = 0; first < sequence.rows; first += tokens_together) {
+        task.first_row = first;
+        task.rows = std::min(tokens_together, sequence.rows - first);
+        task.first_tile = 0;
+        task.tile_count = tiles;
+        task.partial = -1;
+        tasks_.push_back(task);
+      }
+    }
+  }
+  partials_.Reserve(partial);
+  // Later rows see more keys: hand out the long tasks first. Stable order is not needed, results do not
+  // depend on it.
+  std::sort(tasks_.begin(), tasks_.end(),
+            [](const AttentionTask& a, const AttentionTask& b) { return a.first_row > b.first_row; });
+  const int64_t rows = std::max(tokens_together, kFewTokens) * group;
+  for (Scratch& scratch : scratch_) {
+    scratch.q.Reserve(rows * args.head_size);
+    scratch.positions.Reserve(rows);
+    for (auto& state : scratch.state) state.Reserve(StateFloats(rows, OutputStride(args.head_size)));
+    scratch.rope.Reserve(args.rope->row_floats());
+  }
+}
+
+// Runs of tiles with one base: the queries are turned once for each.
+void CpuBackend::AttendTiles(const AttentionArgs& args, const AttentionTask& task,
+                             std::span<const int32_t> tiles, Scratch& scratch, const State& state) {
+  const AttentionSequence& sequence = args.sequences[static_cast<size_t>(task.sequence)];
+  const int64_t group = args.heads / args.kv_heads, d = args.head_size;
+  size_t first = 0;
+  while (first < tiles.size()) {
+    const int32_t base = args.pool.bases[tiles[first]];
+    size_t last = first + 1;
+    while (last < tiles.size() && args.pool.bases[tiles[last]] == base) ++last;
+    for (int64_t t = 0; t < task.rows; ++t) {
+      const int64_t position = sequence.positions[task.first_row + t];
+      const float* rope = args.rope->Row(std::max<int64_t>(0, position - base), scratch.rope.data());
+      const float* q = args.q.row(sequence.first_row + task.first_row + t) + task.kv_head * group * d;
+      for (int64_t g = 0; g < group; ++g) {
+        kernels_.rotate(q + g * d, rope, d, scratch.q.data() + (t * group + g) * d);
+        scratch.positions[t * group + g] = position;
+      }
+    }
+    kernels_.attend(AttendBlock{
+        .q = scratch.q.data(),
+        .rows = task.rows * group,
+        .positions = scratch.positions.data(),
+        .head_size = d,
+        .scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(d))),
+        .pool = args.pool.data,
+        .tile_elements = args.pool.tile_elements,
+        .counts = args.pool.counts,
+        .slot_positions = args.pool.positions,
+        .tiles = tiles.data() + first,
+        .tile_count = static_cast<int64_t>(last - first),
+        .m = state.m,
+        .l = state.l,
+        .o = state.o,
+        .o_stride = OutputStride(d),
+    });
+    first = last;
+  }
+}
+
+void CpuBackend::WriteOut(const AttentionArgs& args, const AttentionTask& task, const State& state) {
+  const AttentionSequence& sequence = args.sequences[static_cast<size_t>(task.sequence)];
+  const int64_t group = args.heads / args.kv_heads, d = args.head_size, o_stride = OutputStride(d);
+  for (int64_t t = 0; t < task.rows; ++t) {
+    Bf16* row = args.out.row(sequence.first_row + task.first_row + t) + task.kv_head * group * d;
+    for (int64_t g = 0; g < group; ++g) {
+      Bf16* out = row + g * d;
+      const int64_t r = t * group + g;
+      kernels_.finish(1, d, state.l + r * 16, state.o + r * o_stride, o_stride, &out);
+    }
+  }
+}
+
+void CpuBackend::RunAttentionTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch) {
+  const int64_t rows = task.rows * (args.heads / args.kv_heads), o_stride = OutputStride(args.head_size);
+  const auto& tiles = args.sequences[static_cast<size_t>(task.sequence)].tiles[task.kv_head];
+  if (task.partial >= 0) {
+    const State state = StateAt(partials_.data() + task.partial, rows, o_stride);
+    ClearState(state, rows, o_stride);
+    AttendTiles(args, task,
+                tiles.subspan(static_cast<size_t>(task.first_tile), static_cast<size_t>(task.tile_count)),
+                scratch, state);
+    return;
+  }
+  const State total = StateAt(scratch.state[0].data(), rows, o_stride);
+  const State split = StateAt(scratch.state[1].data(), rows, o_stride);
+  ClearState(total, rows, o_stride);
+  for (size_t first = 0; first < tiles.size(); first += kSplitTiles) {
+    const auto part = tiles.subspan(first, std::min<size_t>(kSplitTiles, tiles.size() - first));
+    if (first == 0) {
+      AttendTiles(args, task, part, scratch, total);
+      continue;
+    }
+    ClearState(split, rows, o_stride);
+    AttendTiles(args, task, part, scratch, split);
+    kernels_.merge(rows, o_stride, total.m, total.l, total.o, split.m, split.l, split.o);
+  }
+  WriteOut(args, task, total);
+}
+
+// Joins the splits of each (sequence, head) in the order of their tiles, into the first.
+void CpuBackend::MergePartials(const AttentionArgs& args) {
+  const int64_t group = args.heads / args.kv_heads, o_stride = OutputStride(args.head_size);
+  for (const AttentionTask& first : tasks_) {
+    if (first.partial < 0 || first.first_tile != 0) continue;
+    const int64_t rows = first.rows * group;
+    const int64_t tiles =
+        static_cast<int64_t>(args.sequences[static_cast<size_t>(first.sequence)].tiles[first.kv_head].size());
+    const State total = StateAt(partials_.data() + first.partial, rows, o_stride);
+    for (int64_t split = 1; split * kSplitTiles < tiles; ++split) {
+      const State part =
+          StateAt(partials_.data() + first.partial + split * StateFloats(rows, o_stride), rows, o_stride);
+      kernels_.merge(rows, o_stride, total.m, total.l, total.o, part.m, part.l, part.o);
+    }
+    WriteOut(args, first, total);
+  }
+}
+
+void CpuBackend::Attention(const AttentionArgs& args) {
+  PALIMPSEST_CHECK(args.head_size % 16 == 0 && args.head_size <= 256, "head size {}", args.head_size);
+  PlanAttention(args);
+  pool_.ParallelFor(static_cast<int64_t>(tasks_.size()), [&](int64_t task, int thread) {
+    RunAttentionTask(args, tasks_[static_cast<size_t>(task)], scratch_[static_cast<size_t>(thread)]);
+  });
+  MergePartials(args);
+}
+
+}  // namespace palimpsest::cpu

@@ -1,0 +1,229 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "proto/base/status.h"
+
+namespace palimpsest::cpu {
+namespace {
+
+int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t RoundUp(int64_t a, int64_t b) { return DivideUp(a, b) * b; }
+
+// Rows up to this many stream the weights once from memory; above, weights are reused from cache.
+constexpr int64_t kFewRows = 8;
+
+double SecondsOf(const auto& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const IsaKernels& kernels, const ThreadPool::Options& threads)
+    : kernels_(kernels), pool_(threads), scratch_(static_cast<size_t>(pool_.threads())) {}
+
+PackedWeights CpuBackend::Pack(int64_t n, int64_t k, WeightFormat format, const FillRow& fill_row) {
+  PALIMPSEST_CHECK(k % 2 == 0, "inner dimension {} is odd", k);
+  PALIMPSEST_CHECK(format == WeightFormat::kBf16, "weight format not supported");
+  PackedWeights packed;
+  packed.n = n;
+  packed.k = packed.k_padded = k;
+  packed.n_padded = RoundUp(n, kPanelColumns);
+  packed.bf16 = AlignedBuffer<Bf16>(packed.n_padded * k);
+  pool_.ParallelFor(packed.panels(), [&](int64_t panel, int) {
+    std::vector<float> row(static_cast<size_t>(k));
+    std::vector<Bf16> rounded(static_cast<size_t>(k));
+    Bf16* out = packed.bf16.data() + panel * kPanelColumns * k;
+    for (int64_t column = 0; column < std::min(kPanelColumns, n - panel * kPanelColumns); ++column) {
+      fill_row(panel * kPanelColumns + column, row.data());
+      for (int64_t i = 0; i < k; ++i)
+        rounded[static_cast<size_t>(i)] = FloatToBf16(row[static_cast<size_t>(i)]);
+      for (int64_t i = 0; i < k / 2; ++i)
+        std::memcpy(out + (i * kPanelColumns + column) * 2, &rounded[2 * i], 4);
+    }
+  });
+  return packed;
+}
+
+void CpuBackend::Embed(const EmbedArgs& args) {
+  const PackedWeights& w = *args.weights;
+  constexpr int64_t kRowsPerTask = 16;
+  const int64_t rows = static_cast<int64_t>(args.ids.size());
+  pool_.ParallelFor(DivideUp(rows, kRowsPerTask), [&](int64_t task, int) {
+    for (int64_t t = task * kRowsPerTask; t < std::min(rows, (task + 1) * kRowsPerTask); ++t) {
+      const int64_t id = args.ids[static_cast<size_t>(t)];
+      const Bf16* panel = w.bf16.data() + id / kPanelColumns * kPanelColumns * w.k;
+      float* x = args.x.row(t);
+      for (int64_t i = 0; i < w.k / 2; ++i) {
+        const Bf16* pair = panel + (i * kPanelColumns + id % kPanelColumns) * 2;
+        x[2 * i] = Bf16ToFloat(pair[0]);
+        x[2 * i + 1] = Bf16ToFloat(pair[1]);
+      }
+    }
+  });
+}
+
+void CpuBackend::RmsNorm(const RmsNormArgs& args) {
+  constexpr int64_t kRowsPerTask = 32;
+  pool_.ParallelFor(DivideUp(args.x.rows, kRowsPerTask), [&](int64_t task, int) {
+    for (int64_t t = task * kRowsPerTask; t < std::min(args.x.rows, (task + 1) * kRowsPerTask); ++t) {
+      kernels_.rms_norm(args.x.row(t), args.weight, args.epsilon, args.x.columns, args.out.row(t));
+    }
+  });
+}
+
+GemmBlock CpuBackend::BlockOf(const MatMulArgs& args, int64_t row, int64_t rows, int64_t panel,
+                              int64_t column, int64_t columns) const {
+  const PackedWeights& w = *args.weights;
+  const int64_t first = panel * kPanelColumns + column;  // output
+  GemmBlock block{};
+  block.a = args.a.row(row);
+  block.lda = args.a.stride;
+  block.rows = rows;
+  block.b = w.bf16.data() + panel * kPanelColumns * w.k;
+  block.k = w.k;
+  block.column = column;
+  block.columns = columns;
+  block.valid_columns = std::min(columns, w.n - first);
+  block.output = static_cast<int>(args.output);
+  if (args.output == MatMulOutput::kSiluGate) {
+    block.gated = args.gated.row(row) + first / 2;
+    block.ldg = args.gated.stride;
+  } else {
+    block.out = args.out.row(row) + first;
+    block.ldo = args.out.stride;
+  }
+  return block;
+}
+
+void CpuBackend::MatMul(const MatMulArgs& args) {
+  PALIMPSEST_CHECK(args.a.columns == args.weights->k, "product of {} columns with weights of {}",
+                   args.a.columns, args.weights->k);
+  PALIMPSEST_CHECK(args.output != MatMulOutput::kSiluGate || args.weights->n % 32 == 0);
+  if (args.a.rows <= kFewRows) return MatMulFewRows(args);
+  MatMulManyRows(args);
+}
+
+// Blocks of about 128 rows stay in L2 beside one panel of weights, which all their rows use while it is
+// there.
+void CpuBackend::MatMulManyRows(const MatMulArgs& args) {
+  const int64_t rows = args.a.rows, panels = args.weights->panels();
+  const int64_t row_blocks = std::max(DivideUp(rows, 128), std::min<int64_t>(pool_.threads(), rows / 12));
+  const int64_t block_rows = RoundUp(DivideUp(rows, std::max<int64_t>(row_blocks, 1)), 6);
+  const int64_t blocks = DivideUp(rows, block_rows);
+  const int64_t groups = DivideUp(panels, 8);
+  pool_.ParallelFor(blocks * groups, [&](int64_t task, int) {
+    const int64_t row = task % blocks * block_rows, group = task / blocks;
+    const int64_t count = std::min(block_rows, rows - row);
+    for (int64_t panel = panels * group / groups; panel < panels * (group + 1) / groups; ++panel) {
+      kernels_.gemm_bf16(BlockOf(args, row, count, panel, 0, kPanelColumns));
+    }
+  });
+}
+
+// Weights stream from memory: half panels, so that both threads get the same share of narrow matrices.
+void CpuBackend::MatMulFewRows(const MatMulArgs& args) {
+  const int64_t halves = args.weights->panels() * 2;
+  const int64_t tasks = std::min<int64_t>(halves, pool_.threads() * 8);
+  pool_.ParallelFor(tasks, [&](int64_t task, int) {
+    const int64_t first = halves * task / tasks, last = halves * (task + 1) / tasks;
+    for (int64_t half = first; half < last;) {
+      const bool whole = half % 2 == 0 && half + 1 < last;
+      const int64_t column = half % 2 * 32, columns = whole ? 64 : 32;
+      half += whole ? 2 : 1;
+      const int64_t panel = (half - 1) / 2;
+      if (panel * kPanelColumns + column >= args.weights->n) continue;
+      GemmBlock block = BlockOf(args, 0, args.a.rows, panel, column, columns);
+      block.stream = true;
+      kernels_.gemm_bf16(block);
+    }
+  });
+}
+
+void CpuBackend::StoreKv(const StoreKvArgs& args) {
+  constexpr int64_t kRowsPerTask = 16;
+  const int64_t rows = static_cast<int64_t>(args.rows.size()), d = args.head_size;
+  pool_.ParallelFor(DivideUp(rows, kRowsPerTask), [&](int64_t task, int) {
+    alignas(64) Bf16 rest[256], rotated[256], value[256];
+    alignas(64) float wide[256], rope[512];
+    for (int64_t t = task * kRowsPerTask; t < std::min(rows, (task + 1) * kRowsPerTask); ++t) {
+      const KvRow& row = args.rows[static_cast<size_t>(t)];
+      for (int64_t h = 0; h < args.kv_heads; ++h) {
+        const int32_t tile = args.tiles[static_cast<size_t>(t * args.kv_heads + h)];
+        kernels_.round(args.k.row(t) + h * d, d, rest);
+        kernels_.round(args.v.row(t) + h * d, d, value);
+        kernels_.widen(rest, d, wide);
+        kernels_.rotate(wide, args.rope->Row(row.position - args.pool.bases[tile], rope), d, rotated);
+        Bf16* k = args.pool.k(tile) + row.slot * 2;
+        for (int64_t i = 0; i < d / 2; ++i) std::memcpy(k + i * kTileSlots * 2, rotated + 2 * i, 4);
+        Bf16* v = args.pool.v(tile, d) + row.slot / 2 * 128 + row.slot % 2;
+        for (int64_t i = 0; i < d; ++i) v[i / 64 * 4096 + i % 64 * 2] = value[i];
+        if (row.rest != nullptr) {
+          std::memcpy(row.rest + ((h * 2) * row.rest_rows + row.slot) * d, rest, static_cast<size_t>(d) * 2);
+          std::memcpy(row.rest + ((h * 2 + 1) * row.rest_rows + row.slot) * d, value,
+                      static_cast<size_t>(d) * 2);
+        }
+      }
+    }
+  });
+}
+
+void CpuBackend::LoadBlock(const LoadBlockArgs& args) {
+  const int64_t d = args.head_size;
+  alignas(64) Bf16 rotated[256];
+  alignas(64) float wide[256], rope[512];
+  for (int64_t h = 0; h < args.kv_heads; ++h) {
+    const int32_t tile = args.tiles[h];
+    for (int64_t slot = 0; slot < args.rows; ++slot) {
+      const Bf16* key = args.rest + ((h * 2) * args.rows + slot) * d;
+      const Bf16* value = args.rest + ((h * 2 + 1) * args.rows + slot) * d;
+      kernels_.widen(key, d, wide);
+      kernels_.rotate(wide, args.rope->Row(args.first_position + slot - args.pool.bases[tile], rope), d,
+                      rotated);
+      Bf16* k = args.pool.k(tile) + slot * 2;
+      for (int64_t i = 0; i < d / 2; ++i) std::memcpy(k + i * kTileSlots * 2, rotated + 2 * i, 4);
+      Bf16* v = args.pool.v(tile, d) + slot / 2 * 128 + slot % 2;
+      for (int64_t i = 0; i < d; ++i) v[i / 64 * 4096 + i % 64 * 2] = value[i];
+    }
+  }
+}
+
+int64_t CpuBackend::workspace_bytes() const {
+  int64_t bytes = partials_.size() * 4 + quantized_.size() + quantized_scales_.size() * 4;
+  for (const Scratch& s : scratch_) {
+    bytes +=
+        s.q.size() * 2 + s.positions.size() * 8 + (s.state[0].size() + s.state[1].size() + s.rope.size()) * 4;
+  }
+  return bytes;
+}
+
+BackendYardsticks CpuBackend::MeasureYardsticks() {
+  BackendYardsticks result{};
+  const int threads = pool_.threads();
+  constexpr int64_t kRounds = 4000;
+  constexpr int64_t kTasks =
+      32;  // tasks of about a millisecond: a disturbed core takes fewer, as in real work
+  const double peak =
+      SecondsOf([&] { pool_.ParallelFor(kTasks, [&](int64_t, int) { kernels_.peak_bf16(kRounds); }); });
+  result.bf16_flops = 2.0 * kPeakMultiplyAddsBf16 * kRounds * kTasks / peak;
+  if (kernels_.int8) {
+    const double ops =
+        SecondsOf([&] { pool_.ParallelFor(kTasks, [&](int64_t, int) { kernels_.peak_int8(kRounds); }); });
+    result.int8_ops = 2.0 * kPeakMultiplyAddsInt8 * kRounds * kTasks / ops;
+  }
+  constexpr int64_t kRead = int64_t{512} << 20;
+  read_yardstick_.Reserve(kRead);
+  const int64_t share = kRead / (threads * 16);
+  const double read = SecondsOf([&] {
+    pool_.ParallelFor(threads * 16,
+                      [&](int64_t t, int) { kernels_.read(read_yardstick_.data() + t * share, share); });
+  });
+  result.read_bytes = static_cast<double>(kRead) / read;
+  return result;
+}
+
+}  // namespace palimpsest::cpu

@@ -1,0 +1,74 @@
+// The CPU backend: cuts each operation into tasks for the thread pool and calls the kernels of one
+// instruction set.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/isa_kernels.h"
+
+namespace palimpsest::cpu {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const IsaKernels& kernels, const ThreadPool::Options& threads);
+
+  std::string name() const override { return std::string("cpu-") + kernels_.name; }
+  bool Supports(WeightFormat format) const override { return format == WeightFormat::kBf16 || kernels_.int8; }
+  ThreadPool& pool() override { return pool_; }
+  PackedWeights Pack(int64_t n, int64_t k, WeightFormat format, const FillRow& fill_row) override;
+  void Embed(const EmbedArgs& args) override;
+  void RmsNorm(const RmsNormArgs& args) override;
+  void MatMul(const MatMulArgs& args) override;
+  void StoreKv(const StoreKvArgs& args) override;
+  void LoadBlock(const LoadBlockArgs& args) override;
+  void Attention(const AttentionArgs& args) override;
+  int64_t workspace_bytes() const override;
+  BackendYardsticks MeasureYardsticks() override;
+
+ private:
+  // One unit of attention work: rows of one sequence and KV head against a range of its tiles.
+  struct AttentionTask {
+    int32_t sequence, kv_head;
+    int64_t first_row, rows;  // tokens, relative to the sequence
+    int64_t first_tile, tile_count;
+    int64_t partial;  // where the split's state goes; -1: all splits here, written out at the end
+  };
+  // What attention over some rows needs, in one thread's scratch memory.
+  struct State {
+    float *m, *l, *o;
+  };
+  struct Scratch {
+    AlignedBuffer<Bf16> q;
+    AlignedBuffer<int64_t> positions;
+    AlignedBuffer<float> state[2];
+    AlignedBuffer<float> rope;
+  };
+
+  void MatMulManyRows(const MatMulArgs& args);
+  void MatMulFewRows(const MatMulArgs& args);
+  GemmBlock BlockOf(const MatMulArgs& args, int64_t row, int64_t rows, int64_t panel, int64_t column,
+                    int64_t columns) const;
+  void QuantizeActivations(const MatMulArgs& args);
+  void PlanAttention(const AttentionArgs& args);
+  void RunAttentionTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
+  void AttendTiles(const AttentionArgs& args, const AttentionTask& task, std::span<const int32_t> tiles,
+                   Scratch& scratch, const State& state);
+  void MergePartials(const AttentionArgs& args);
+  State StateAt(float* memory, int64_t rows, int64_t o_stride) const;
+  void ClearState(const State& state, int64_t rows, int64_t o_stride) const;
+  void WriteOut(const AttentionArgs& args, const AttentionTask& task, const State& state);
+
+  const IsaKernels& kernels_;
+  ThreadPool pool_;
+  std::vector<AttentionTask> tasks_;  // of the call in progress; capacity is kept
+  std::vector<Scratch> scratch_;      // by thread
+  AlignedBuffer<float> partials_;
+  AlignedBuffer<uint8_t> quantized_;  // int8 class: activations of the call in progress
+  AlignedBuffer<float> quantized_scales_;
+  AlignedBuffer<char> read_yardstick_;
+};
+
+}  // namespace palimpsest::cpu

@@ -1,0 +1,88 @@
+// The single-thread kernels that exist once per instruction set; the CPU backend cuts operations into these.
+//
+// Each table is compiled from the same templates (*_impl.h) in its own file with its own flags, so nothing
+// here may include headers with inline functions of others: plain pointers and integers only.
+#pragma once
+
+#include <cstdint>
+
+namespace palimpsest::cpu {
+
+// A block of a product: `rows` rows of A against columns [column, column + columns) of one or more packed
+// panels.
+struct GemmBlock {
+  const uint16_t* a;  // bf16 (rows, k), row stride lda; int8 class: see a8
+  int64_t lda;
+  int64_t rows;
+  const uint16_t* b;      // bf16 panel (k/2, 64, 2)
+  int64_t k;              // even
+  int64_t column;         // first column within the panel: 0 or 32
+  int64_t columns;        // 32 or 64 are computed
+  int64_t valid_columns;  // of them, how many exist in the output
+  int output;             // MatMulOutput as int: 0 store, 1 add, 2 silu-gate
+  float* out;             // at (row 0, first column)
+  int64_t ldo;
+  uint16_t* gated;  // kSiluGate: at (row 0, first gated column)
+  int64_t ldg;
+  bool stream;  // weights come from memory: prefetch ahead
+  // int8 class
+  const uint8_t* a8;      // (rows, k) quantised activations + 128
+  const float* a_scales;  // (rows, k/64)
+  const int8_t* b8;       // panel (k/4, 64, 4)
+  const float* b_scales;  // (k/64, 64)
+  const int32_t* b_sums;  // (k/64, 64) sums of the weights of a group times 128
+};
+
+// Rows of queries of one KV head against one split of tiles; state (m, l, o) is carried in and out.
+struct AttendBlock {
+  const uint16_t* q;  // bf16 (rows, head_size), rotated for these tiles' base
+  int64_t rows;
+  const int64_t* positions;  // (rows)
+  int64_t head_size;
+  float scale_log2;      // log2(e) / sqrt(head_size)
+  const uint16_t* pool;  // tiles of tile_elements
+  int64_t tile_elements;
+  const int32_t* counts;          // by tile id
+  const int32_t* slot_positions;  // (tile id, 64)
+  const int32_t* tiles;
+  int64_t tile_count;
+  float* m;          // (rows) running maximum, base 2, scaled; kEmptyMax when nothing was seen
+  float* l;          // (rows, 16) partial sums, one per lane
+  float* o;          // (rows, o_stride) unnormalised output
+  int64_t o_stride;  // head_size rounded up to 64
+};
+inline constexpr float kEmptyMax = -1e30f;
+
+struct IsaKernels {
+  const char* name;
+  bool int8;
+  void (*gemm_bf16)(const GemmBlock&);
+  void (*gemm_int8)(const GemmBlock&);
+  // One row: out = bf16(x * weight / sqrt(mean(x^2) + epsilon)); n a multiple of 16
+  void (*rms_norm)(const float* x, const float* weight, float epsilon, int64_t n, uint16_t* out);
+  // One head: bf16(x rotated by the table row); size a multiple of 16
+  void (*rotate)(const float* x, const float* rope, int64_t head_size, uint16_t* out);
+  void (*round)(const float* x, int64_t n, uint16_t* out);  // to bf16, n a multiple of 16
+  void (*widen)(const uint16_t* x, int64_t n, float* out);  // from bf16
+  void (*attend)(const AttendBlock&);
+  // State b joins state a (a before b): rows of m, (rows, 16) l, (rows, o_stride) o.
+  void (*merge)(int64_t rows, int64_t o_stride, float* m, float* l, float* o, const float* m_b,
+                const float* l_b, const float* o_b);
+  // out[r] = bf16(o[r] / l[r]) for each row; out stride in elements
+  void (*finish)(int64_t rows, int64_t head_size, const float* l, const float* o, int64_t o_stride,
+                 uint16_t* const* out);
+  // u8 = round(x * 127 / max|x|) + 128 and the scale, per group of 64
+  void (*quantize_row)(const uint16_t* x, int64_t k, uint8_t* out, float* scales);
+  // Yardsticks: seconds of `rounds` rounds; each is kPeakOps multiply-adds of its class.
+  void (*peak_bf16)(int64_t rounds);
+  void (*peak_int8)(int64_t rounds);
+  void (*read)(const void* data, int64_t bytes);
+};
+inline constexpr int64_t kPeakMultiplyAddsBf16 = 24 * 32 * 16;  // per round
+inline constexpr int64_t kPeakMultiplyAddsInt8 = 24 * 64 * 16;
+
+const IsaKernels& Avx512Kernels();
+const IsaKernels& Avx2Kernels();
+const IsaKernels& PortableKernels();
+
+}  // namespace palimpsest::cpu

@@ -1,0 +1,282 @@
+// The kernels, written once over the sixteen-float vector of a simd_*.h that is included before this file.
+// Everything is in an unnamed namespace: each instruction set compiles its own copy.
+#pragma once
+
+#include "kernels/cpu/isa_kernels.h"
+
+namespace {
+
+using palimpsest::cpu::AttendBlock;
+using palimpsest::cpu::GemmBlock;
+using palimpsest::cpu::IsaKernels;
+using palimpsest::cpu::kEmptyMax;
+
+constexpr float kLog2E = 1.44269504088896340736f;
+
+// c[MR][NV] += rows of A times columns of one panel, in the order of k whatever MR and NV are: a row's bits
+// do not depend on its neighbours. b is at the first of NV * 16 columns of a panel 64 wide.
+template <int MR, int NV, bool kStream>
+inline void MultiplyTile(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t pairs,
+                         F32x16 (&c)[MR][NV]) {
+  for (int64_t p = 0; p < pairs; ++p) {
+    Pairs w[NV];
+    for (int v = 0; v < NV; ++v) w[v] = LoadPairs(b + v * 32);
+    if constexpr (kStream) {
+      for (int v = 0; v < NV; v += 2) PrefetchStream(b + 2048 + v * 32);  // 4 KiB ahead
+      if constexpr (NV > 1) {
+        for (int v = 1; v < NV; v += 2) PrefetchStream(b + 2048 + v * 32);
+      }
+    }
+    for (int r = 0; r < MR; ++r) {
+      const PairOfOne x = BroadcastPair(a + r * lda + 2 * p);
+      for (int v = 0; v < NV; ++v) c[r][v] = Dot(c[r][v], x, w[v]);
+    }
+    b += 128;
+  }
+}
+
+inline F32x16 Sigmoid(F32x16 x) { return Div(Set1(1.0f), Add(Set1(1.0f), Exp2(Mul(Neg(x), Set1(kLog2E))))); }
+
+// 2^x is defined for x <= 1 only where scalef is not; silu of large negative x needs 2^(+large): bounded
+// here.
+inline F32x16 Silu(F32x16 x) {
+  const F32x16 bounded = Max(x, Set1(-80.0f));  // silu(-80) is -1e-33: below bf16's use
+  return Mul(bounded, Sigmoid(bounded));
+}
+
+// One row of 16 * NV finished sums to its output. `c` holds NV vectors.
+template <int NV>
+inline void StoreRow(const GemmBlock& g, int64_t row, int64_t first, const F32x16* c) {
+  if (g.output == 2) {
+    for (int v = 0; v + 1 < NV; v += 2) {
+      StoreBf16(g.gated + row * g.ldg + first / 2 + v * 8, Mul(Silu(c[v]), c[v + 1]));
+    }
+    return;
+  }
+  float* out = g.out + row * g.ldo + first;
+  if (first + 16 * NV <= g.valid_columns) {
+    for (int v = 0; v < NV; ++v) Store(out + v * 16, g.output == 1 ? Add(Load(out + v * 16), c[v]) : c[v]);
+    return;
+  }
+  float edge[16 * NV];
+  for (int v = 0; v < NV; ++v) Store(edge + v * 16, c[v]);
+  for (int64_t i = 0; first + i < g.valid_columns; ++i) out[i] = g.output == 1 ? out[i] + edge[i] : edge[i];
+}
+
+// MR rows of A against `columns` columns, NV vectors at a time; silu-gate needs pairs of vectors together.
+template <int MR, int NV, bool kStream>
+inline void GemmRows(const GemmBlock& g, int64_t row) {
+  constexpr int kTogether = NV < 2 ? 2 : NV;
+  for (int64_t first = 0; first < g.columns; first += 16 * kTogether) {
+    F32x16 sums[MR][kTogether];
+    for (int part = 0; part < kTogether; part += NV) {
+      F32x16 c[MR][NV];
+      for (int r = 0; r < MR; ++r) {
+        for (int v = 0; v < NV; ++v) c[r][v] = Zero();
+      }
+      const uint16_t* b = g.b + (g.column + first + part * 16) * 2;
+      MultiplyTile<MR, NV, kStream>(g.a + row * g.lda, g.lda, b, g.k / 2, c);
+      for (int r = 0; r < MR; ++r) {
+        for (int v = 0; v < NV; ++v) sums[r][part + v] = c[r][v];
+      }
+    }
+    for (int r = 0; r < MR; ++r) StoreRow<kTogether>(g, row + r, first, sums[r]);
+  }
+}
+
+template <int NV, bool kStream>
+inline void GemmAllRows(const GemmBlock& g) {
+  int64_t row = 0;
+  for (; row + kGemmRows <= g.rows; row += kGemmRows) GemmRows<kGemmRows, NV, kStream>(g, row);
+  if constexpr (kGemmRows > 3) {
+    for (; row + 3 <= g.rows; row += 3) GemmRows<3, NV, kStream>(g, row);
+  }
+  for (; row < g.rows; ++row) GemmRows<1, NV, kStream>(g, row);
+}
+
+void GemmBf16(const GemmBlock& g) {
+  constexpr int kHalf = kGemmVectors < 2 ? kGemmVectors : 2;
+  if (g.columns == 64 && g.stream) return GemmAllRows<kGemmVectors, true>(g);
+  if (g.columns == 64) return GemmAllRows<kGemmVectors, false>(g);
+  if (g.stream) return GemmAllRows<kHalf, true>(g);
+  return GemmAllRows<kHalf, false>(g);
+}
+
+void RmsNorm(const float* x, const float* weight, float epsilon, int64_t n, uint16_t* out) {
+  F32x16 squares = Zero();
+  for (int64_t i = 0; i < n; i += 16) squares = Fma(Load(x + i), Load(x + i), squares);
+  const float scale = 1.0f / __builtin_sqrtf(ReduceAdd(squares) / static_cast<float>(n) + epsilon);
+  const F32x16 s = Set1(scale);
+  for (int64_t i = 0; i < n; i += 16) StoreBf16(out + i, Mul(Mul(Load(x + i), s), Load(weight + i)));
+}
+
+void Rotate(const float* x, const float* rope, int64_t head_size, uint16_t* out) {
+  for (int64_t i = 0; i < head_size; i += 16) {
+    const F32x16 v = Load(x + i);
+    StoreBf16(out + i, Fma(SwapPairs(v), Load(rope + head_size + i), Mul(v, Load(rope + i))));
+  }
+}
+
+void Round(const float* x, int64_t n, uint16_t* out) {
+  for (int64_t i = 0; i < n; i += 16) StoreBf16(out + i, Load(x + i));
+}
+
+void Widen(const uint16_t* x, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; i += 16) Store(out + i, LoadBf16(x + i));
+}
+
+// Scores of MR rows against a tile, softmax update, product with V. Rows see slots whose position is <=
+// theirs.
+template <int MR>
+inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, bool masked) {
+  const uint16_t* k = t.pool + tile * t.tile_elements;
+  const uint16_t* v = k + t.head_size * 64;
+  alignas(64) float scores[MR][64];
+  constexpr int NV = kGemmVectors;
+  for (int part = 0; part < 4; part += NV) {
+    F32x16 c[MR][NV];
+    for (int r = 0; r < MR; ++r) {
+      for (int i = 0; i < NV; ++i) c[r][i] = Zero();
+    }
+    MultiplyTile<MR, NV, false>(t.q + row * t.head_size, t.head_size, k + part * 32, t.head_size / 2, c);
+    for (int r = 0; r < MR; ++r) {
+      for (int i = 0; i < NV; ++i) Store(scores[r] + (part + i) * 16, c[r][i]);
+    }
+  }
+
+  alignas(64) uint16_t weights[MR][64];
+  alignas(64) int32_t visible[64];
+  if (masked) {  // slots that hold nothing are given a position nobody reaches
+    const int32_t count = t.counts[tile];
+    for (int i = 0; i < 64; ++i) visible[i] = i < count ? t.slot_positions[tile * 64 + i] : 0x7fffffff;
+  }
+  for (int r = 0; r < MR; ++r) {
+    F32x16 s[4];
+    for (int i = 0; i < 4; ++i) s[i] = Load(scores[r] + i * 16);
+    if (masked) {
+      const int64_t at = t.positions[row + r];
+      const int32_t limit = at < 0x7ffffffe ? static_cast<int32_t>(at) : 0x7ffffffe;
+      for (int i = 0; i < 4; ++i) s[i] = KeepUpTo(s[i], visible + i * 16, limit);
+    }
+    float* m = t.m + row + r;
+    float* l = t.l + (row + r) * 16;
+    const float top = ReduceMax(Max(Max(s[0], s[1]), Max(s[2], s[3]))) * t.scale_log2;
+    const float m_new = top > *m ? top : *m;
+    const F32x16 shift = Set1(-m_new), scale = Set1(t.scale_log2);
+    F32x16 sum = Load(l);
+    if (m_new != *m) {  // when it stays, the factor would be exactly 1
+      const F32x16 factor = Exp2(Set1(*m - m_new));
+      sum = Mul(sum, factor);
+      float* o = t.o + (row + r) * t.o_stride;
+      for (int64_t i = 0; i < t.o_stride; i += 16) Store(o + i, Mul(Load(o + i), factor));
+      *m = m_new;
+    }
+    for (int i = 0; i < 4; ++i) {
+      const F32x16 p = Exp2(Fma(s[i], scale, shift));
+      sum = Add(sum, p);
+      StoreBf16(weights[r] + i * 16, p);
+    }
+    Store(l, sum);
+  }
+
+  for (int64_t panel = 0; panel < t.o_stride; panel += 64) {
+    for (int part = 0; part < 4; part += NV) {
+      F32x16 c[MR][NV];
+      float* o = t.o + row * t.o_stride + panel + part * 16;
+      for (int r = 0; r < MR; ++r) {
+        for (int i = 0; i < NV; ++i) c[r][i] = Load(o + r * t.o_stride + i * 16);
+      }
+      MultiplyTile<MR, NV, false>(weights[0], 64, v + panel * 64 + part * 32, 32, c);
+      for (int r = 0; r < MR; ++r) {
+        for (int i = 0; i < NV; ++i) Store(o + r * t.o_stride + i * 16, c[r][i]);
+      }
+    }
+  }
+}
+
+template <int MR>
+inline void AttendGroup(const AttendBlock& t, int64_t row, int32_t tile) {
+  int64_t lowest = t.positions[row], highest = lowest;
+  for (int r = 1; r < MR; ++r) {
+    const int64_t p = t.positions[row + r];
+    lowest = p < lowest ? p : lowest;
+    highest = p > highest ? p : highest;
+  }
+  const int32_t count = t.counts[tile];
+  const int32_t* slots = t.slot_positions + tile * 64;
+  if (count == 0 || slots[0] > highest) return;  // nothing visible: the state would not change
+  AttendRows<MR>(t, row, tile, count < 64 || slots[count - 1] > lowest);
+}
+
+void Attend(const AttendBlock& t) {
+  for (int64_t i = 0; i < t.tile_count; ++i) {
+    const int32_t tile = t.tiles[i];
+    int64_t row = 0;
+    for (; row + kGemmRows <= t.rows; row += kGemmRows) AttendGroup<kGemmRows>(t, row, tile);
+    if constexpr (kGemmRows > 3) {
+      for (; row + 3 <= t.rows; row += 3) AttendGroup<3>(t, row, tile);
+    }
+    for (; row < t.rows; ++row) AttendGroup<1>(t, row, tile);
+  }
+}
+
+void Merge(int64_t rows, int64_t o_stride, float* m, float* l, float* o, const float* m_b, const float* l_b,
+           const float* o_b) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float top = m[r] > m_b[r] ? m[r] : m_b[r];
+    const F32x16 fa = Exp2(Set1(m[r] - top)), fb = Exp2(Set1(m_b[r] - top));
+    m[r] = top;
+    Store(l + r * 16, Fma(Load(l_b + r * 16), fb, Mul(Load(l + r * 16), fa)));
+    float* a = o + r * o_stride;
+    const float* b = o_b + r * o_stride;
+    for (int64_t i = 0; i < o_stride; i += 16) Store(a + i, Fma(Load(b + i), fb, Mul(Load(a + i), fa)));
+  }
+}
+
+void Finish(int64_t rows, int64_t head_size, const float* l, const float* o, int64_t o_stride,
+            uint16_t* const* out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const F32x16 scale = Set1(1.0f / ReduceAdd(Load(l + r * 16)));
+    for (int64_t i = 0; i < head_size; i += 16) StoreBf16(out[r] + i, Mul(Load(o + r * o_stride + i), scale));
+  }
+}
+
+void PeakBf16(int64_t rounds) {
+  constexpr int MR = kGemmRows, NV = kGemmVectors, kRepeat = 24 / (MR * NV);
+  alignas(64) uint16_t numbers[128];
+  for (int i = 0; i < 128; ++i) numbers[i] = static_cast<uint16_t>(0x3c00 + i);
+  F32x16 c[MR][NV];
+  for (int r = 0; r < MR; ++r) {
+    for (int v = 0; v < NV; ++v) c[r][v] = Set1(static_cast<float>(r + v));
+  }
+  Pairs w[NV];
+  for (int v = 0; v < NV; ++v) w[v] = LoadPairs(numbers + v * 32);
+  const PairOfOne x = BroadcastPair(numbers);
+  for (int64_t i = 0; i < rounds * 16 * kRepeat; ++i) {
+    for (int r = 0; r < MR; ++r) {
+      for (int v = 0; v < NV; ++v) c[r][v] = Dot(c[r][v], x, w[v]);
+    }
+  }
+  F32x16 sum = Zero();
+  for (int r = 0; r < MR; ++r) {
+    for (int v = 0; v < NV; ++v) sum = Add(sum, c[r][v]);
+  }
+  volatile float keep = ReduceAdd(sum);
+  (void)keep;
+}
+
+void ReadAll(const void* data, int64_t bytes) {
+  const float* p = static_cast<const float*>(data);
+  F32x16 sum[4] = {Zero(), Zero(), Zero(), Zero()};
+  for (int64_t i = 0; i + 64 <= bytes / 4; i += 64) {
+    PrefetchStream(p + i + 1024);
+    PrefetchStream(p + i + 1040);
+    PrefetchStream(p + i + 1056);
+    PrefetchStream(p + i + 1072);
+    for (int v = 0; v < 4; ++v) sum[v] = Add(sum[v], Load(p + i + v * 16));
+  }
+  volatile float keep = ReduceAdd(Add(Add(sum[0], sum[1]), Add(sum[2], sum[3])));
+  (void)keep;
+}
+
+}  // namespace

@@ -1,0 +1,69 @@
+// Sixteen floats in one AVX-512 register; bf16 products by vdpbf16ps, int8 products by vpdpbusd.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace {
+
+constexpr int kGemmRows = 6;     // rows of the register tile
+constexpr int kGemmVectors = 4;  // of 16 columns: 24 accumulators, 4 weights, 1 activation
+
+using F32x16 = __m512;
+using Pairs = __m512i;      // 16 pairs of bf16
+using PairOfOne = __m512i;  // the same pair 16 times
+
+inline F32x16 Zero() { return _mm512_setzero_ps(); }
+inline F32x16 Set1(float x) { return _mm512_set1_ps(x); }
+inline F32x16 Load(const float* p) { return _mm512_loadu_ps(p); }
+inline void Store(float* p, F32x16 x) { _mm512_storeu_ps(p, x); }
+inline F32x16 Add(F32x16 a, F32x16 b) { return _mm512_add_ps(a, b); }
+inline F32x16 Mul(F32x16 a, F32x16 b) { return _mm512_mul_ps(a, b); }
+inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return _mm512_fmadd_ps(a, b, c); }
+inline F32x16 Max(F32x16 a, F32x16 b) { return _mm512_max_ps(a, b); }
+inline F32x16 Div(F32x16 a, F32x16 b) { return _mm512_div_ps(a, b); }
+inline F32x16 Neg(F32x16 a) { return _mm512_sub_ps(_mm512_setzero_ps(), a); }
+inline float ReduceMax(F32x16 a) { return _mm512_reduce_max_ps(a); }
+inline float ReduceAdd(F32x16 a) { return _mm512_reduce_add_ps(a); }
+
+inline Pairs LoadPairs(const uint16_t* p) { return _mm512_loadu_si512(p); }
+inline PairOfOne BroadcastPair(const uint16_t* p) {
+  return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p));
+}
+inline F32x16 Dot(F32x16 acc, PairOfOne a, Pairs b) {
+  return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+}
+inline void StoreBf16(uint16_t* p, F32x16 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
+}
+inline F32x16 LoadBf16(const uint16_t* p) {
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+}
+// (x1, x0, x3, x2, ...)
+inline F32x16 SwapPairs(F32x16 x) { return _mm512_permute_ps(x, 0xB1); }
+
+// score where position <= limit, else minus infinity
+inline F32x16 KeepUpTo(F32x16 score, const int32_t* positions, int32_t limit) {
+  const __mmask16 keep = _mm512_cmple_epi32_mask(_mm512_loadu_si512(positions), _mm512_set1_epi32(limit));
+  return _mm512_mask_blend_ps(keep, _mm512_set1_ps(-__builtin_inff()), score);
+}
+
+// 2^x for x <= 1; 0 below -126 (also for minus infinity). Relative error < 2^-22.
+inline F32x16 Exp2(F32x16 x) {
+  const __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_GE_OQ);
+  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 f = _mm512_sub_ps(x, n);
+  __m512 p = _mm512_set1_ps(1.3333558e-3f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6181291e-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  return _mm512_maskz_scalef_ps(normal, p, n);
+}
+
+inline void PrefetchStream(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace

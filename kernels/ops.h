@@ -1,0 +1,132 @@
+// One argument struct per operation: shapes, units and ownership, shared by every backend, by tests and
+// benchmarks.
+//
+// Words  : T rows of a step (tokens of any sessions), H query heads, G = query heads per KV head, D head
+// size. Owns   : nothing; every pointer is the caller's and stays valid during the call. Numbers: activations
+// float32 between operations; operands of products bf16 (or int8, by the weights' format).
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/rope.h"
+#include "kernels/tensor.h"
+
+namespace palimpsest {
+
+inline constexpr int64_t kTileSlots = 64;     // tokens per tile
+inline constexpr int64_t kPanelColumns = 64;  // columns of a weight matrix packed side by side
+
+enum class WeightFormat { kBf16, kInt8 };
+
+// A weight matrix of `n` outputs and `k` inputs, packed once at load in panels of 64 outputs, each panel
+// contiguous:
+//   bf16: (n/64, k/2, 64, 2)            pairs of inputs side by side, as vdpbf16ps reads them
+//   int8: (n/64, k/64, 16, 64, 4)       quads of inputs; one float scale per output and group of 64 inputs
+// n and k are padded with zeros to whole panels and groups.
+struct PackedWeights {
+  WeightFormat format = WeightFormat::kBf16;
+  int64_t n = 0, k = 0;
+  int64_t n_padded = 0, k_padded = 0;
+  AlignedBuffer<Bf16> bf16;
+  AlignedBuffer<int8_t> int8;
+  AlignedBuffer<float> scales;  // int8: (n/64, k/64, 64)
+  int64_t bytes() const { return bf16.size() * 2 + int8.size() + scales.size() * 4; }
+  int64_t panels() const { return n_padded / kPanelColumns; }
+};
+
+enum class MatMulOutput {
+  kStore,     // out = A W^T                        float32
+  kAdd,       // out += A W^T                       float32: the residual stream
+  kSiluGate,  // gated = silu(gate) * up           bf16; outputs of W alternate: 16 gate, 16 up, ...
+};
+struct MatMulArgs {
+  Rows<const Bf16> a;  // (T, k); stride even
+  const PackedWeights* weights;
+  MatMulOutput output = MatMulOutput::kStore;
+  Rows<float> out;   // (T, n) for kStore, kAdd
+  Rows<Bf16> gated;  // (T, n/2) for kSiluGate
+};
+
+// out = x / sqrt(mean(x^2) + epsilon) * weight, rounded to bf16.
+struct RmsNormArgs {
+  Rows<const float> x;  // (T, hidden)
+  const float* weight;  // (hidden)
+  float epsilon;
+  Rows<Bf16> out;  // (T, hidden)
+};
+
+// x[t] = embedding of ids[t], read from the packed (vocabulary, hidden) matrix.
+struct EmbedArgs {
+  std::span<const int32_t> ids;  // (T), each checked to be in [0, n) by the caller
+  const PackedWeights* weights;
+  Rows<float> x;  // (T, hidden)
+};
+
+// Tiles: 64 slots of K and V of one layer and KV head, in the layout the product kernels read.
+//   K (D/2, 64 slots, 2) rotated to (position - base), then V (ceil(D/64), 32 slot pairs, 64, 2); bf16.
+struct TilePool {
+  Bf16* data = nullptr;  // (tiles, tile_elements)
+  int64_t tile_elements = 0;
+  int32_t* counts = nullptr;     // (tiles) slots in use, from slot 0
+  int32_t* bases = nullptr;      // (tiles)
+  int32_t* positions = nullptr;  // (tiles, 64) logical position of each slot, ascending within a tile
+  Bf16* k(int32_t tile) const { return data + tile * tile_elements; }
+  Bf16* v(int32_t tile, int64_t head_size) const { return k(tile) + head_size * kTileSlots; }
+};
+// Elements of one tile.
+inline int64_t TileElements(int64_t head_size) {
+  return head_size * kTileSlots + (head_size + 63) / 64 * 64 * kTileSlots;
+}
+
+// Where one row's K and V go.
+struct KvRow {
+  int64_t position;      // logical
+  int32_t slot;          // in its tile, the same for all heads
+  Bf16* rest = nullptr;  // this layer's block at rest, (kv_heads, 2, rest_rows, D), or null: not kept
+  int64_t rest_rows = 0;
+};
+// Rounds K to bf16, keeps that form at rest, rotates it in float to (position - base of the tile), rounds
+// again into the tile; V is rounded once. Slots' positions, counts and bases are the caller's to set.
+struct StoreKvArgs {
+  Rows<const float> k;  // (T, kv_heads * D) before rotation
+  Rows<const float> v;  // (T, kv_heads * D)
+  int64_t kv_heads, head_size;
+  const RopeTable* rope;
+  TilePool pool;
+  std::span<const KvRow> rows;     // (T)
+  std::span<const int32_t> tiles;  // (T, kv_heads)
+};
+
+// Fills one layer's tiles (one per KV head) from a block at rest: the same numbers that StoreKv wrote.
+struct LoadBlockArgs {
+  const Bf16* rest;  // (kv_heads, 2, rows, D)
+  int64_t rows;      // tokens in the block
+  int64_t kv_heads, head_size;
+  int64_t first_position;  // rows are consecutive positions from here
+  const RopeTable* rope;
+  TilePool pool;
+  const int32_t* tiles;  // (kv_heads)
+};
+
+// Rows of one sequence that attend over its own tiles.
+struct AttentionSequence {
+  int64_t first_row, rows;                // in q and out
+  const int64_t* positions;               // (rows), logical
+  const std::span<const int32_t>* tiles;  // (kv_heads): tile ids in the order of accumulation
+};
+// out = softmax(q k^T / sqrt(D)) v over the slots of the sequence's tiles whose position is <= the row's.
+// Keys are visited in the tiles' order, in splits of kSplitTiles that are merged in order: a row's bits
+// depend on its own tiles only. q is rotated to (position - base) once per distinct base. Each row must see
+// at least one slot.
+inline constexpr int64_t kSplitTiles = 8;
+struct AttentionArgs {
+  Rows<const float> q;  // (T, H * D) before rotation
+  Rows<Bf16> out;       // (T, H * D)
+  int64_t heads, kv_heads, head_size;
+  const RopeTable* rope;
+  TilePool pool;
+  std::span<const AttentionSequence> sequences;
+};
+
+}  // namespace palimpsest
