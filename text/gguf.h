@@ -1,13 +1,14 @@
 // Reads a GGUF model file (versions 2 and 3, little endian): metadata and tensor directory, tensors as mapped
 // bytes.
 //
-// The file is untrusted: every count, length and offset is checked against a cap and against the bytes left
-// before anything is allocated or multiplied (robustness: counts <= 65,536 keys and tensors, <= 4 dimensions
-// of 1..2^31, key
-// <= 64 KiB, string <= 1 MiB, vocabulary <= 2^20; offsets aligned, sorted, not overlapping, inside the file).
+// The file is untrusted: every count, length and offset is checked against a limit (all are in gguf_format.h)
+// and against the bytes left before anything is allocated or multiplied: at most 65,536 keys and tensors, 1
+// to 4 dimensions of 1..2^31, keys <= 64 KiB, strings <= 1 MiB, vocabulary <= 2^20; offsets aligned, sorted,
+// not overlapping, inside the file. Strings are bytes as they stand: nothing here says that they are UTF-8.
 //
 // Owns   : the mapping; views (string_view, span) stay valid as long as the GgufFile.
-// Errors : InvalidArgument "PATH: what, where, the numbers; what to do". NotFound if the file does not exist.
+// Errors : InvalidArgument "PATH: what, where, the numbers; what to do". NotFound if the file does not exist,
+//          PermissionDenied, Unavailable if the system cannot map it.
 // Threads: const methods from any thread.
 // Source : the GGUF specification (ggml-org/ggml docs/gguf.md).
 #pragma once
@@ -58,7 +59,8 @@ class GgufFile {
   virtual ~GgufFile() = default;
 
   // Typed getters: NotFound if the key is absent, InvalidArgument if its type is another.
-  // GetInt accepts every integer type that fits; GetFloat accepts F32 and F64.
+  // GetInt and GetInts accept every integer type whose values fit; GetFloat accepts F32 and F64, GetFloats
+  // F32 alone. Arrays are decoded at each call (about 20 ns a string): keep what you use often.
   virtual absl::StatusOr<int64_t> GetInt(std::string_view key) const = 0;
   virtual absl::StatusOr<double> GetFloat(std::string_view key) const = 0;
   virtual absl::StatusOr<bool> GetBool(std::string_view key) const = 0;
