@@ -8,6 +8,7 @@
 #include <span>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "text/gguf.h"
 
 namespace palimpsest {
@@ -19,8 +20,9 @@ struct QuantFormat {
 // Unimplemented for types we cannot expand, naming the type and those we can.
 absl::StatusOr<QuantFormat> QuantFormatOf(uint32_t type);
 
-// Expands `out.size()` numbers, a multiple of the block, from the start of `bytes`. InvalidArgument if sizes
-// disagree.
+// Expands `out.size()` numbers, a multiple of the block, from the start of `bytes`, which may hold more
+// (later rows). InvalidArgument if `out` is no multiple or `bytes` holds fewer; `out` is untouched unless OK.
+// No alignment is needed.
 absl::Status Dequantize(uint32_t type, std::span<const uint8_t> bytes, std::span<float> out);
 
 }  // namespace palimpsest
