@@ -20,8 +20,20 @@ function(palimpsest_library)
   target_include_directories(palimpsest_${ARG_NAME} PUBLIC ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 endfunction()
 
-# palimpsest_test(NAME name SRCS a_test.cc ... DEPS ... [LABELS unit|model|...] [TIMEOUT seconds]): a GoogleTest
-# program; ctest sees each of its cases. Tests find fixtures through PALIMPSEST_SOURCE_DIR.
+# palimpsest_group(group target ...): a target that builds all its members, made at first use.
+function(palimpsest_group group)
+  if(NOT TARGET ${group})
+    add_custom_target(${group})
+  endif()
+  if(ARGN)
+    add_dependencies(${group} ${ARGN})
+  endif()
+endfunction()
+
+# palimpsest_test(NAME name SRCS a_test.cc ... DEPS ... [LABELS label ...] [TIMEOUT seconds]): a GoogleTest program;
+# ctest sees each of its cases. Labels: unit (the default; runs under ASan in CI), threads (under TSan too), model
+# (needs the model file), slow; palimpsest_tests_<label> builds all programs of one. Tests find fixtures through
+# PALIMPSEST_SOURCE_DIR.
 function(palimpsest_test)
   cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
   palimpsest_resolve_deps(deps ${ARG_DEPS})
@@ -35,8 +47,13 @@ function(palimpsest_test)
   target_link_libraries(${ARG_NAME} PRIVATE ${deps} palimpsest_compile GTest::gmock GTest::gtest_main)
   target_compile_definitions(${ARG_NAME} PRIVATE PALIMPSEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                              PALIMPSEST_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  foreach(label IN LISTS ARG_LABELS)
+    palimpsest_group(palimpsest_tests_${label} ${ARG_NAME})
+  endforeach()
+  # gtest_discover_tests hands its properties on as one flat list, so several labels travel as "unit,threads".
+  list(JOIN ARG_LABELS "," labels)
   gtest_discover_tests(${ARG_NAME} DISCOVERY_TIMEOUT 60
-                       PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+                       PROPERTIES LABELS "${labels}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
 # palimpsest_fuzz(NAME name SRCS a_fuzz.cc DEPS ... SEEDS dir): a libFuzzer program, built when PALIMPSEST_FUZZ is on.
@@ -49,4 +66,5 @@ function(palimpsest_fuzz)
   add_executable(${ARG_NAME} ${ARG_SRCS})
   target_link_libraries(${ARG_NAME} PRIVATE ${deps} palimpsest_compile)
   target_link_options(${ARG_NAME} PRIVATE -fsanitize=fuzzer)
+  palimpsest_group(palimpsest_fuzz_targets ${ARG_NAME})
 endfunction()
