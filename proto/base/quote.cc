@@ -54,6 +54,8 @@ std::string OneLine(std::string_view text, size_t bytes_max) {
   return line;
 }
 
-std::string Quoted(std::string_view text, size_t bytes_max) { return fmt::format("'{}'", OneLine(text, bytes_max)); }
+std::string Quoted(std::string_view text, size_t bytes_max) {
+  return fmt::format("'{}'", OneLine(text, bytes_max));
+}
 
 }  // namespace palimpsest
