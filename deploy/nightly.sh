@@ -8,7 +8,7 @@ set -euo pipefail
 case "${1:-}" in
   "") ;;
   -h | --help)
-    printf 'usage: deploy/nightly.sh\n\nPALIMPSEST_FUZZ_SECONDS (600) for each fuzz target. Results stay in build/results.\n'
+    printf 'usage: deploy/nightly.sh\n\nPALIMPSEST_TEST_FUZZ_SECONDS (600) for each fuzz target. Results stay in build/results.\n'
     exit 0
     ;;
   *)
@@ -20,9 +20,10 @@ esac
 # clang-tidy 16: version 14 cannot read the ranges of libstdc++ 12.
 require_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang-tidy-16 shellcheck
 hand_back_to_caller "$(readlink -f -- "$0")" "$@"
+require_writable_checkout
 
 status=0
-PALIMPSEST_SANITIZE_LABELS='.*' PALIMPSEST_FUZZ_SECONDS=${PALIMPSEST_FUZZ_SECONDS:-600} \
+PALIMPSEST_TEST_SANITIZE_LABELS='.*' PALIMPSEST_TEST_FUZZ_SECONDS=${PALIMPSEST_TEST_FUZZ_SECONDS:-600} \
   "$REPO/deploy/test.sh" all || status=1
 
 say "clang-tidy over every source that the release build compiles"

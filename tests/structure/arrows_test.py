@@ -119,6 +119,12 @@ class TheRulesBite(unittest.TestCase):
         self.finds(rules.check_readmes, bad={"text/a.cc": "\n", "deploy/README.md": " \n"},
                    good={"text/a.cc": "\n", "text/README.md": "# text\n"})
 
+    def test_links(self):
+        self.finds(rules.check_links,
+                   bad={"docs/a.md": "see [b](b.md)\n", "README.md": "[x](docs/none.md#part)\n"},
+                   good={"docs/a.md": "[top](../README.md#one) [code](../text/a.h) [docs](../docs) [w](https://e.org)\n",
+                         "README.md": "[a](docs/a.md) [LICENSE](LICENSE)\n", "LICENSE": "free\n", "text/a.h": "\n"})
+
     def test_words(self):
         # Put together here, so that this file may say them.
         slash = "/"

@@ -7,6 +7,7 @@ check that cannot fail is worthless) and then the repository itself.
 
 import fnmatch
 import pathlib
+import posixpath
 import re
 from typing import Iterator, NamedTuple
 
@@ -46,7 +47,7 @@ LIBRARIES = {
 }
 
 # Folders that explain themselves in a README.md.
-README_FOLDERS = ("proto", "text", "kernels", "worker", "apps", "deploy", "tests", "docs")
+README_FOLDERS = ("proto", "text", "kernels", "storage", "worker", "apps", "deploy", "tests", "docs")
 
 LINE_COLUMNS_MAX = 110
 SOURCE_ENDINGS = (".cc", ".h", ".cu", ".cuh")
@@ -201,6 +202,17 @@ def check_readmes(tree: Tree) -> Iterator[Violation]:
             yield Violation(folder, 0, "readmes", "no README.md: ten lines on what is here and where to begin")
 
 
+def check_links(tree: Tree) -> Iterator[Violation]:
+    """Links between our own pages and files lead somewhere."""
+    for path, number, line in tree.lines(".md"):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", line):
+            if ":" in target:
+                continue
+            found = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+            if found not in tree.files and not any(file.startswith(found + "/") for file in tree.files):
+                yield Violation(path, number, "links", f"there is no {found}")
+
+
 def check_words(tree: Tree) -> Iterator[Violation]:
     for path, text in sorted(tree.files.items()):
         for pattern, what in FORBIDDEN_WORDS:
@@ -210,7 +222,7 @@ def check_words(tree: Tree) -> Iterator[Violation]:
 
 
 CHECKS = (check_arrows, check_link_arrows, check_libraries, check_lines, check_newlines, check_headers,
-          check_environment, check_built, check_readmes, check_words)
+          check_environment, check_built, check_readmes, check_links, check_words)
 
 
 def check_all(tree: Tree) -> list[Violation]:
