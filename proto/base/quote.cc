@@ -54,6 +54,15 @@ std::string OneLine(std::string_view text, size_t bytes_max) {
   return line;
 }
 
+bool IsPlainText(std::string_view text) {
+  while (!text.empty()) {
+    const size_t length = PrintableLength(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
 std::string Quoted(std::string_view text, size_t bytes_max) {
   return fmt::format("'{}'", OneLine(text, bytes_max));
 }

@@ -10,7 +10,10 @@ namespace palimpsest {
 // no UTF-8 become \xNN, a backslash \\. Past `bytes_max` bytes of input it ends in "...".
 std::string OneLine(std::string_view text, size_t bytes_max = 256);
 
-// The same between single quotes, for errors: 'device.arena_byte'.
+// Whether OneLine would have nothing to escape but backslashes: UTF-8 without control characters.
+bool IsPlainText(std::string_view text);
+
+// OneLine between single quotes, for errors: 'device.arena_byte'.
 std::string Quoted(std::string_view text, size_t bytes_max = 64);
 
 }  // namespace palimpsest
