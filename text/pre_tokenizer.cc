@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "proto/base/quote.h"
 #include "proto/base/status.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -122,8 +123,8 @@ absl::StatusOr<std::unique_ptr<const PreTokenizer>> PreTokenizer::Create(std::st
     (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
     return std::make_unique<PcrePreTokenizer>(pattern, code);
   }
-  return Unimplemented("tokenizer.ggml.pre is '{}': only {} are known; convert the model with one of these",
-                       name, known);
+  return Unimplemented("tokenizer.ggml.pre is {}: only {} are known; choose a model with one of these",
+                       Quoted(name), known);
 }
 
 }  // namespace palimpsest

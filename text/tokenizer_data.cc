@@ -1,6 +1,7 @@
 #include "text/tokenizer_data.h"
 
 #include "proto/base/ids.h"
+#include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "text/byte_alphabet.h"
 
@@ -64,8 +65,8 @@ absl::StatusOr<IdByText> CheckAndIndex(const TokenizerData& data) {
     const auto [at, inserted] = index.emplace(data.tokens[id], static_cast<int32_t>(id));
     if (!inserted) {
       return InvalidArgument(
-          "tokenizer: tokens {} and {} are both '{}': one text must have one id; repair the model",
-          at->second, id, data.tokens[id]);
+          "tokenizer: tokens {} and {} are both {}: one text must have one id; convert the model again",
+          at->second, id, Quoted(data.tokens[id]));
     }
   }
   return index;
