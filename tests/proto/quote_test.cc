@@ -35,6 +35,13 @@ TEST(OneLineTest, CutsBetweenCharacters) {
   EXPECT_EQ(OneLine("ab\xE2\x82\xAC", 4), "ab...");
 }
 
+TEST(IsPlainTextTest, RefusesControlCharactersAndBytesThatAreNotUtf8) {
+  EXPECT_TRUE(IsPlainText(""));
+  EXPECT_TRUE(IsPlainText("C:\\notes \xE2\x82\xAC"));
+  EXPECT_FALSE(IsPlainText("a\nb"));
+  EXPECT_FALSE(IsPlainText("a\xff"));
+}
+
 TEST(QuotedTest, StandsBetweenQuotes) { EXPECT_EQ(Quoted("4GB"), "'4GB'"); }
 
 }  // namespace
