@@ -22,16 +22,18 @@ enum class WeightFormat { kBf16, kInt8 };
 // A weight matrix of `n` outputs and `k` inputs, packed once at load in panels of 64 outputs, each panel
 // contiguous:
 //   bf16: (n/64, k/2, 64, 2)            pairs of inputs side by side, as vdpbf16ps reads them
-//   int8: (n/64, k/64, 16, 64, 4)       quads of inputs; one float scale per output and group of 64 inputs
-// n and k are padded with zeros to whole panels and groups.
+//   int8: (n/64, k/4, 64, 4)            quads of inputs, as vpdpbusd reads them; k a multiple of 64
+//         one scale and one sum per output and group of 64 inputs: weight = scale * int8
+// n is padded with zeros to whole panels.
 struct PackedWeights {
   WeightFormat format = WeightFormat::kBf16;
   int64_t n = 0, k = 0;
-  int64_t n_padded = 0, k_padded = 0;
+  int64_t n_padded = 0;
   AlignedBuffer<Bf16> bf16;
   AlignedBuffer<int8_t> int8;
   AlignedBuffer<float> scales;  // int8: (n/64, k/64, 64)
-  int64_t bytes() const { return bf16.size() * 2 + int8.size() + scales.size() * 4; }
+  AlignedBuffer<int32_t> sums;  // int8: (n/64, k/64, 64), -128 * sum of the group's weights
+  int64_t bytes() const { return bf16.size() * 2 + int8.size() + scales.size() * 4 + sums.size() * 4; }
   int64_t panels() const { return n_padded / kPanelColumns; }
 };
 

@@ -48,7 +48,8 @@ struct Engine::Job {
   TieredStoreStats stats_at_start;
 };
 
-Engine::~Engine() { jobs_.clear(); }
+Engine::Engine(const EngineOptions& options) : options_(options) {}
+Engine::~Engine() = default;
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const GgufFile> file,
                                                        std::shared_ptr<const Tokenizer> tokenizer,

@@ -102,7 +102,7 @@ class Engine {
 
  private:
   struct Job;
-  Engine(const EngineOptions& options) : options_(options) {}
+  explicit Engine(const EngineOptions& options);
   absl::Status Load(const GgufFile& file);
   void PlanBlocks(Job& job) const;
   absl::Status CheckRequest(const Request& request) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 
 #include "proto/base/status.h"
@@ -14,6 +15,8 @@ int64_t RoundUp(int64_t a, int64_t b) { return DivideUp(a, b) * b; }
 
 // Rows up to this many stream the weights once from memory; above, weights are reused from cache.
 constexpr int64_t kFewRows = 8;
+// Inputs that share a scale in the int8 class.
+constexpr int64_t kInt8Group = 64;
 
 double SecondsOf(const auto& f) {
   const auto start = std::chrono::steady_clock::now();
@@ -27,26 +30,64 @@ CpuBackend::CpuBackend(const IsaKernels& kernels, const ThreadPool::Options& thr
     : kernels_(kernels), pool_(threads), scratch_(static_cast<size_t>(pool_.threads())) {}
 
 PackedWeights CpuBackend::Pack(int64_t n, int64_t k, WeightFormat format, const FillRow& fill_row) {
-  PALIMPSEST_CHECK(k % 2 == 0, "inner dimension {} is odd", k);
-  PALIMPSEST_CHECK(format == WeightFormat::kBf16, "weight format not supported");
   PackedWeights packed;
+  packed.format = format;
   packed.n = n;
-  packed.k = packed.k_padded = k;
+  packed.k = k;
   packed.n_padded = RoundUp(n, kPanelColumns);
+  if (format == WeightFormat::kInt8) {
+    PackInt8(packed, fill_row);
+  } else {
+    PackBf16(packed, fill_row);
+  }
+  return packed;
+}
+
+void CpuBackend::PackBf16(PackedWeights& packed, const FillRow& fill_row) {
+  const int64_t k = packed.k;
+  PALIMPSEST_CHECK(k % 2 == 0, "inner dimension {} is odd", k);
   packed.bf16 = AlignedBuffer<Bf16>(packed.n_padded * k);
   pool_.ParallelFor(packed.panels(), [&](int64_t panel, int) {
     std::vector<float> row(static_cast<size_t>(k));
     std::vector<Bf16> rounded(static_cast<size_t>(k));
     Bf16* out = packed.bf16.data() + panel * kPanelColumns * k;
-    for (int64_t column = 0; column < std::min(kPanelColumns, n - panel * kPanelColumns); ++column) {
+    for (int64_t column = 0; column < std::min(kPanelColumns, packed.n - panel * kPanelColumns); ++column) {
       fill_row(panel * kPanelColumns + column, row.data());
-      for (int64_t i = 0; i < k; ++i)
-        rounded[static_cast<size_t>(i)] = FloatToBf16(row[static_cast<size_t>(i)]);
+      for (size_t i = 0; i < row.size(); ++i) rounded[i] = FloatToBf16(row[i]);
       for (int64_t i = 0; i < k / 2; ++i)
         std::memcpy(out + (i * kPanelColumns + column) * 2, &rounded[2 * i], 4);
     }
   });
-  return packed;
+}
+
+void CpuBackend::PackInt8(PackedWeights& packed, const FillRow& fill_row) {
+  const int64_t k = packed.k, groups = k / kInt8Group;
+  PALIMPSEST_CHECK(kernels_.int8 && k % kInt8Group == 0, "inner dimension {}", k);
+  packed.int8 = AlignedBuffer<int8_t>(packed.n_padded * k);
+  packed.scales = AlignedBuffer<float>(packed.n_padded * groups);
+  packed.sums = AlignedBuffer<int32_t>(packed.n_padded * groups);
+  pool_.ParallelFor(packed.panels(), [&](int64_t panel, int) {
+    std::vector<float> row(static_cast<size_t>(k));
+    int8_t* out = packed.int8.data() + panel * kPanelColumns * k;
+    for (int64_t column = 0; column < std::min(kPanelColumns, packed.n - panel * kPanelColumns); ++column) {
+      fill_row(panel * kPanelColumns + column, row.data());
+      for (int64_t group = 0; group < groups; ++group) {
+        const float* w = row.data() + group * kInt8Group;
+        float largest = 0;
+        for (int64_t i = 0; i < kInt8Group; ++i) largest = std::max(largest, std::abs(w[i]));
+        const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+        int32_t sum = 0;
+        for (int64_t i = 0; i < kInt8Group; ++i) {
+          const int8_t q = static_cast<int8_t>(std::lrintf(w[i] * inverse));
+          out[((group * kInt8Group + i) / 4 * kPanelColumns + column) * 4 + i % 4] = q;
+          sum += q;
+        }
+        const int64_t at = (panel * groups + group) * kPanelColumns + column;
+        packed.scales[at] = largest / 127.0f;
+        packed.sums[at] = -128 * sum;
+      }
+    }
+  });
 }
 
 void CpuBackend::Embed(const EmbedArgs& args) {
@@ -84,8 +125,17 @@ GemmBlock CpuBackend::BlockOf(const MatMulArgs& args, int64_t row, int64_t rows,
   block.a = args.a.row(row);
   block.lda = args.a.stride;
   block.rows = rows;
-  block.b = w.bf16.data() + panel * kPanelColumns * w.k;
   block.k = w.k;
+  if (w.format == WeightFormat::kInt8) {
+    const int64_t groups = w.k / kInt8Group, at = panel * groups * kPanelColumns;
+    block.a8 = quantized_.data() + row * w.k;
+    block.a_scales = quantized_scales_.data() + row * groups;
+    block.b8 = w.int8.data() + panel * kPanelColumns * w.k;
+    block.b_scales = w.scales.data() + at;
+    block.b_sums = w.sums.data() + at;
+  } else {
+    block.b = w.bf16.data() + panel * kPanelColumns * w.k;
+  }
   block.column = column;
   block.columns = columns;
   block.valid_columns = std::min(columns, w.n - first);
@@ -104,13 +154,28 @@ void CpuBackend::MatMul(const MatMulArgs& args) {
   PALIMPSEST_CHECK(args.a.columns == args.weights->k, "product of {} columns with weights of {}",
                    args.a.columns, args.weights->k);
   PALIMPSEST_CHECK(args.output != MatMulOutput::kSiluGate || args.weights->n % 32 == 0);
+  if (args.weights->format == WeightFormat::kInt8) QuantizeActivations(args);
   if (args.a.rows <= kFewRows) return MatMulFewRows(args);
   MatMulManyRows(args);
+}
+
+void CpuBackend::QuantizeActivations(const MatMulArgs& args) {
+  constexpr int64_t kRowsPerTask = 32;
+  const int64_t k = args.weights->k, groups = k / kInt8Group;
+  quantized_.Reserve(args.a.rows * k);
+  quantized_scales_.Reserve(args.a.rows * groups);
+  pool_.ParallelFor(DivideUp(args.a.rows, kRowsPerTask), [&](int64_t task, int) {
+    for (int64_t t = task * kRowsPerTask; t < std::min(args.a.rows, (task + 1) * kRowsPerTask); ++t) {
+      kernels_.quantize_row(args.a.row(t), k, quantized_.data() + t * k,
+                            quantized_scales_.data() + t * groups);
+    }
+  });
 }
 
 // Blocks of about 128 rows stay in L2 beside one panel of weights, which all their rows use while it is
 // there.
 void CpuBackend::MatMulManyRows(const MatMulArgs& args) {
+  const auto gemm = GemmOf(args);
   const int64_t rows = args.a.rows, panels = args.weights->panels();
   const int64_t row_blocks = std::max(DivideUp(rows, 128), std::min<int64_t>(pool_.threads(), rows / 12));
   const int64_t block_rows = RoundUp(DivideUp(rows, std::max<int64_t>(row_blocks, 1)), 6);
@@ -120,13 +185,14 @@ void CpuBackend::MatMulManyRows(const MatMulArgs& args) {
     const int64_t row = task % blocks * block_rows, group = task / blocks;
     const int64_t count = std::min(block_rows, rows - row);
     for (int64_t panel = panels * group / groups; panel < panels * (group + 1) / groups; ++panel) {
-      kernels_.gemm_bf16(BlockOf(args, row, count, panel, 0, kPanelColumns));
+      gemm(BlockOf(args, row, count, panel, 0, kPanelColumns));
     }
   });
 }
 
 // Weights stream from memory: half panels, so that both threads get the same share of narrow matrices.
 void CpuBackend::MatMulFewRows(const MatMulArgs& args) {
+  const auto gemm = GemmOf(args);
   const int64_t halves = args.weights->panels() * 2;
   const int64_t tasks = std::min<int64_t>(halves, pool_.threads() * 8);
   pool_.ParallelFor(tasks, [&](int64_t task, int) {
@@ -139,7 +205,7 @@ void CpuBackend::MatMulFewRows(const MatMulArgs& args) {
       if (panel * kPanelColumns + column >= args.weights->n) continue;
       GemmBlock block = BlockOf(args, 0, args.a.rows, panel, column, columns);
       block.stream = true;
-      kernels_.gemm_bf16(block);
+      gemm(block);
     }
   });
 }

@@ -47,10 +47,15 @@ class CpuBackend final : public Backend {
     AlignedBuffer<float> rope;
   };
 
+  void PackBf16(PackedWeights& packed, const FillRow& fill_row);
+  void PackInt8(PackedWeights& packed, const FillRow& fill_row);
   void MatMulManyRows(const MatMulArgs& args);
   void MatMulFewRows(const MatMulArgs& args);
   GemmBlock BlockOf(const MatMulArgs& args, int64_t row, int64_t rows, int64_t panel, int64_t column,
                     int64_t columns) const;
+  auto GemmOf(const MatMulArgs& args) const {
+    return args.weights->format == WeightFormat::kInt8 ? kernels_.gemm_int8 : kernels_.gemm_bf16;
+  }
   void QuantizeActivations(const MatMulArgs& args);
   void PlanAttention(const AttentionArgs& args);
   void RunAttentionTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);

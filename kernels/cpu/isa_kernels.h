@@ -30,7 +30,7 @@ struct GemmBlock {
   const float* a_scales;  // (rows, k/64)
   const int8_t* b8;       // panel (k/4, 64, 4)
   const float* b_scales;  // (k/64, 64)
-  const int32_t* b_sums;  // (k/64, 64) sums of the weights of a group times 128
+  const int32_t* b_sums;  // (k/64, 64) -128 times the sum of the weights of a group
 };
 
 // Rows of queries of one KV head against one split of tiles; state (m, l, o) is carried in and out.

@@ -1,15 +1,15 @@
 #include "kernels/cpu/simd_avx512.h"
 //
-#include "kernels/cpu/kernels_impl.h"
+#include "kernels/cpu/int8_avx512.h"
 
 namespace palimpsest::cpu {
 
 const IsaKernels& Avx512Kernels() {
   static const IsaKernels kernels = {
       .name = "avx512",
-      .int8 = false,
+      .int8 = true,
       .gemm_bf16 = GemmBf16,
-      .gemm_int8 = nullptr,
+      .gemm_int8 = GemmInt8,
       .rms_norm = RmsNorm,
       .rotate = Rotate,
       .round = Round,
@@ -17,9 +17,9 @@ const IsaKernels& Avx512Kernels() {
       .attend = Attend,
       .merge = Merge,
       .finish = Finish,
-      .quantize_row = nullptr,
+      .quantize_row = QuantizeRow,
       .peak_bf16 = PeakBf16,
-      .peak_int8 = nullptr,
+      .peak_int8 = PeakInt8,
       .read = ReadAll,
   };
   return kernels;

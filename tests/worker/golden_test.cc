@@ -1,7 +1,10 @@
 // The engine against figures of a numpy forward pass over the same weights (tests/golden/README.md).
 //
-// Bound: log-probabilities of the five best within 0.1, greedy tokens equal. A bf16 pass in numpy errs by
-// 0.033.
+// Bounds on the log-probabilities of the five best, greedy tokens always equal:
+//   bf16 0.1: rounding weights and activations to bf16 in numpy errs by 0.033.
+//   int8 0.35: rounding both to int8 in groups of 64 in numpy errs by 0.30 (short) and 0.23 (g1), activations
+//   alone by
+//              0.33 and 0.08. So int8 does not keep the bound of 0.1 and is not the default.
 #include "tests/testing/golden.h"
 
 #include <gtest/gtest.h>
@@ -62,7 +65,7 @@ class GoldenTest : public ::testing::TestWithParam<Class> {
     std::printf("%s %s: worst log-probability error of the five best %.4f\n",
                 engine->numerics_class().c_str(), name.c_str(), worst);
     RecordProperty("worst_log_probability_error", std::to_string(worst));
-    EXPECT_LE(worst, 0.1);
+    EXPECT_LE(worst, GetParam().format == WeightFormat::kInt8 ? 0.35 : 0.1);
     EXPECT_EQ(outcome->tokens, golden.greedy);
   }
 };
@@ -72,12 +75,16 @@ TEST_P(GoldenTest, PromptOf840TokensMatches) { ExpectGolden("logits_g1"); }
 
 std::vector<Class> Classes() {
   std::vector<Class> classes;
-  for (const std::string& isa : AvailableIsas()) classes.push_back({isa, WeightFormat::kBf16});
+  for (const std::string& isa : AvailableIsas()) {
+    classes.push_back({isa, WeightFormat::kBf16});
+    if (isa == "avx512") classes.push_back({isa, WeightFormat::kInt8});
+  }
   return classes;
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, GoldenTest, ::testing::ValuesIn(Classes()),
-                         [](const auto& info) { return info.param.isa + "_bf16"; });
+INSTANTIATE_TEST_SUITE_P(Isas, GoldenTest, ::testing::ValuesIn(Classes()), [](const auto& test) {
+  return test.param.isa + (test.param.format == WeightFormat::kInt8 ? "_int8" : "_bf16");
+});
 
 }  // namespace
 }  // namespace palimpsest

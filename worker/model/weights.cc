@@ -127,6 +127,13 @@ absl::Status Loader::CheckAllUsed() const {
 
 absl::StatusOr<Weights> LoadWeights(const GgufFile& file, const ModelConfig& config, WeightFormat format,
                                     Backend& backend) {
+  if (format == WeightFormat::kInt8 &&
+      (config.hidden % 64 != 0 || config.ffn % 64 != 0 || config.q_columns() % 64 != 0)) {
+    return Unimplemented(
+        "{}: int8 weights need widths that are multiples of 64, here hidden {}, feed-forward {}, heads {}; "
+        "use device.numerics bf16",
+        file.path(), config.hidden, config.ffn, config.q_columns());
+  }
   Loader loader(file, config, backend);
   Weights weights;
   using Place = std::pair<const Source*, int64_t>;
