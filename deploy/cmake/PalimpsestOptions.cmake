@@ -28,7 +28,7 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 # Our own code only: imported libraries' headers are SYSTEM and stay silent.
 add_library(palimpsest_compile INTERFACE)
 target_compile_options(palimpsest_compile INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor
-                       -Woverloaded-virtual -Wimplicit-fallthrough -Werror -fno-omit-frame-pointer)
+                       -Woverloaded-virtual -Wimplicit-fallthrough -Wno-missing-field-initializers -Werror -fno-omit-frame-pointer)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(palimpsest_compile INTERFACE -Wthread-safety)
 endif()

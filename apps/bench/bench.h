@@ -1,0 +1,43 @@
+// Benchmarks of the engine against yardsticks of the same machine, measured in the same run.
+//
+// A result is a ratio: ideal time over measured time, where the ideal is what the yardstick loop would need
+// for the same multiply-adds (prefill, attention, gemm) or the same bytes (decode). Each round measures
+// yardstick and subject one after the other; medians over the rounds are reported. Nothing is asserted.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "worker/engine.h"
+
+namespace palimpsest {
+
+struct BenchOptions {
+  std::vector<std::string> names;  // prefill, decode, attention, gemm
+  std::vector<int64_t> tokens;     // prefill lengths, rows of attention and gemm; empty: defaults
+  std::vector<int64_t> depths;     // tokens before the measured ones (decode, attention); empty: defaults
+  int64_t rounds = 5;
+  const CancelToken* cancel = &CancelToken::Never();
+  std::function<void(const std::string& line)> on_progress;
+};
+
+struct BenchResult {
+  std::string name;  // "prefill", "gemm gate_up 3072x576"
+  int64_t tokens = 0, depth = 0;
+  double seconds_median = 0;  // of one prefill, one decoded token, one operation
+  double tokens_per_second = 0;
+  double ideal_seconds = 0;  // with the median yardstick
+  double efficiency = 0;     // median over rounds of ideal / measured
+  struct {
+    std::string name;  // "bf16 multiply-add" | "int8 multiply-add" | "contiguous read"
+    double value = 0;  // median
+    std::string unit;  // "FLOP/s" | "B/s"
+  } yardstick;
+};
+
+// InvalidArgument for an unknown name or a length that the model's window does not hold.
+absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOptions& options);
+
+}  // namespace palimpsest
