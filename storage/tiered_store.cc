@@ -6,7 +6,8 @@
 
 namespace palimpsest {
 
-TieredStore::TieredStore(const KvShape& shape, TileArena* arena, Backend* backend, const RopeTable* rope, Tier* below)
+TieredStore::TieredStore(const KvShape& shape, TileArena* arena, Backend* backend, const RopeTable* rope,
+                         Tier* below)
     : shape_(shape), arena_(arena), backend_(backend), rope_(rope), below_(below) {}
 
 TieredStore::~TieredStore() { DropUnpinned(); }
@@ -16,7 +17,8 @@ absl::Status TieredStore::AllocateTiles(std::span<int32_t> tiles) {
   return arena_->Allocate(tiles);
 }
 
-absl::StatusOr<BlockGroup> TieredStore::Open(int64_t first_position, int64_t base, int64_t rows, bool keep_rest) {
+absl::StatusOr<BlockGroup> TieredStore::Open(int64_t first_position, int64_t base, int64_t rows,
+                                             bool keep_rest) {
   PALIMPSEST_CHECK(rows >= 1 && rows <= kTileSlots, "a group of {} rows", rows);
   BlockGroup group;
   group.first_position = first_position;
@@ -26,7 +28,8 @@ absl::StatusOr<BlockGroup> TieredStore::Open(int64_t first_position, int64_t bas
   PALIMPSEST_RETURN_IF_ERROR(AllocateTiles(group.tiles));
   SetPositions(group);
   if (keep_rest) {
-    group.envelope.resize(kEnvelopeHeaderBytes + static_cast<size_t>(shape_.layers * shape_.layer_elements(rows) * 2));
+    group.envelope.resize(kEnvelopeHeaderBytes +
+                          static_cast<size_t>(shape_.layers * shape_.layer_elements(rows) * 2));
   }
   return group;
 }
@@ -53,8 +56,10 @@ BlockGeometry TieredStore::GeometryOf(int64_t rows) const {
 }
 
 TieredStore::Pin TieredStore::Seal(const BlockId& id, BlockGroup group) {
-  PALIMPSEST_CHECK(group.filled == group.rows, "sealing a group with {} of {} rows", group.filled, group.rows);
-  if (const auto known = sealed_.find(id); known != sealed_.end()) {  // another session was faster: same bytes
+  PALIMPSEST_CHECK(group.filled == group.rows, "sealing a group with {} of {} rows", group.filled,
+                   group.rows);
+  if (const auto known = sealed_.find(id);
+      known != sealed_.end()) {  // another session was faster: same bytes
     Discard(std::move(group));
     return PinSealed(known->second.get());
   }

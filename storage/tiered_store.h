@@ -1,9 +1,11 @@
-// The worker's only door to blocks: what is computed goes in, what was computed comes back, from whichever tier has it.
+// The worker's only door to blocks: what is computed goes in, what was computed comes back, from whichever
+// tier has it.
 //
-// Unit   : the block group: the blocks of all layers for the same run of at most 64 tokens, under one BlockId.
-// Write before drop: a sealed group is in the tier below before its device tiles may go (sealing stores it there). When
-//          the tier below refuses it or evicts it, the device copy is the only one, and dropping it costs a recomputation:
-//          counted in `lost`.
+// Unit   : the block group: the blocks of all layers for the same run of at most 64 tokens, under one
+// BlockId. Write before drop: a sealed group is in the tier below before its device tiles may go (sealing
+// stores it there). When
+//          the tier below refuses it or evicts it, the device copy is the only one, and dropping it costs a
+//          recomputation: counted in `lost`.
 // Miss   : whatever a tier answers but the right bytes is a miss; the caller recomputes (I-5).
 // Owns   : device tiles of sealed groups; a Pin keeps one group on the device. The store outlives every Pin.
 // Threads: one at a time (the engine's).
@@ -29,33 +31,35 @@ namespace palimpsest {
 // Shape of a model's KV.
 struct KvShape {
   int64_t layers = 0, kv_heads = 0, head_size = 0;
-  int64_t tiles() const { return layers * kv_heads; }                        // of one group
+  int64_t tiles() const { return layers * kv_heads; }  // of one group
   int64_t layer_elements(int64_t rows) const { return kv_heads * 2 * rows * head_size; }
-  int64_t bytes_per_token() const { return layers * layer_elements(1) * 2; } // bf16
+  int64_t bytes_per_token() const { return layers * layer_elements(1) * 2; }  // bf16
 };
 
 // Tiles being written, or sealed. Plain data; TieredStore opens, seals and frees it.
 struct BlockGroup {
-  std::vector<int32_t> tiles;     // (layers, kv_heads)
+  std::vector<int32_t> tiles;  // (layers, kv_heads)
   int64_t first_position = 0;
-  int64_t base = 0;               // of all its tiles
-  int64_t rows = 0;               // slots it will hold, at most 64
+  int64_t base = 0;  // of all its tiles
+  int64_t rows = 0;  // slots it will hold, at most 64
   int64_t filled = 0;
-  std::vector<uint8_t> envelope;  // header, then the form at rest (layers, kv_heads, 2, rows, D); empty: not kept
+  std::vector<uint8_t>
+      envelope;  // header, then the form at rest (layers, kv_heads, 2, rows, D); empty: not kept
   Bf16* rest(int64_t layer, const KvShape& shape) {
     if (envelope.empty()) return nullptr;
-    return reinterpret_cast<Bf16*>(envelope.data() + kEnvelopeHeaderBytes) + layer * shape.layer_elements(rows);
+    return reinterpret_cast<Bf16*>(envelope.data() + kEnvelopeHeaderBytes) +
+           layer * shape.layer_elements(rows);
   }
 };
 
 struct TieredStoreStats {
-  int64_t device_groups = 0;      // sealed and on the device now
+  int64_t device_groups = 0;                            // sealed and on the device now
   int64_t hits_device = 0, hits_below = 0, misses = 0;  // groups asked for by Pin
-  int64_t loaded_bytes = 0;       // brought to the device from below
-  int64_t spilled_bytes = 0;      // written below
-  int64_t evicted = 0;            // device copies dropped to make room
-  int64_t lost = 0;               // of them, with no copy below
-  int64_t damaged = 0;            // values from below that failed their checks
+  int64_t loaded_bytes = 0;                             // brought to the device from below
+  int64_t spilled_bytes = 0;                            // written below
+  int64_t evicted = 0;                                  // device copies dropped to make room
+  int64_t lost = 0;                                     // of them, with no copy below
+  int64_t damaged = 0;                                  // values from below that failed their checks
 };
 
 class TieredStore {
@@ -96,8 +100,8 @@ class TieredStore {
     Sealed* sealed_ = nullptr;
   };
 
-  // Tiles for `rows` tokens at `first_position`; drops unpinned sealed groups to make room. `keep_rest`: it will be sealed.
-  // ResourceExhausted when pinned and open groups leave too little.
+  // Tiles for `rows` tokens at `first_position`; drops unpinned sealed groups to make room. `keep_rest`: it
+  // will be sealed. ResourceExhausted when pinned and open groups leave too little.
   absl::StatusOr<BlockGroup> Open(int64_t first_position, int64_t base, int64_t rows, bool keep_rest);
   void Discard(BlockGroup group);
 
