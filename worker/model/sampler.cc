@@ -39,35 +39,49 @@ Sampler::Sampler(const proto::Sampling& s, int64_t vocabulary, std::span<const i
     seen_.assign(static_cast<size_t>(vocabulary), false);
     for (const int32_t id : seen) seen_[static_cast<size_t>(id)] = true;
   }
-  candidates_.reserve(static_cast<size_t>(vocabulary));
-  if (temperature_ > 0) weights_.reserve(static_cast<size_t>(vocabulary));
+  if (temperature_ > 0) {
+    candidates_.reserve(static_cast<size_t>(vocabulary));
+    weights_.reserve(static_cast<size_t>(vocabulary));
+  }
 }
 
 int32_t Sampler::Next(std::span<const float> logits, int64_t index) {
-  candidates_.clear();
-  for (size_t id = 0; id < logits.size(); ++id) {
-    float logit = logits[id];
-    if (penalty_ != 1.0 && seen_[id]) {
-      logit = static_cast<float>(logit > 0 ? logit / penalty_ : logit * penalty_);
-    }
-    candidates_.push_back({logit, static_cast<int32_t>(id)});
-  }
-  const auto better = [](const Candidate& a, const Candidate& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-  };
-  int32_t chosen;
-  if (temperature_ == 0) {
-    chosen = std::min_element(candidates_.begin(), candidates_.end(), better)->id;
-  } else {
-    const size_t keep =
-        top_k_ > 0 ? std::min<size_t>(static_cast<size_t>(top_k_), candidates_.size()) : candidates_.size();
-    std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<int64_t>(keep),
-                      candidates_.end(), better);
-    candidates_.resize(keep);
-    chosen = Draw(Rng(seed_).UniformAt(static_cast<uint64_t>(index)));
-  }
+  const int32_t chosen = temperature_ == 0 ? Best(logits) : Drawn(logits, index);
   if (penalty_ != 1.0) seen_[static_cast<size_t>(chosen)] = true;
   return chosen;
+}
+
+float Sampler::Penalised(float logit, size_t id) const {
+  if (penalty_ == 1.0 || !seen_[id]) return logit;
+  return static_cast<float>(logit > 0 ? logit / penalty_ : logit * penalty_);
+}
+
+int32_t Sampler::Best(std::span<const float> logits) const {
+  size_t best = 0;
+  float best_logit = Penalised(logits[0], 0);
+  for (size_t id = 1; id < logits.size(); ++id) {
+    const float logit = Penalised(logits[id], id);
+    if (logit > best_logit) {
+      best = id;
+      best_logit = logit;
+    }
+  }
+  return static_cast<int32_t>(best);
+}
+
+int32_t Sampler::Drawn(std::span<const float> logits, int64_t index) {
+  candidates_.clear();
+  for (size_t id = 0; id < logits.size(); ++id) {
+    candidates_.push_back({Penalised(logits[id], id), static_cast<int32_t>(id)});
+  }
+  const size_t all = candidates_.size();
+  const size_t keep = top_k_ > 0 ? std::min<size_t>(static_cast<size_t>(top_k_), all) : all;
+  std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<int64_t>(keep), candidates_.end(),
+                    [](const Candidate& a, const Candidate& b) {
+                      return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+                    });
+  candidates_.resize(keep);
+  return Draw(Rng(seed_).UniformAt(static_cast<uint64_t>(index)));
 }
 
 // Candidates are sorted, best first. Weights are relative to the best, so nothing overflows.

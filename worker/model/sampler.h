@@ -28,6 +28,9 @@ class Sampler {
   int32_t Next(std::span<const float> logits, int64_t index);
 
  private:
+  float Penalised(float logit, size_t id) const;
+  int32_t Best(std::span<const float> logits) const;
+  int32_t Drawn(std::span<const float> logits, int64_t index);
   int32_t Draw(double u);
 
   const double temperature_, top_p_, min_p_, penalty_;
