@@ -32,7 +32,7 @@ fail() {
 # Where documents and models live; the same rule as `palimpsest --data-dir`.
 data_dir() {
   if [ -n "${PALIMPSEST_DATA_DIR:-}" ]; then
-    printf '%s\n' "$PALIMPSEST_DATA_DIR"
+    printf '%s\n' "${PALIMPSEST_DATA_DIR/#\~\//$HOME/}"
   else
     printf '%s\n' "${XDG_DATA_HOME:-${HOME:?HOME is not set: set it, or PALIMPSEST_DATA_DIR}/.local/share}/palimpsest"
   fi
