@@ -52,7 +52,7 @@ function(palimpsest_test)
   endforeach()
   # gtest_discover_tests hands its properties on as one flat list, so several labels travel as "unit,threads".
   list(JOIN ARG_LABELS "," labels)
-  gtest_discover_tests(${ARG_NAME} DISCOVERY_TIMEOUT 60
+  gtest_discover_tests(${ARG_NAME} NO_PRETTY_VALUES DISCOVERY_TIMEOUT 60
                        PROPERTIES LABELS "${labels}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
