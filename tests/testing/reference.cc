@@ -1,0 +1,215 @@
+#include "tests/testing/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace palimpsest::reference {
+namespace {
+
+size_t At(int64_t i) { return static_cast<size_t>(i); }
+
+template <typename F>
+Matrix Each(const Matrix& x, F f) {
+  Matrix out(x.rows, x.columns);
+  for (size_t i = 0; i < x.data.size(); ++i) out.data[i] = f(x.data[i]);
+  return out;
+}
+
+}  // namespace
+
+double RoundToBf16(double x) {
+  if (!std::isfinite(x)) return x;
+  if (std::abs(x) < 0x1p-126) return std::copysign(0.0, x);
+  int exponent;
+  const double fraction = std::frexp(x, &exponent);  // in [1/2, 1)
+  const double rounded = std::ldexp(std::nearbyint(fraction * 256.0), exponent - 8);
+  return std::abs(rounded) < 0x1p128 ? rounded : std::copysign(std::numeric_limits<double>::infinity(), x);
+}
+
+Matrix RoundToBf16(const Matrix& x) {
+  return Each(x, [](double v) { return RoundToBf16(v); });
+}
+Matrix Abs(const Matrix& x) {
+  return Each(x, [](double v) { return std::abs(v); });
+}
+
+Matrix MatMul(const Matrix& a, const Matrix& w) {
+  Matrix out(a.rows, w.rows);
+  for (int64_t t = 0; t < a.rows; ++t) {
+    for (int64_t j = 0; j < w.rows; ++j) {
+      double sum = 0;
+      for (int64_t i = 0; i < a.columns; ++i) sum += a(t, i) * w(j, i);
+      out(t, j) = sum;
+    }
+  }
+  return out;
+}
+
+double Silu(double x) { return x / (1.0 + std::exp(-x)); }
+
+Matrix SiluGate(const Matrix& product) {
+  Matrix out(product.rows, product.columns / 2);
+  for (int64_t t = 0; t < out.rows; ++t) {
+    for (int64_t j = 0; j < out.columns; ++j) {
+      const int64_t gate = j / 16 * 32 + j % 16;
+      out(t, j) = Silu(product(t, gate)) * product(t, gate + 16);
+    }
+  }
+  return out;
+}
+
+Matrix RmsNorm(const Matrix& x, std::span<const float> weight, double epsilon) {
+  Matrix out(x.rows, x.columns);
+  for (int64_t t = 0; t < x.rows; ++t) {
+    double squares = 0;
+    for (int64_t i = 0; i < x.columns; ++i) squares += x(t, i) * x(t, i);
+    const double root = std::sqrt(squares / static_cast<double>(x.columns) + epsilon);
+    for (int64_t i = 0; i < x.columns; ++i) out(t, i) = x(t, i) / root * static_cast<double>(weight[At(i)]);
+  }
+  return out;
+}
+
+Matrix Embed(std::span<const int32_t> ids, const Matrix& w) {
+  Matrix out(static_cast<int64_t>(ids.size()), w.columns);
+  for (int64_t t = 0; t < out.rows; ++t) {
+    for (int64_t i = 0; i < w.columns; ++i) out(t, i) = w(ids[At(t)], i);
+  }
+  return out;
+}
+
+std::vector<double> Rotate(const Rope& rope, int64_t offset, std::span<const double> x) {
+  std::vector<double> out(x.begin(), x.end());
+  for (int64_t i = 0; i < rope.rope_size / 2; ++i) {
+    const double factor = At(i) < rope.factors.size() ? rope.factors[At(i)] : 1.0;
+    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(rope.rope_size);
+    const double angle = static_cast<double>(offset) * (std::pow(rope.theta, exponent) / factor);
+    const double c = std::cos(angle), s = std::sin(angle);
+    out[At(2 * i)] = x[At(2 * i)] * c - x[At(2 * i + 1)] * s;
+    out[At(2 * i + 1)] = x[At(2 * i)] * s + x[At(2 * i + 1)] * c;
+  }
+  return out;
+}
+
+int64_t KeyIndex(int64_t slot, int64_t i) { return i / 2 * 128 + slot * 2 + i % 2; }
+
+int64_t ValueIndex(int64_t head_size, int64_t slot, int64_t i) {
+  const int64_t keys = head_size * 64;
+  return keys + i / 64 * 4096 + slot / 2 * 128 + i % 64 * 2 + slot % 2;
+}
+
+int64_t RestIndex(int64_t rest_rows, int64_t head_size, int64_t kv_head, bool value, int64_t slot,
+                  int64_t i) {
+  return ((kv_head * 2 + (value ? 1 : 0)) * rest_rows + slot) * head_size + i;
+}
+
+StoredToken StoreToken(const Rope& rope, int64_t offset, std::span<const float> k, std::span<const float> v) {
+  StoredToken token;
+  for (const float x : k) token.rest_key.push_back(RoundToBf16(static_cast<double>(x)));
+  for (const float x : v) token.value.push_back(RoundToBf16(static_cast<double>(x)));
+  token.tile_key = Rotate(rope, offset, token.rest_key);
+  return token;
+}
+
+namespace {
+
+struct Slot {
+  int64_t position, base;
+  std::vector<double> key, value;  // (D)
+};
+
+std::vector<Slot> SlotsOf(const AttentionArgs& args, std::span<const int32_t> tiles) {
+  std::vector<Slot> slots;
+  for (const int32_t tile : tiles) {
+    const Bf16* data = args.pool.data + tile * args.pool.tile_elements;
+    for (int64_t s = 0; s < args.pool.counts[tile]; ++s) {
+      Slot slot;
+      slot.position = args.pool.positions[tile * kTileSlots + s];
+      slot.base = args.pool.bases[tile];
+      for (int64_t i = 0; i < args.head_size; ++i) {
+        slot.key.push_back(static_cast<double>(Bf16ToFloat(data[KeyIndex(s, i)])));
+        slot.value.push_back(static_cast<double>(Bf16ToFloat(data[ValueIndex(args.head_size, s, i)])));
+      }
+      slots.push_back(std::move(slot));
+    }
+  }
+  return slots;
+}
+
+// A query for one base. error[i]: how far the rounding of q[i] can be off when the rotation is done in float.
+struct Query {
+  std::vector<double> q, error;
+};
+
+// Rotation in float: cos and sin are off by 2^-24 of themselves, one product and one sum are rounded: less
+// than 4 * 2^-24 (|x| + |its partner|).
+Query RotatedQuery(const Rope& rope, int64_t offset, std::span<const double> x) {
+  Query query{.q = Rotate(rope, offset, x), .error = {}};
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double exact = query.q[i], slack = 0x1p-22 * (std::abs(x[i]) + std::abs(x[i ^ 1]));
+    query.q[i] = RoundToBf16(exact);
+    query.error.push_back(std::max(std::abs(RoundToBf16(exact + slack) - query.q[i]),
+                                   std::abs(RoundToBf16(exact - slack) - query.q[i])));
+  }
+  return query;
+}
+
+void AttendOneHead(const AttentionArgs& args, const Rope& rope, const std::vector<Slot>& slots, int64_t row,
+                   int64_t position, int64_t head, AttentionResult* result) {
+  const int64_t d = args.head_size;
+  const double root = std::sqrt(static_cast<double>(d));
+  const float* q = args.q.row(row) + head * d;
+  const std::vector<double> x(q, q + d);
+
+  std::vector<std::pair<const Slot*, double>> scores;  // of the visible slots
+  Query query;
+  int64_t query_base = std::numeric_limits<int64_t>::min();
+  double top = -std::numeric_limits<double>::infinity();
+  for (const Slot& slot : slots) {
+    if (slot.position > position) continue;
+    if (slot.base != query_base) query = RotatedQuery(rope, position - slot.base, x);
+    query_base = slot.base;
+    double score = 0, magnitude = 0, ties = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      score += query.q[i] * slot.key[i];
+      magnitude += std::abs(query.q[i] * slot.key[i]);
+      ties += query.error[i] * std::abs(slot.key[i]);
+    }
+    scores.emplace_back(&slot, score / root);
+    top = std::max(top, score / root);
+    result->score_magnitude(row, head) = std::max(result->score_magnitude(row, head), magnitude / root);
+    result->score_ties(row, head) = std::max(result->score_ties(row, head), ties / root);
+  }
+
+  double sum = 0;
+  for (const auto& [slot, score] : scores) sum += std::exp(score - top);
+  for (const auto& [slot, score] : scores) {
+    const double p = std::exp(score - top) / sum;
+    for (int64_t i = 0; i < d; ++i) {
+      result->out(row, head * d + i) += p * slot->value[At(i)];
+      result->magnitude(row, head * d + i) += p * std::abs(slot->value[At(i)]);
+    }
+  }
+}
+
+}  // namespace
+
+AttentionResult Attention(const AttentionArgs& args, const Rope& rope) {
+  const int64_t rows = args.q.rows, width = args.heads * args.head_size;
+  AttentionResult result{.out = Matrix(rows, width),
+                         .magnitude = Matrix(rows, width),
+                         .score_magnitude = Matrix(rows, args.heads),
+                         .score_ties = Matrix(rows, args.heads)};
+  const int64_t group = args.heads / args.kv_heads;
+  for (const AttentionSequence& sequence : args.sequences) {
+    for (int64_t head = 0; head < args.heads; ++head) {
+      const std::vector<Slot> slots = SlotsOf(args, sequence.tiles[head / group]);
+      for (int64_t t = 0; t < sequence.rows; ++t) {
+        AttendOneHead(args, rope, slots, sequence.first_row + t, sequence.positions[t], head, &result);
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace palimpsest::reference
