@@ -48,7 +48,7 @@ inline F32x16 Silu(F32x16 x) {
 template <int NV>
 inline void StoreRow(const GemmBlock& g, int64_t row, int64_t first, const F32x16* c) {
   if (g.output == 2) {
-    for (int v = 0; v + 1 < NV; v += 2) {
+    for (int v = 0; v + 1 < NV && first + v * 16 < g.valid_columns; v += 2) {  // n is a multiple of 32
       StoreBf16(g.gated + row * g.ldg + first / 2 + v * 8, Mul(Silu(c[v]), c[v + 1]));
     }
     return;
