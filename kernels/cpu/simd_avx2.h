@@ -103,11 +103,11 @@ inline __m256 Exp2Half(__m256 x) {
   const __m256 bounded = _mm256_max_ps(x, _mm256_set1_ps(-126.0f));
   const __m256 n = _mm256_round_ps(bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m256 f = _mm256_sub_ps(bounded, n);
-  __m256 p = _mm256_set1_ps(1.3333558e-3f);
-  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(9.6181291e-3f));
-  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(5.5504109e-2f));
-  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(2.4022651e-1f));
-  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(6.9314718e-1f));
+  __m256 p = _mm256_set1_ps(1.32647273e-3f);
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(9.67151299e-3f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(5.55073358e-2f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(2.40222424e-1f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(6.93147004e-1f));
   p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
   const __m256i scale =
       _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
