@@ -50,7 +50,7 @@ struct MatMulArgs {
   Rows<Bf16> gated;  // (T, n/2) for kSiluGate
 };
 
-// out = x / sqrt(mean(x^2) + epsilon) * weight, rounded to bf16.
+// out = x / sqrt(mean(x^2) + epsilon) * weight, rounded to bf16. hidden is a multiple of 16.
 struct RmsNormArgs {
   Rows<const float> x;  // (T, hidden)
   const float* weight;  // (hidden)
@@ -67,6 +67,8 @@ struct EmbedArgs {
 
 // Tiles: 64 slots of K and V of one layer and KV head, in the layout the product kernels read.
 //   K (D/2, 64 slots, 2) rotated to (position - base), then V (ceil(D/64), 32 slot pairs, 64, 2); bf16.
+// D is a multiple of 16, up to 256. Slots beyond the count are never seen, but must hold finite numbers:
+// their values are multiplied by zero.
 struct TilePool {
   Bf16* data = nullptr;  // (tiles, tile_elements)
   int64_t tile_elements = 0;

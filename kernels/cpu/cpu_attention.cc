@@ -179,6 +179,7 @@ void CpuBackend::MergePartials(const AttentionArgs& args) {
 
 void CpuBackend::Attention(const AttentionArgs& args) {
   PALIMPSEST_CHECK(args.head_size % 16 == 0 && args.head_size <= 256, "head size {}", args.head_size);
+  PALIMPSEST_CHECK(args.heads % args.kv_heads == 0, "{} heads over {} KV heads", args.heads, args.kv_heads);
   PlanAttention(args);
   pool_.ParallelFor(static_cast<int64_t>(tasks_.size()), [&](int64_t task, int thread) {
     RunAttentionTask(args, tasks_[static_cast<size_t>(task)], scratch_[static_cast<size_t>(thread)]);

@@ -18,6 +18,11 @@ constexpr int64_t kFewRows = 8;
 // Inputs that share a scale in the int8 class.
 constexpr int64_t kInt8Group = 64;
 
+// What the buffers on the stack hold and the vectors divide.
+void CheckHeadSize(int64_t head_size) {
+  PALIMPSEST_CHECK(head_size % 16 == 0 && head_size <= 256, "head size {}", head_size);
+}
+
 double SecondsOf(const auto& f) {
   const auto start = std::chrono::steady_clock::now();
   f();
@@ -109,6 +114,7 @@ void CpuBackend::Embed(const EmbedArgs& args) {
 }
 
 void CpuBackend::RmsNorm(const RmsNormArgs& args) {
+  PALIMPSEST_CHECK(args.x.columns % 16 == 0, "norm of {} columns: not a multiple of 16", args.x.columns);
   constexpr int64_t kRowsPerTask = 32;
   pool_.ParallelFor(DivideUp(args.x.rows, kRowsPerTask), [&](int64_t task, int) {
     for (int64_t t = task * kRowsPerTask; t < std::min(args.x.rows, (task + 1) * kRowsPerTask); ++t) {
@@ -212,6 +218,7 @@ void CpuBackend::MatMulFewRows(const MatMulArgs& args) {
 
 void CpuBackend::StoreKv(const StoreKvArgs& args) {
   constexpr int64_t kRowsPerTask = 16;
+  CheckHeadSize(args.head_size);
   const int64_t rows = static_cast<int64_t>(args.rows.size()), d = args.head_size;
   pool_.ParallelFor(DivideUp(rows, kRowsPerTask), [&](int64_t task, int) {
     alignas(64) Bf16 rest[256], rotated[256], value[256];
@@ -239,6 +246,7 @@ void CpuBackend::StoreKv(const StoreKvArgs& args) {
 }
 
 void CpuBackend::LoadBlock(const LoadBlockArgs& args) {
+  CheckHeadSize(args.head_size);
   const int64_t d = args.head_size;
   alignas(64) Bf16 rotated[256];
   alignas(64) float wide[256], rope[512];

@@ -148,7 +148,8 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, bool mas
   alignas(64) int32_t visible[64];
   if (masked) {  // slots that hold nothing are given a position nobody reaches
     const int32_t count = t.counts[tile];
-    for (int i = 0; i < 64; ++i) visible[i] = i < count ? t.slot_positions[tile * 64 + i] : 0x7fffffff;
+    for (int i = 0; i < 64; ++i)
+      visible[i] = i < count ? t.slot_positions[int64_t{tile} * 64 + i] : 0x7fffffff;
   }
   for (int r = 0; r < MR; ++r) {
     F32x16 s[4];
@@ -203,7 +204,7 @@ inline void AttendGroup(const AttendBlock& t, int64_t row, int32_t tile) {
     highest = p > highest ? p : highest;
   }
   const int32_t count = t.counts[tile];
-  const int32_t* slots = t.slot_positions + tile * 64;
+  const int32_t* slots = t.slot_positions + int64_t{tile} * 64;
   if (count == 0 || slots[0] > highest) return;  // nothing visible: the state would not change
   AttendRows<MR>(t, row, tile, count < 64 || slots[count - 1] > lowest);
 }

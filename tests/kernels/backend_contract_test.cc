@@ -191,6 +191,50 @@ TEST_P(BackendContractTest, EmbedReadsTheRowsOfThePackedMatrix) {
   }
 }
 
+// Shapes the kernels cannot run end the program with the number, instead of writing past a buffer.
+TEST_P(BackendContractTest, UnsupportedShapesAreRefused) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const RopeTable rope(272, 272, 1e4, {}, 1);
+  EXPECT_DEATH(backend_->RmsNorm({.x = {nullptr, 1, 40, 40}, .weight = nullptr, .epsilon = 0, .out = {}}),
+               "40");
+  EXPECT_DEATH(backend_->StoreKv({.k = {},
+                                  .v = {},
+                                  .kv_heads = 1,
+                                  .head_size = 272,
+                                  .rope = &rope,
+                                  .pool = {},
+                                  .rows = {},
+                                  .tiles = {}}),
+               "272");
+  EXPECT_DEATH(backend_->LoadBlock({.rest = nullptr,
+                                    .rows = 0,
+                                    .kv_heads = 1,
+                                    .head_size = 272,
+                                    .first_position = 0,
+                                    .rope = &rope,
+                                    .pool = {},
+                                    .tiles = nullptr}),
+               "272");
+  EXPECT_DEATH(backend_->Attention({.q = {},
+                                    .out = {},
+                                    .heads = 1,
+                                    .kv_heads = 1,
+                                    .head_size = 24,
+                                    .rope = &rope,
+                                    .pool = {},
+                                    .sequences = {}}),
+               "24");
+  EXPECT_DEATH(backend_->Attention({.q = {},
+                                    .out = {},
+                                    .heads = 5,
+                                    .kv_heads = 3,
+                                    .head_size = 16,
+                                    .rope = &rope,
+                                    .pool = {},
+                                    .sequences = {}}),
+               "5 heads");
+}
+
 TEST_P(BackendContractTest, NoRowsIsNoWork) {
   RngSequence rng{Rng(7)};
   const Product product(rng, 1, 64, 64);
