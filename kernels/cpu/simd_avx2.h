@@ -60,7 +60,9 @@ inline Pairs LoadPairs(const uint16_t* p) {
   return {EvenHalf(lo), EvenHalf(hi), OddHalf(lo), OddHalf(hi)};
 }
 inline PairOfOne BroadcastPair(const uint16_t* p) {
-  const __m256i pair = _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(p));
+  int32_t bits;
+  __builtin_memcpy(&bits, p, 4);
+  const __m256i pair = _mm256_set1_epi32(bits);
   return {EvenHalf(pair), OddHalf(pair)};
 }
 inline F32x16 Dot(F32x16 acc, PairOfOne a, Pairs b) {

@@ -29,7 +29,9 @@ inline float ReduceAdd(F32x16 a) { return _mm512_reduce_add_ps(a); }
 
 inline Pairs LoadPairs(const uint16_t* p) { return _mm512_loadu_si512(p); }
 inline PairOfOne BroadcastPair(const uint16_t* p) {
-  return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p));
+  int32_t pair;
+  __builtin_memcpy(&pair, p, 4);
+  return _mm512_set1_epi32(pair);
 }
 inline F32x16 Dot(F32x16 acc, PairOfOne a, Pairs b) {
   return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
