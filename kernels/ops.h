@@ -58,7 +58,7 @@ struct RmsNormArgs {
   Rows<Bf16> out;  // (T, hidden)
 };
 
-// x[t] = embedding of ids[t], read from the packed (vocabulary, hidden) matrix.
+// x[t] = embedding of ids[t], read from the packed (vocabulary, hidden) matrix in bf16.
 struct EmbedArgs {
   std::span<const int32_t> ids;  // (T), each checked to be in [0, n) by the caller
   const PackedWeights* weights;

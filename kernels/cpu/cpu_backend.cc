@@ -97,6 +97,7 @@ void CpuBackend::PackInt8(PackedWeights& packed, const FillRow& fill_row) {
 
 void CpuBackend::Embed(const EmbedArgs& args) {
   const PackedWeights& w = *args.weights;
+  PALIMPSEST_CHECK(w.format == WeightFormat::kBf16, "embeddings are read in bf16");
   constexpr int64_t kRowsPerTask = 16;
   const int64_t rows = static_cast<int64_t>(args.ids.size());
   pool_.ParallelFor(DivideUp(rows, kRowsPerTask), [&](int64_t task, int) {
