@@ -1,11 +1,11 @@
 // Backend: where math runs. One virtual call per operation, none per element.
 //
 // Numerics: within one class (backend, dispatch path, weight format) a row's result does not depend on the
-// rows, chunks
-//           or sequences that ran beside it. Bounds against float64 are derived in tests/kernels.
+//           rows, chunks or sequences that ran beside it. Bounds against float64 are derived in
+//           tests/kernels.
 // Threads : one thread at a time (the engine's); parallel inside. LoadBlock is serial and may be called from
-// several. To add one: implement this, add a line to MakeBackend, run tests/kernels/backend_contract_test
-// over it.
+//           several, for different tiles.
+// To add one: implement this, add a line to MakeBackend, run tests/kernels/backend_contract_test over it.
 #pragma once
 
 #include <functional>

@@ -1,6 +1,7 @@
 // The contract of attention and of its operand, the tiles: what StoreKv and LoadBlock write, what Attention
 // reads.
 #include <cmath>
+#include <thread>
 
 #include "tests/kernels/attention_world.h"
 
@@ -250,6 +251,23 @@ TEST_P(AttentionContractTest, LoadBlockReproducesTheTileBits) {
       }
     }
   }
+}
+
+TEST_P(AttentionContractTest, LoadBlockRunsOnSeveralThreadsAtOnce) {
+  constexpr int kThreads = 4;
+  StoreWorld world(3, 64, 64, 800);
+  StoreWorld::Pool want = world.FreshPool(13);
+  world.Store(*backend_, want, {0, 64}, true);
+  std::vector<StoreWorld::Pool> pools(kThreads, world.FreshPool(13));
+  {
+    std::vector<std::jthread> threads;
+    for (StoreWorld::Pool& pool : pools) {
+      threads.emplace_back([&] {
+        for (int round = 0; round < 20; ++round) world.Load(*backend_, pool);
+      });
+    }
+  }
+  for (const StoreWorld::Pool& pool : pools) EXPECT_EQ(pool.data, want.data);
 }
 
 }  // namespace
