@@ -1,17 +1,19 @@
 // Chat templates of model files: the Jinja subset that public models' templates use, sandboxed.
 //
-// Supported: for (with loop.first/last/index/index0/length/previtem/nextitem), if/elif/else, set (also
-// namespace attributes), comments, whitespace control, expressions (arithmetic, comparison, in, is,
-// and/or/not, inline if, ~, slices, filters, method calls, string and list and dict literals), macros;
-// raise_exception, namespace, range, strftime_now. Anything else is InvalidArgument naming the construct and
-// its line. Limits: source 256 KiB, nesting 64, steps 10^6, output 64 MiB. Templates come from the model
-// package only, never from a client.
+// Supported: for (with break, continue, else and all of loop but changed), if/elif/else, set (also blocks and
+// namespace attributes), with, filter, raw, generation, comments, whitespace control, expressions
+// (arithmetic, comparison, in, is, and/or/not, inline if, ~, slices, filters, method calls, string and list
+// and dict literals), macros at the top level; raise_exception, namespace, dict, range, strftime_now, tojson
+// as in transformers. Anything else is InvalidArgument naming the construct and its line. Limits: source 256
+// KiB, nesting 64, steps 10^6, output 64 MiB (text/jinja/budget.h). Templates come from the model package
+// only, never from a client; texts of messages are values and never interpreted.
 //
+// Variables: messages, add_generation_prompt, bos_token, eos_token; tools and documents are None.
 // Threads: a ChatTemplate is immutable; Render from any thread.
 // Source : Jinja 3 documentation; checked against Python's jinja2 in tests.
 #pragma once
 
-#include <map>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -34,6 +36,8 @@ class ChatTemplate {
   struct Options {
     bool add_generation_prompt = true;
     std::string bos_token, eos_token;  // as written
+    std::chrono::system_clock::time_point now =
+        std::chrono::system_clock::now();  // of strftime_now, told in UTC
   };
   virtual absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
                                              const Options& options) const = 0;
