@@ -85,6 +85,8 @@ Result Sort(const Value& input, const Arguments& arguments, Budget* budget) {
   std::vector<Value> keys;
   for (const Value& item : list->items) {
     PALIMPSEST_ASSIGN_OR_RETURN(Value key, Key(item, bound[2], bound[1], budget));
+    // In a list, as Jinja does: equal keys need no order then (undefined ones have none).
+    PALIMPSEST_ASSIGN_OR_RETURN(key, MakeSequence(Sequence::Kind::kList, {std::move(key)}, budget));
     keys.push_back(std::move(key));
   }
   return Sorted(list->items, keys, FlagArgument(bound[0], false), budget);

@@ -15,13 +15,20 @@ absl::Status Append(const std::string& text, std::string* out, Budget* budget) {
   return absl::OkStatus();
 }
 
-// The argument that "{field}" names; *next counts the "{}".
+// The argument that "{field}" names; *next counts the "{}", or is kNumbered once there were "{0}": Python
+// allows no mix.
+constexpr size_t kNumbered = SIZE_MAX;
 absl::StatusOr<const Value*> Field(std::string_view field, const Arguments& arguments, size_t* next) {
   size_t index = 0;
+  const auto number = StringToInteger(field);
+  if (field.empty() ? *next == kNumbered : number.has_value() && *next != 0 && *next != kNumbered) {
+    return InvalidArgument("format: {{}} and {{0}} cannot be mixed");
+  }
   if (field.empty()) {
     index = (*next)++;
-  } else if (const auto number = StringToInteger(field); number.has_value() && *number >= 0) {
+  } else if (number.has_value() && *number >= 0) {
     index = static_cast<size_t>(*number);
+    *next = kNumbered;
   } else {
     for (const auto& [name, value] : arguments.named) {
       if (name == field) return &value;

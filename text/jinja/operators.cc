@@ -67,9 +67,19 @@ absl::StatusOr<Value> FloatArithmetic(double a, std::string_view op, double b) {
   }
   if (b == 0) return InvalidArgument("division by zero");
   if (op == "/") return Value(a / b);
-  if (op == "//") return Value(std::floor(a / b));
-  const double remainder = std::fmod(a, b);
-  return Value(remainder != 0 && (remainder < 0) != (b < 0) ? remainder + b : remainder);
+  // As Python's divmod: the remainder has the divisor's sign, even when it is zero.
+  double remainder = std::fmod(a, b);
+  double quotient = (a - remainder) / b;
+  if (remainder == 0) {
+    remainder = std::copysign(0.0, b);
+  } else if ((remainder < 0) != (b < 0)) {
+    remainder += b;
+    quotient -= 1;
+  }
+  if (op == "%") return Value(remainder);
+  if (quotient == 0) return Value(std::copysign(0.0, a / b));
+  const double whole = std::floor(quotient);
+  return Value(quotient - whole > 0.5 ? whole + 1 : whole);
 }
 
 absl::StatusOr<Value> Repeat(const Value& value, int64_t count, Budget* budget) {

@@ -40,6 +40,7 @@ bool IsHashable(const Value& value) {
   if (value.Is<DictPtr>()) return false;
   if (!value.Is<SequencePtr>()) return true;
   const Sequence& sequence = *value.As<SequencePtr>();
+  if (sequence.kind == Sequence::Kind::kRange) return true;
   return sequence.kind == Sequence::Kind::kTuple &&
          std::all_of(sequence.items.begin(), sequence.items.end(), IsHashable);
 }
