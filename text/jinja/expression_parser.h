@@ -68,6 +68,12 @@ class ExpressionParser {
   absl::StatusOr<ExpressionPtr> ParseChain(Kind kind, std::initializer_list<std::string_view> operators,
                                            absl::StatusOr<ExpressionPtr> (ExpressionParser::*operand)());
 
+  template <typename... T>
+  static Args List(T... items) {
+    Args list;
+    (list.push_back(std::move(items)), ...);
+    return list;
+  }
   // Checks the depth of the new node.
   absl::StatusOr<ExpressionPtr> Make(Expression node) const;
   absl::StatusOr<ExpressionPtr> Make(Kind kind, int line, Args args) const;

@@ -15,6 +15,10 @@ bool MethodExists(const Value& object, std::string_view name);
 absl::StatusOr<Value> CallMethod(const Value& object, std::string_view name, const Arguments& arguments,
                                  Budget* budget);
 
+// Those of strings, in text_methods.cc; `object` is one.
+absl::StatusOr<Value> CallTextMethod(const Value& object, std::string_view name, const Arguments& arguments,
+                                     Budget* budget);
+
 // Shared with the filters of the same names.
 absl::StatusOr<Value> Strip(const std::string& text, const Value* characters, bool left, bool right,
                             Budget* budget);
