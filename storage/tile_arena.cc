@@ -35,6 +35,7 @@ TileArena::TileArena(int64_t capacity_bytes, int64_t head_size) {
   pool_.counts = counts_.data();
   pool_.bases = bases_.data();
   pool_.positions = positions_;
+  used_.assign(static_cast<size_t>(capacity_), false);
   free_.reserve(static_cast<size_t>(capacity_));
   for (int64_t tile = capacity_ - 1; tile >= 0; --tile) free_.push_back(static_cast<int32_t>(tile));
 }
@@ -51,6 +52,7 @@ absl::Status TileArena::Allocate(std::span<int32_t> tiles) {
   for (int32_t& tile : tiles) {
     tile = free_.back();
     free_.pop_back();
+    used_[static_cast<size_t>(tile)] = true;
     counts_[static_cast<size_t>(tile)] = 0;
     bases_[static_cast<size_t>(tile)] = 0;
   }
@@ -61,10 +63,12 @@ absl::Status TileArena::Allocate(std::span<int32_t> tiles) {
 void TileArena::Free(std::span<const int32_t> tiles) {
   for (const int32_t tile : tiles) {
     PALIMPSEST_CHECK(tile >= 0 && tile < capacity_, "tile {} of {}", tile, capacity_);
+    // Else two sessions would write into it later.
+    PALIMPSEST_CHECK(used_[static_cast<size_t>(tile)], "tile {} was freed twice", tile);
+    used_[static_cast<size_t>(tile)] = false;
     counts_[static_cast<size_t>(tile)] = 0;
     free_.push_back(tile);
   }
-  PALIMPSEST_CHECK(static_cast<int64_t>(free_.size()) <= capacity_, "a tile was freed twice");
 }
 
 }  // namespace palimpsest

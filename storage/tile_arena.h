@@ -26,7 +26,7 @@ class TileArena {
 
   // Fills all of `tiles` with ids, empty and with base 0, or none.
   absl::Status Allocate(std::span<int32_t> tiles);
-  void Free(std::span<const int32_t> tiles);
+  void Free(std::span<const int32_t> tiles);  // each must have been allocated
 
   TilePool pool() const { return pool_; }
   int64_t capacity_tiles() const { return capacity_; }
@@ -40,6 +40,7 @@ class TileArena {
   int64_t capacity_ = 0, peak_ = 0, tile_bytes_ = 0, mapped_bytes_ = 0;
   TilePool pool_;
   std::vector<int32_t> free_;  // the last freed is used first: it is warm
+  std::vector<bool> used_;
   std::vector<int32_t> counts_, bases_;
   int32_t* positions_ = nullptr;  // mapped like the tiles
 };
