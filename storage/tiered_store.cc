@@ -92,7 +92,10 @@ std::optional<TieredStore::Found> TieredStore::Find(const BlockId& id, int64_t f
   };
   if (below_ == nullptr) return miss();
   const absl::StatusOr<TierValue> value = below_->Get(id);
-  if (!value.ok()) return miss();
+  if (!value.ok()) {
+    if (value.status().code() == absl::StatusCode::kDataLoss) ++stats_.damaged;
+    return miss();
+  }
   const absl::StatusOr<OpenedEnvelope> opened = OpenEnvelope(id, GeometryOf(rows), **value);
   const size_t layer_bytes = static_cast<size_t>(shape_.layer_elements(rows)) * sizeof(Bf16);
   if (!opened.ok() || opened->payload.size() != layer_bytes * static_cast<size_t>(shape_.layers)) {
