@@ -39,13 +39,13 @@ struct Engine::Job {
   int64_t max_tokens = 0;  // the request's, bounded by the window
   std::unique_ptr<Sequence> sequence;
   std::unique_ptr<Sampler> sampler;
-  std::vector<int32_t> rows;  // of the step in progress (decode: the last token)
   int64_t prefilled = 0;      // prompt tokens whose KV is there
   int64_t cached = 0;
   Outcome outcome;
   enum class State { kWaiting, kPrompt, kDecode, kDone } state = State::kWaiting;
   TimePoint submitted, admitted, prompt_done, decode_start, ended;
-  TieredStoreStats stats_at_start;
+  int64_t peak_tiles = 0;     // most the arena held in the steps of this request before the last
+  int64_t spilled_bytes = 0;  // by sealing this request's blocks
 };
 
 Engine::Engine(const EngineOptions& options) : options_(options) {}
@@ -116,7 +116,15 @@ absl::Status Engine::Load(const GgufFile& file) {
 absl::Status Engine::CheckRequest(const Request& request) const {
   PALIMPSEST_RETURN_IF_ERROR(CheckSampling(request.sampling));
   int64_t total = 0;
+  bool own = false;
   for (const Segment& segment : request.segments) {
+    if (segment.tokens.empty()) continue;
+    // A block's id names all that its keys depend on, which what is not shared would have to be part of.
+    if (segment.shared && own) {
+      return InvalidArgument("a shared segment of {} tokens after one that is not shared; shared ones first",
+                             segment.tokens.size());
+    }
+    own = !segment.shared;
     total += static_cast<int64_t>(segment.tokens.size());
     for (const int32_t id : segment.tokens) {
       if (id < 0 || id >= config_.vocabulary) {
@@ -185,15 +193,15 @@ bool Engine::Admit(Job& job) {
   if (reserved_tiles_ + job.worst_tiles > arena_->capacity_tiles()) return false;
   reserved_tiles_ += job.worst_tiles;
   job.admitted = options_.clock->Now();
-  job.stats_at_start = store_->stats();
-  arena_->ResetPeak();
-  job.sequence =
-      std::make_unique<Sequence>(store_.get(), static_cast<int64_t>(job.prompt.size()) + job.max_tokens);
+  job.sequence = std::make_unique<Sequence>(store_.get(), job.worst_tiles / store_->shape().tiles());
   if (job.max_tokens > 0) {
     job.sampler = std::make_unique<Sampler>(job.request.sampling, config_.vocabulary, job.prompt);
     job.outcome.tokens.reserve(static_cast<size_t>(job.max_tokens));
+    // A token is 4 bytes or so; what goes on for longer pays a copy each time the text has doubled.
+    constexpr int64_t kTextBytesPerToken = 8, kTextBytesMax = 1 << 16;
+    job.outcome.text.reserve(
+        static_cast<size_t>(std::min(job.max_tokens * kTextBytesPerToken, kTextBytesMax)));
   }
-  job.rows.reserve(static_cast<size_t>(options_.chunk_tokens));
   FindCached(job);
   job.state = Job::State::kPrompt;
   return true;
@@ -263,11 +271,15 @@ void Engine::AddDecodeRow(Job& job) {
 bool Engine::Step() {
   step_.clear();
   step_jobs_.clear();
-  bool active = false;
+  arena_->ResetPeak();
+  bool active = false, full = false;
   for (auto& job : jobs_) {  // who is cancelled leaves before the step
-    if (job->state == Job::State::kDone) continue;
-    if (job->request.cancel->IsSet()) Finish(*job, absl::CancelledError("cancelled"), "");
-    if (job->state == Job::State::kWaiting && !Admit(*job)) break;  // first come, first served
+    if (job->state != Job::State::kDone && job->request.cancel->IsSet()) {
+      Finish(*job, absl::CancelledError("cancelled"), "");
+    }
+  }
+  for (auto& job : jobs_) {  // first come, first served
+    if (job->state == Job::State::kWaiting && !full) full = !Admit(*job);
   }
   int64_t budget = options_.chunk_tokens;
   for (auto& job : jobs_) {
@@ -285,6 +297,9 @@ bool Engine::Step() {
       budget -= static_cast<int64_t>(step_.back().tokens.size());
     }
   }
+  for (auto& job : jobs_) {
+    if (job->sequence != nullptr) job->peak_tiles = std::max(job->peak_tiles, arena_->peak_tiles());
+  }
   if (step_.empty()) return active;
   const Rows<const float> logits = transformer_->Step(step_, arena_->pool());
   int64_t row = 0;
@@ -299,10 +314,12 @@ bool Engine::Step() {
 
 void Engine::AfterStep(Job& job, std::span<const float> logits) {
   if (job.state == Job::State::kDecode) return Emit(job, logits);
+  const int64_t spilled_before = store_->stats().spilled_bytes;
   while (job.next_seal < job.blocks.size() && job.blocks[job.next_seal].shared &&
          job.sequence->SealOldest(job.blocks[job.next_seal].id)) {
     ++job.next_seal;
   }
+  job.spilled_bytes += store_->stats().spilled_bytes - spilled_before;
   const int64_t length = static_cast<int64_t>(job.prompt.size());
   if (job.request.on_prefill) job.request.on_prefill(job.prefilled, length);
   if (job.prefilled < length) return;
@@ -385,9 +402,8 @@ void Engine::FillReceipt(Job& job) {
   receipt.set_prompt_tokens(prompt);
   receipt.set_recomputed_tokens(recomputed);
   receipt.set_workers(1);
-  receipt.mutable_device_bytes()->set_peak(arena_->peak_tiles() * arena_->tile_bytes());
-  const TieredStoreStats now = store_->stats();
-  receipt.mutable_spilled_bytes()->set_host(now.spilled_bytes - job.stats_at_start.spilled_bytes);
+  receipt.mutable_device_bytes()->set_peak(std::max(job.peak_tiles, arena_->peak_tiles()) * arena_->tile_bytes());
+  receipt.mutable_spilled_bytes()->set_host(job.spilled_bytes);
   proto::Receipt::Seconds& seconds = *receipt.mutable_seconds();
   seconds.set_queue(Seconds(job.admitted - job.submitted));
   const int64_t computed = job.prefilled - job.cached;
@@ -398,6 +414,8 @@ void Engine::FillReceipt(Job& job) {
       static_cast<int64_t>(outcome.tokens.size()) - 1;  // the first token came with the prefill
   if (steps > 0) {
     seconds.set_decode(Seconds(job.ended - job.decode_start));
+  }
+  if (seconds.decode() > 0) {
     receipt.mutable_tokens_per_second()->set_decode(static_cast<double>(steps) / seconds.decode());
   }
 }

@@ -4,12 +4,11 @@
 
 namespace palimpsest {
 
-Sequence::Sequence(TieredStore* store, int64_t tokens)
+Sequence::Sequence(TieredStore* store, int64_t groups_max)
     : store_(store), tiles_(static_cast<size_t>(store->shape().tiles())) {
-  const size_t groups = static_cast<size_t>(tokens / kTileSlots + 8);  // segments start blocks of their own
-  pins_.reserve(groups);
-  open_.reserve(groups);
-  for (auto& list : tiles_) list.reserve(groups);
+  pins_.reserve(static_cast<size_t>(groups_max));
+  open_.reserve(static_cast<size_t>(groups_max));
+  for (auto& list : tiles_) list.reserve(static_cast<size_t>(groups_max));
 }
 
 Sequence::~Sequence() {

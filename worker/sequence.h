@@ -18,8 +18,8 @@ namespace palimpsest {
 
 class Sequence {
  public:
-  // Reserves lists for `tokens` (prompt and answer), so that decoding does not allocate.
-  Sequence(TieredStore* store, int64_t tokens);
+  // Reserves lists for so many groups (of prompt and answer), so that decoding allocates only to open one.
+  Sequence(TieredStore* store, int64_t groups_max);
   ~Sequence();
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;

@@ -1,0 +1,203 @@
+// "From cache" equals "recomputed" bit for bit, whichever tier the blocks come from; usage and receipt say
+// where they came from.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "storage/envelope.h"
+#include "tests/worker/tiny_engine.h"
+
+namespace palimpsest::testing {
+namespace {
+
+constexpr int64_t kPrefix = 21, kDocument = 200, kShared = kPrefix + kDocument;  // 1 + 4 groups
+constexpr int64_t kHostBytes = 1 << 24;
+
+class CacheTest : public ::testing::TestWithParam<Numerics> {
+ protected:
+  void Make(int64_t host_bytes, int64_t chunk_tokens = 100) {
+    engine_ = MakeTinyEngine(
+        model_,
+        {.numerics = GetParam(), .chunk_tokens = chunk_tokens, .host_bytes = host_bytes, .tokenizer = false});
+  }
+  Outcome Ask(std::vector<Segment> segments) { return RunOk(*engine_, MakeRequest(std::move(segments), 5)); }
+  int64_t StoredBytes(int64_t rows) const {
+    return static_cast<int64_t>(kEnvelopeHeaderBytes) + rows * engine_->store().shape().bytes_per_token();
+  }
+  int64_t SharedStoredBytes() const {
+    return StoredBytes(kPrefix) + 3 * StoredBytes(64) + StoredBytes(kDocument - 192);
+  }
+
+  const std::shared_ptr<const GgufFile> model_ = TinyModel({});
+  const std::vector<Segment> prompt_ = Prompt(kDocument, 17);
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_P(CacheTest, FromTheDeviceIsFromScratch) {
+  Make(0);
+  const Outcome fresh = Ask(prompt_), again = Ask(prompt_);
+  EXPECT_EQ(Difference(fresh, again), "");
+  EXPECT_EQ(fresh.usage.cached_tokens(), 0);
+  EXPECT_EQ(again.usage.cached_tokens(), kShared);
+  EXPECT_EQ(engine_->store().stats().hits_device, 5);
+  ExpectAllReturned(*engine_);
+}
+
+TEST_P(CacheTest, FromTheHostIsFromScratch) {
+  Make(kHostBytes);
+  const Outcome fresh = Ask(prompt_);
+  ExpectAllReturned(*engine_);
+  const Outcome again = Ask(prompt_);
+  EXPECT_EQ(Difference(fresh, again), "");
+  EXPECT_EQ(again.usage.cached_tokens(), kShared);
+  EXPECT_EQ(engine_->store().stats().hits_below, 5);
+  EXPECT_EQ(engine_->store().stats().lost, 0);
+}
+
+TEST_P(CacheTest, ComputedAgainIsFromScratch) {
+  Make(0);
+  std::vector<Segment> known = prompt_;
+  known[1].known = true;
+  const Outcome fresh = Ask(prompt_);
+  ExpectAllReturned(*engine_);
+  const Outcome again = Ask(known);
+  EXPECT_EQ(Difference(fresh, again), "");
+  EXPECT_EQ(again.usage.cached_tokens(), 0);
+  EXPECT_EQ(fresh.receipt.recomputed_tokens(), 0) << "nobody knew it";
+  EXPECT_EQ(again.receipt.recomputed_tokens(), kDocument);
+  EXPECT_EQ(engine_->store().stats().lost, 5);
+  EXPECT_EQ(Ask(known).receipt.recomputed_tokens(), 0) << "now it is there";
+}
+
+// The host holds the last groups only; reuse covers a prefix, so all is computed again (I-6).
+TEST_P(CacheTest, AHostThatIsTooSmallIsAMiss) {
+  Make(1);
+  Make(3 * StoredBytes(64));
+  const Outcome fresh = Ask(prompt_);
+  EXPECT_GT(engine_->host_tier()->Stats().evictions, 0);
+  ExpectAllReturned(*engine_);
+  EXPECT_GT(engine_->store().stats().lost, 0);
+  const Outcome again = Ask(prompt_);
+  EXPECT_EQ(Difference(fresh, again), "");
+  EXPECT_EQ(again.usage.cached_tokens(), 0);
+}
+
+TEST_P(CacheTest, ADocumentWithTheSameBeginningSharesItsBlocks) {
+  std::vector<Segment> other = prompt_;
+  other[1].tokens[130] ^= 1;  // in the third block
+  Make(0);
+  const Outcome fresh = Ask(other);
+  Make(kHostBytes);
+  Ask(prompt_);
+  const Outcome shared = Ask(other);
+  EXPECT_EQ(Difference(fresh, shared), "");
+  EXPECT_EQ(shared.usage.cached_tokens(), kPrefix + 128);
+  // Another prefix: nothing is the same, although the document is.
+  other[0].tokens[3] ^= 1;
+  EXPECT_EQ(Ask(other).usage.cached_tokens(), 0);
+}
+
+TEST_P(CacheTest, AnIngestLeavesWhatAnAskFinds) {
+  Make(kHostBytes);
+  const Outcome fresh = Ask(prompt_);
+  Make(kHostBytes);
+  const std::vector<Segment> shared(prompt_.begin(), prompt_.begin() + 2);
+  const Outcome ingest = RunOk(*engine_, MakeIngest(shared));
+  EXPECT_EQ(ingest.blocks, 5);
+  EXPECT_EQ(ingest.finish_reason, "stop");
+  EXPECT_TRUE(ingest.tokens.empty());
+  EXPECT_EQ(Difference(fresh, Ask(prompt_)), "");
+  const Outcome again = RunOk(*engine_, MakeIngest(shared));
+  EXPECT_EQ(again.usage.cached_tokens(), kShared);
+  EXPECT_EQ(again.receipt.resident_tokens(), kShared);
+}
+
+// Logits come from running the last token, so its block is never taken from a tier.
+TEST_P(CacheTest, ThePromptsLastBlockIsRunForItsLogits) {
+  Make(kHostBytes);
+  const std::vector<Segment> shared(prompt_.begin(), prompt_.begin() + 2);
+  const Outcome fresh = Ask(shared), again = Ask(shared);
+  EXPECT_EQ(Difference(fresh, again), "");
+  EXPECT_EQ(again.usage.cached_tokens(), kPrefix + 192);
+  EXPECT_EQ(engine_->store().stats().device_groups, 5) << "sealed once more, it is the same group";
+}
+
+// The second finds what the first has sealed so far, or seals the same blocks a moment later.
+TEST_P(CacheTest, RequestsForOneDocumentAtOnceShareItsBlocks) {
+  Make(0, 37);
+  const Outcome alone = Ask(prompt_);
+  for (const int steps_between : {0, 1, 3, 5}) {
+    Make(kHostBytes, 37);
+    std::vector<Engine::JobId> jobs;
+    for (int i = 0; i < 3; ++i) {
+      jobs.push_back(engine_->Submit(MakeRequest(prompt_, 5)).value());
+      for (int step = 0; step < steps_between; ++step) engine_->Step();
+    }
+    int64_t spilled = 0;
+    for (const Outcome& outcome : Drain(*engine_, jobs)) {
+      EXPECT_EQ(Difference(alone, outcome), "");
+      spilled += outcome.receipt.spilled_bytes().host();
+    }
+    EXPECT_EQ(engine_->store().stats().device_groups, 5);
+    EXPECT_EQ(spilled, SharedStoredBytes()) << "each block is stored, and told, once";
+    ExpectAllReturned(*engine_);
+  }
+}
+
+TEST_P(CacheTest, TheReceiptTellsWhatWasKept) {
+  Make(kHostBytes);
+  const Outcome fresh = Ask(prompt_), again = Ask(prompt_);
+  const int64_t tiles = engine_->store().shape().tiles(), tile_bytes = engine_->store().arena().tile_bytes();
+  for (const Outcome* outcome : {&fresh, &again}) {
+    const proto::Receipt& receipt = outcome->receipt;
+    EXPECT_EQ(outcome->usage.prompt_tokens(), kShared + 17);
+    EXPECT_EQ(outcome->usage.completion_tokens(), 5);
+    EXPECT_EQ(outcome->finish_reason, "length");
+    EXPECT_EQ(outcome->blocks, 5);
+    EXPECT_EQ(receipt.policy(), "full");
+    EXPECT_EQ(receipt.recall(), "none");
+    EXPECT_EQ(receipt.prefill(), "exact");
+    EXPECT_EQ(receipt.prompt_tokens(), kShared + 17);
+    EXPECT_EQ(receipt.resident_tokens(), kShared + 17);
+    EXPECT_EQ(receipt.device_bytes().resident(), 6 * tiles * tile_bytes);
+    EXPECT_EQ(receipt.device_bytes().peak(), 6 * tiles * tile_bytes);
+    EXPECT_EQ(receipt.workers(), 1);
+    EXPECT_EQ(receipt.recomputed_tokens(), 0);
+    EXPECT_GT(receipt.seconds().first_token(), 0);
+    EXPECT_GT(receipt.tokens_per_second().decode(), 0);
+  }
+  EXPECT_EQ(fresh.receipt.spilled_bytes().host(), SharedStoredBytes());
+  EXPECT_EQ(again.receipt.spilled_bytes().host(), 0);
+}
+
+// What others do meanwhile is not on a request's bill, but the arena's peak is everyone's.
+TEST_P(CacheTest, TheReceiptOfOneOfSeveralIsItsOwn) {
+  Make(kHostBytes);
+  std::vector<Engine::JobId> jobs;
+  for (const uint64_t seed : {1, 2, 3}) {
+    jobs.push_back(engine_->Submit(MakeRequest(Prompt(kDocument, 17, seed), 60)).value());
+  }
+  const std::vector<Outcome> outcomes = Drain(*engine_, jobs);
+  const int64_t group_bytes = engine_->store().shape().tiles() * engine_->store().arena().tile_bytes();
+  for (size_t i = 0; i < 3; ++i) {
+    const proto::Receipt& receipt = outcomes[i].receipt;
+    EXPECT_EQ(receipt.spilled_bytes().host(), SharedStoredBytes() - (i == 0 ? 0 : StoredBytes(kPrefix)));
+    EXPECT_EQ(receipt.device_bytes().resident(), 6 * group_bytes);
+    EXPECT_EQ(receipt.device_bytes().peak(),
+              (1 + 3 * 4 + 3 * 2) * group_bytes);  // prefix once; answers open one
+  }
+}
+
+// A clock that stands still must not make rates of nothing.
+TEST_P(CacheTest, ATimeOfZeroGivesNoRate) {
+  const ManualClock clock;
+  engine_ = MakeTinyEngine(model_, {.numerics = GetParam(), .tokenizer = false, .clock = &clock});
+  const Outcome outcome = Ask(prompt_);
+  EXPECT_EQ(outcome.receipt.tokens_per_second().prefill(), 0);
+  EXPECT_EQ(outcome.receipt.tokens_per_second().decode(), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Classes, CacheTest, ::testing::ValuesIn(AvailableNumerics()), NumericsName);
+
+}  // namespace
+}  // namespace palimpsest::testing
