@@ -21,8 +21,15 @@ std::string AnswerText::Finish() {
 }
 
 std::string AnswerText::Release(bool at_end) {
-  size_t first = std::string::npos;  // the earliest stop string
-  for (const std::string& stop : stops_) first = std::min(first, held_.find(stop));
+  // The stop string that is complete first: the same one, however the text is cut into tokens. Of two that
+  // end together the longer.
+  size_t first = std::string::npos, end = std::string::npos;
+  for (const std::string& stop : stops_) {
+    const size_t at = held_.find(stop);
+    if (at == std::string::npos || at + stop.size() > end) continue;
+    first = at + stop.size() < end ? at : std::min(first, at);
+    end = at + stop.size();
+  }
   if (first != std::string::npos) {
     stopped_ = true;
     held_.resize(first);

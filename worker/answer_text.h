@@ -15,8 +15,8 @@ class AnswerText {
  public:
   AnswerText(std::shared_ptr<const Tokenizer> tokenizer, std::vector<std::string> stops);
 
-  // Text that became certain with this token. After a stop string was met, stopped() is true and nothing more
-  // comes.
+  // Text that became certain with this token. After a stop string was met (of several, the one complete
+  // first), stopped() is true and nothing more comes.
   std::string Push(int32_t token);
   // What was held back, at the end of the answer.
   std::string Finish();

@@ -14,6 +14,7 @@ class AdmissionTest : public ::testing::Test {
  protected:
   std::unique_ptr<Engine> Make(int64_t arena_groups, int64_t chunk_tokens = 32, int64_t host_bytes = 0) {
     TinyEngineOptions options;
+    options.threads = 1;
     options.chunk_tokens = chunk_tokens;
     options.arena_groups = arena_groups;
     options.host_bytes = host_bytes;
@@ -48,7 +49,7 @@ TEST_F(AdmissionTest, ManyRequestsInASmallArenaWaitAndFinish) {
     auto engine = Make(7, 32, host_bytes), large = Make(0);
     std::vector<Engine::JobId> jobs;
     std::vector<std::pair<std::vector<Segment>, int64_t>> requests;
-    for (uint64_t i = 0; i < 40; ++i) {
+    for (uint64_t i = 0; i < 30; ++i) {
       requests.emplace_back(
           Prompt(1 + 37 * static_cast<int64_t>(i) % 120, 1 + static_cast<int64_t>(i) % 9, i % 5),
           1 + static_cast<int64_t>(i * 13 % 64));

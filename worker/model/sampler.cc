@@ -5,6 +5,7 @@
 
 #include "proto/base/rng.h"
 #include "proto/base/status.h"
+#include "text/tokenizer.h"
 
 namespace palimpsest {
 
@@ -23,6 +24,9 @@ absl::Status CheckSampling(const proto::Sampling& s) {
   for (const std::string& stop : s.stop()) {
     if (stop.empty() || stop.size() > 256) {
       return InvalidArgument("a stop string of {} bytes, expected 1 to 256", stop.size());
+    }
+    if (const absl::Status utf8 = CheckUtf8(stop); !utf8.ok()) {
+      return InvalidArgument("a stop string is no text: {}", Message(utf8));
     }
   }
   return absl::OkStatus();
