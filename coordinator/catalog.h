@@ -1,14 +1,17 @@
 // The catalog: which documents exist, their text and their token ids. Text is the truth; KV is a cache of it.
 //
-// An embedded RocksDB in `<data-dir>/catalog`, one owner at a time (a lock file names the owner's pid).
+// An embedded RocksDB in `<data-dir>/catalog`, owned by the process that holds the data folder's lock.
 // A document is known by the SHA-256 of its text: equal content added again is the same document.
 // Token ids are kept per tokenizer (its hash), so that another model tokenizes anew.
 //
-// Errors : FailedPrecondition "... is in use by process PID" | PermissionDenied/ResourceExhausted from the
-// disk, naming
-//          the folder and what to do | DataLoss if a record fails its checks | NotFound "document ID ...".
-// Durable: Add is on disk (WAL synced) when it returns.
-// Threads: any thread.
+// Errors : FailedPrecondition "... is in use by process PID". PermissionDenied/ResourceExhausted from the
+// disk,
+//          naming the folder and what to do. NotFound "document ID ...". InvalidArgument: an empty text, one
+//          above 1 GiB, an id that is too short or stands for several documents.
+//          DataLoss if a record fails its checks, naming the document: adding its text again repairs it.
+//          Damaged token ids are no error, since the text says what they are: they count as not stored.
+// Durable: Add, PutTokenIds and Delete are on disk when they return. A crash leaves all of a document or
+// none. Threads: any thread. Writers take turns; readers see the catalog as it was when they began.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +22,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "coordinator/data_folder.h"
+#include "proto/base/clock.h"
 #include "proto/base/ids.h"
 
 namespace palimpsest {
@@ -40,8 +45,11 @@ struct Document {
 
 class Catalog {
  public:
-  // Opens or creates; `data_dir` is created 0700 if absent.
+  // Opens or creates; `data_dir` is created 0700 if absent and locked while the catalog lives.
   static absl::StatusOr<std::unique_ptr<Catalog>> Open(const std::string& data_dir);
+  // The same in a folder that this process holds already; the catalog keeps it locked.
+  static absl::StatusOr<std::unique_ptr<Catalog>> Open(std::shared_ptr<const DataFolder> folder,
+                                                       const Clock& clock = RealClock());
   virtual ~Catalog() = default;
 
   struct Added {
@@ -59,6 +67,7 @@ class Catalog {
   virtual absl::Status PutTokenIds(std::string_view id, std::string_view tokenizer_hash,
                                    const std::vector<int32_t>& token_ids) = 0;
   virtual absl::StatusOr<std::vector<DocumentInfo>> List() const = 0;  // by creation time, then id
+  // The text is gone from the files too when this returns OK. Works on damaged documents.
   virtual absl::Status Delete(std::string_view id) = 0;
 };
 

@@ -47,7 +47,7 @@ LIBRARIES = {
 }
 
 # Folders that explain themselves in a README.md.
-README_FOLDERS = ("proto", "text", "kernels", "storage", "worker", "apps", "deploy", "tests", "docs")
+README_FOLDERS = ("proto", "text", "kernels", "storage", "worker", "coordinator", "apps", "deploy", "tests", "docs")
 
 LINE_COLUMNS_MAX = 110
 SOURCE_ENDINGS = (".cc", ".h", ".cu", ".cuh")
