@@ -39,7 +39,7 @@ struct Engine::Job {
   int64_t max_tokens = 0;  // the request's, bounded by the window
   std::unique_ptr<Sequence> sequence;
   std::unique_ptr<Sampler> sampler;
-  int64_t prefilled = 0;      // prompt tokens whose KV is there
+  int64_t prefilled = 0;  // prompt tokens whose KV is there
   int64_t cached = 0;
   Outcome outcome;
   enum class State { kWaiting, kPrompt, kDecode, kDone } state = State::kWaiting;
@@ -402,7 +402,8 @@ void Engine::FillReceipt(Job& job) {
   receipt.set_prompt_tokens(prompt);
   receipt.set_recomputed_tokens(recomputed);
   receipt.set_workers(1);
-  receipt.mutable_device_bytes()->set_peak(std::max(job.peak_tiles, arena_->peak_tiles()) * arena_->tile_bytes());
+  receipt.mutable_device_bytes()->set_peak(std::max(job.peak_tiles, arena_->peak_tiles()) *
+                                           arena_->tile_bytes());
   receipt.mutable_spilled_bytes()->set_host(job.spilled_bytes);
   proto::Receipt::Seconds& seconds = *receipt.mutable_seconds();
   seconds.set_queue(Seconds(job.admitted - job.submitted));

@@ -72,7 +72,8 @@ class TieredStoreTest : public ::testing::Test {
   TieredStore::Pin Sealed(int number, int64_t position = 0, int64_t rows = 64) {
     return store_->Seal(Id(number), Filled(number, position, rows));
   }
-  std::optional<TieredStore::Found> Find(int number, int64_t position = 0, int64_t rows = 64, int64_t base = 0) {
+  std::optional<TieredStore::Found> Find(int number, int64_t position = 0, int64_t rows = 64,
+                                         int64_t base = 0) {
     return store_->Find(Id(number), position, base, rows);
   }
 
@@ -298,7 +299,8 @@ TEST_F(TieredStoreTest, LostCountsDropsWithoutACopyBelow) {
   EXPECT_EQ(store_->stats().lost, 1) << "no tier below";
   EXPECT_EQ(store_->stats().spilled_bytes, 0);
 
-  for (const TierFaults& faults : {TierFaults{.put_error = 1}, TierFaults{.put_full = 1}, TierFaults{.put_lost = 1}}) {
+  for (const TierFaults& faults :
+       {TierFaults{.put_error = 1}, TierFaults{.put_full = 1}, TierFaults{.put_lost = 1}}) {
     Make(3);
     tier_->SetFaults(faults);
     Sealed(1);
