@@ -7,10 +7,19 @@
 #include "proto/base/status.h"
 #include "text/jinja/interpreter.h"
 #include "text/jinja/parser.h"
-#include "text/jinja/utf8.h"
+#include "text/utf8.h"
 
 namespace palimpsest {
 namespace {
+
+std::optional<size_t> FirstInvalidByte(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Step step = NextUtf8(text.substr(at));
+    if (step.kind != Utf8Step::Kind::kCharacter) return at;
+    at += step.bytes;
+  }
+  return std::nullopt;
+}
 
 class JinjaTemplate final : public ChatTemplate {
  public:
@@ -36,7 +45,7 @@ class JinjaTemplate final : public ChatTemplate {
     std::vector<jinja::Value> list;
     for (size_t i = 0; i < messages.size(); ++i) {
       for (const std::string* text : {&messages[i].role, &messages[i].content}) {
-        const std::optional<size_t> invalid = jinja::FirstInvalidByte(*text);
+        const std::optional<size_t> invalid = FirstInvalidByte(*text);
         if (!invalid.has_value()) continue;
         return InvalidArgument("message {}: the {} is not UTF-8 at byte {}; send UTF-8", i,
                                text == &messages[i].role ? "role" : "content", *invalid);
@@ -77,7 +86,7 @@ absl::StatusOr<std::shared_ptr<const ChatTemplate>> ChatTemplate::Parse(std::str
     return InvalidArgument("the chat template has {} bytes, more than {}; use a shorter template",
                            source.size(), jinja::kSourceBytesMax);
   }
-  if (const std::optional<size_t> invalid = jinja::FirstInvalidByte(source); invalid.has_value()) {
+  if (const std::optional<size_t> invalid = FirstInvalidByte(source); invalid.has_value()) {
     return InvalidArgument("the chat template is not UTF-8 at byte {}; save it as UTF-8", *invalid);
   }
   PALIMPSEST_ASSIGN_OR_RETURN(jinja::Body body, jinja::ParseTemplate(source));

@@ -49,33 +49,7 @@ absl::StatusOr<std::string> Map(std::string_view text, char32_t (*mapping)(char3
   return out;
 }
 
-// Length of the sequence that starts with `lead`, 0 if none does; *least is the smallest code point of that
-// length.
-int SequenceLength(unsigned char lead, char32_t* least) {
-  if (lead < 0x80) return *least = 0, 1;
-  if (lead >= 0xC2 && lead < 0xE0) return *least = 0x80, 2;
-  if (lead >= 0xE0 && lead < 0xF0) return *least = 0x800, 3;
-  if (lead >= 0xF0 && lead < 0xF5) return *least = 0x10000, 4;
-  return 0;
-}
-
 }  // namespace
-
-std::optional<size_t> FirstInvalidByte(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    char32_t least = 0;
-    const int length = SequenceLength(static_cast<unsigned char>(text[i]), &least);
-    if (length == 0 || i + length > text.size()) return i;
-    for (int k = 1; k < length; ++k) {
-      if ((static_cast<unsigned char>(text[i + k]) & 0xC0) != 0x80) return i;
-    }
-    size_t next = i;
-    const char32_t c = NextCodePoint(text, &next);
-    if (c < least || c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)) return i;
-    i = next;
-  }
-  return std::nullopt;
-}
 
 char32_t NextCodePoint(std::string_view text, size_t* position) {
   const auto lead = static_cast<unsigned char>(text[*position]);

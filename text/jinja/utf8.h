@@ -5,16 +5,12 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
 
 namespace palimpsest::jinja {
-
-// Offset of the first byte that is not UTF-8 (no surrogates, no overlong forms); nullopt if all is.
-std::optional<size_t> FirstInvalidByte(std::string_view text);
 
 // The code point that begins at text[*position]; moves *position behind it.
 char32_t NextCodePoint(std::string_view text, size_t* position);
