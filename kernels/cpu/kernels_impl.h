@@ -14,18 +14,16 @@ using palimpsest::cpu::kEmptyMax;
 constexpr float kLog2E = 1.44269504088896340736f;
 
 // c[MR][NV] += rows of A times columns of one panel, in the order of k whatever MR and NV are: a row's bits
-// do not depend on its neighbours. b is at the first of NV * 16 columns of a panel 64 wide.
+// do not depend on its neighbours. b is at the first of NV * 16 columns of a panel 64 wide. When b comes from
+// memory (kStream), what lies `ahead` elements further is fetched meanwhile.
 template <int MR, int NV, bool kStream>
-inline void MultiplyTile(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t pairs,
+inline void MultiplyTile(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t pairs, int64_t ahead,
                          F32x16 (&c)[MR][NV]) {
   for (int64_t p = 0; p < pairs; ++p) {
     Pairs w[NV];
     for (int v = 0; v < NV; ++v) w[v] = LoadPairs(b + v * 32);
     if constexpr (kStream) {
-      for (int v = 0; v < NV; v += 2) PrefetchStream(b + 2048 + v * 32);  // 4 KiB ahead
-      if constexpr (NV > 1) {
-        for (int v = 1; v < NV; v += 2) PrefetchStream(b + 2048 + v * 32);
-      }
+      for (int v = 0; v < NV; ++v) PrefetchStream(b + ahead + v * 32);
     }
     for (int r = 0; r < MR; ++r) {
       const PairOfOne x = BroadcastPair(a + r * lda + 2 * p);
@@ -34,6 +32,7 @@ inline void MultiplyTile(const uint16_t* a, int64_t lda, const uint16_t* b, int6
     b += 128;
   }
 }
+constexpr int64_t kWeightsAhead = 2048;  // 4 KiB
 
 inline F32x16 Sigmoid(F32x16 x) { return Div(Set1(1.0f), Add(Set1(1.0f), Exp2(Mul(Neg(x), Set1(kLog2E))))); }
 
@@ -75,7 +74,7 @@ inline void GemmRows(const GemmBlock& g, int64_t row) {
         for (int v = 0; v < NV; ++v) c[r][v] = Zero();
       }
       const uint16_t* b = g.b + (g.column + first + part * 16) * 2;
-      MultiplyTile<MR, NV, kStream>(g.a + row * g.lda, g.lda, b, g.k / 2, c);
+      MultiplyTile<MR, NV, kStream>(g.a + row * g.lda, g.lda, b, g.k / 2, kWeightsAhead, c);
       for (int r = 0; r < MR; ++r) {
         for (int v = 0; v < NV; ++v) sums[r][part + v] = c[r][v];
       }
@@ -127,8 +126,10 @@ void Widen(const uint16_t* x, int64_t n, float* out) {
 
 // Scores of MR rows against a tile, softmax update, product with V. Rows see slots whose position is <=
 // theirs.
-template <int MR>
-inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, bool masked) {
+// `ahead`: elements from this tile to the next one, which few rows fetch meanwhile (kStream): they are bound
+// by memory.
+template <int MR, bool kStream>
+inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, int64_t ahead, bool masked) {
   const uint16_t* k = t.pool + tile * t.tile_elements;
   const uint16_t* v = k + t.head_size * 64;
   alignas(64) float scores[MR][64];
@@ -138,7 +139,8 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, bool mas
     for (int r = 0; r < MR; ++r) {
       for (int i = 0; i < NV; ++i) c[r][i] = Zero();
     }
-    MultiplyTile<MR, NV, false>(t.q + row * t.head_size, t.head_size, k + part * 32, t.head_size / 2, c);
+    MultiplyTile<MR, NV, kStream>(t.q + row * t.head_size, t.head_size, k + part * 32, t.head_size / 2, ahead,
+                                  c);
     for (int r = 0; r < MR; ++r) {
       for (int i = 0; i < NV; ++i) Store(scores[r] + (part + i) * 16, c[r][i]);
     }
@@ -187,7 +189,7 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, bool mas
       for (int r = 0; r < MR; ++r) {
         for (int i = 0; i < NV; ++i) c[r][i] = Load(o + r * t.o_stride + i * 16);
       }
-      MultiplyTile<MR, NV, false>(weights[0], 64, v + panel * 64 + part * 32, 32, c);
+      MultiplyTile<MR, NV, kStream>(weights[0], 64, v + panel * 64 + part * 32, 32, ahead, c);
       for (int r = 0; r < MR; ++r) {
         for (int i = 0; i < NV; ++i) Store(o + r * t.o_stride + i * 16, c[r][i]);
       }
@@ -195,8 +197,8 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, bool mas
   }
 }
 
-template <int MR>
-inline void AttendGroup(const AttendBlock& t, int64_t row, int32_t tile) {
+template <int MR, bool kStream>
+inline void AttendGroup(const AttendBlock& t, int64_t row, int32_t tile, int64_t ahead) {
   int64_t lowest = t.positions[row], highest = lowest;
   for (int r = 1; r < MR; ++r) {
     const int64_t p = t.positions[row + r];
@@ -206,19 +208,26 @@ inline void AttendGroup(const AttendBlock& t, int64_t row, int32_t tile) {
   const int32_t count = t.counts[tile];
   const int32_t* slots = t.slot_positions + int64_t{tile} * 64;
   if (count == 0 || slots[0] > highest) return;  // nothing visible: the state would not change
-  AttendRows<MR>(t, row, tile, count < 64 || slots[count - 1] > lowest);
+  AttendRows<MR, kStream>(t, row, tile, ahead, count < 64 || slots[count - 1] > lowest);
+}
+
+template <bool kStream>
+inline void AttendAllRows(const AttendBlock& t) {
+  for (int64_t i = 0; i < t.tile_count; ++i) {
+    const int32_t tile = t.tiles[i];
+    const int64_t ahead = i + 1 < t.tile_count ? (int64_t{t.tiles[i + 1]} - tile) * t.tile_elements : 0;
+    int64_t row = 0;
+    for (; row + kGemmRows <= t.rows; row += kGemmRows) AttendGroup<kGemmRows, kStream>(t, row, tile, ahead);
+    if constexpr (kGemmRows > 3) {
+      for (; row + 3 <= t.rows; row += 3) AttendGroup<3, kStream>(t, row, tile, ahead);
+    }
+    for (; row < t.rows; ++row) AttendGroup<1, kStream>(t, row, tile, ahead);
+  }
 }
 
 void Attend(const AttendBlock& t) {
-  for (int64_t i = 0; i < t.tile_count; ++i) {
-    const int32_t tile = t.tiles[i];
-    int64_t row = 0;
-    for (; row + kGemmRows <= t.rows; row += kGemmRows) AttendGroup<kGemmRows>(t, row, tile);
-    if constexpr (kGemmRows > 3) {
-      for (; row + 3 <= t.rows; row += 3) AttendGroup<3>(t, row, tile);
-    }
-    for (; row < t.rows; ++row) AttendGroup<1>(t, row, tile);
-  }
+  if (t.rows <= 12) return AttendAllRows<true>(t);
+  AttendAllRows<false>(t);
 }
 
 void Merge(int64_t rows, int64_t o_stride, float* m, float* l, float* o, const float* m_b, const float* l_b,
