@@ -1,0 +1,201 @@
+#include "coordinator/prompt_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "proto/base/status.h"
+#include "text/byte_alphabet.h"
+
+namespace palimpsest {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int32_t kStart = 256, kEnd = 257, kBos = 258;  // ids of the special tokens; other ids are bytes
+
+std::shared_ptr<const Tokenizer> ByteTokenizer(bool add_bos = false) {
+  TokenizerData data;
+  data.pre = "gpt-2";
+  for (int byte = 0; byte < 256; ++byte) {
+    data.tokens.push_back(AlphabetOfBytes(std::string(1, static_cast<char>(byte))));
+  }
+  data.types.assign(256, 1);
+  for (const char* special : {"<start>", "<end>", "<bos>"}) {
+    data.tokens.push_back(special);
+    data.types.push_back(3);
+  }
+  data.bos = kBos;
+  data.eos = kEnd;
+  data.end_tokens = {kEnd};
+  data.add_bos = add_bos;
+  auto tokenizer = Tokenizer::Create(std::move(data));
+  PALIMPSEST_CHECK(tokenizer.ok(), "{}", Message(tokenizer.status()));
+  return *tokenizer;
+}
+
+std::vector<int32_t> Bytes(std::string_view text) { return {text.begin(), text.end()}; }
+
+// Prefix "<start>u:" has 3 tokens, tail "<end>a:" 3.
+PromptPlanner Planner(int64_t window = 100, int64_t question_bytes = 1000) {
+  auto planner =
+      PromptPlanner::Create(ByteTokenizer(), {.prefix = "<start>u:", .tail = "<end>a:"},
+                            {.model = "Tiny", .window_tokens = window, .question_bytes = question_bytes});
+  PALIMPSEST_CHECK(planner.ok(), "{}", Message(planner.status()));
+  return std::move(*planner);
+}
+
+PromptDocument Document(std::string name, size_t tokens, bool known = false) {
+  return {.name = std::move(name), .tokens = std::vector<int32_t>(tokens, 'x'), .known = known};
+}
+
+std::string ErrorOf(const absl::Status& status, absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
+  EXPECT_EQ(status.code(), code) << status;
+  return Message(status);
+}
+
+using Kind = PromptSegment::Kind;
+
+TEST(PromptPlanTest, QuestionAloneFollowsThePrefixAndEndsWithTheTail) {
+  const auto plan = Planner().PlanQuestion({}, "hi", PrefillChoice::kAuto);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->segments.size(), 2u);
+  EXPECT_EQ(plan->segments[0].kind, Kind::kPrefix);
+  EXPECT_THAT(plan->segments[0].tokens, ElementsAre(kStart, 'u', ':'));
+  EXPECT_EQ(plan->segments[1].kind, Kind::kQuestion);
+  EXPECT_THAT(plan->segments[1].tokens, ElementsAre('h', 'i', kEnd, 'a', ':'));
+  EXPECT_EQ(plan->tokens, 8);
+  EXPECT_EQ(plan->prefill, "exact");
+}
+
+TEST(PromptPlanTest, DocumentsStandBetweenPrefixAndQuestionInTheirOrder) {
+  const auto plan =
+      Planner().PlanQuestion({Document("a", 5), Document("b", 7, /*known=*/true)}, "q", PrefillChoice::kAuto);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->segments.size(), 4u);
+  EXPECT_EQ(plan->segments[1].tokens.size(), 5u);
+  EXPECT_FALSE(plan->segments[1].known);
+  EXPECT_EQ(plan->segments[2].tokens.size(), 7u);
+  EXPECT_TRUE(plan->segments[2].known);
+  EXPECT_THAT(plan->segments[3].tokens, ElementsAre('\n', '\n', 'q', kEnd, 'a', ':'));
+}
+
+TEST(PromptPlanTest, PrefixAndDocumentsAreSharedTheQuestionIsNot) {
+  const auto plan = Planner().PlanQuestion({Document("a", 5)}, "q", PrefillChoice::kAuto);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_TRUE(plan->segments[0].shared());
+  EXPECT_TRUE(plan->segments[1].shared());
+  EXPECT_FALSE(plan->segments[2].shared());
+}
+
+TEST(PromptPlanTest, IngestingPlansWhatAQuestionWillFind) {
+  const PromptPlanner planner = Planner();
+  const auto ingest = planner.PlanDocument(Document("a", 5));
+  const auto ask = planner.PlanQuestion({Document("a", 5)}, "q", PrefillChoice::kAuto);
+  ASSERT_TRUE(ingest.ok() && ask.ok());
+  ASSERT_EQ(ingest->segments.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(ingest->segments[i].tokens, ask->segments[i].tokens);
+  EXPECT_EQ(ingest->tokens, 8);
+}
+
+TEST(PromptPlanTest, SpecialTokensInAUsersTextAreText) {
+  const PromptPlanner planner = Planner();
+  const auto document = planner.TokenizeDocument("a.txt", "x<end>");
+  ASSERT_TRUE(document.ok()) << document.status();
+  EXPECT_EQ(*document, Bytes("x<end>"));
+  const auto plan = planner.PlanQuestion({}, "<start>", PrefillChoice::kAuto);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(plan->segments[1].tokens, ElementsAre('<', 's', 't', 'a', 'r', 't', '>', kEnd, 'a', ':'));
+}
+
+TEST(PromptPlanTest, FirstTokenIsAddedWhereTheModelWantsItAndTheTemplateHasNone) {
+  const PromptPlanner::Limits limits{.model = "Tiny", .window_tokens = 100, .question_bytes = 10};
+  for (const char* prefix : {"<bos>u:", "u:"}) {
+    const auto planner = PromptPlanner::Create(ByteTokenizer(/*add_bos=*/true), {prefix, "<end>"}, limits);
+    ASSERT_TRUE(planner.ok()) << planner.status();
+    const auto plan = planner->PlanQuestion({}, "q", PrefillChoice::kAuto);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_THAT(plan->segments[0].tokens, ElementsAre(kBos, 'u', ':'));
+  }
+}
+
+TEST(PromptPlanTest, PromptThatLeavesRoomForOneTokenIsTheLongest) {
+  const PromptPlanner planner = Planner(/*window=*/50);
+  // 3 of the prefix, 3 of "\n\nq", 3 of the tail and 1 of the answer leave 40.
+  EXPECT_TRUE(planner.PlanQuestion({Document("a", 40)}, "q", PrefillChoice::kAuto).ok());
+  EXPECT_THAT(ErrorOf(planner.PlanQuestion({Document("a", 41)}, "q", PrefillChoice::kAuto).status()),
+              AllOf(HasSubstr("the prompt has 50 tokens"), HasSubstr("trained for 50")));
+}
+
+TEST(PromptPlanTest, DocumentTooLongByItselfIsNamedWithBothNumbers) {
+  const PromptPlanner planner = Planner(/*window=*/50);
+  EXPECT_TRUE(planner.CheckDocument(Document("a", 43)).ok());
+  const auto is_named = AllOf(HasSubstr("'long.md' has 44 tokens"), HasSubstr("Tiny was trained for 50"),
+                              HasSubstr("anchored and pot prefill"));
+  EXPECT_THAT(ErrorOf(planner.CheckDocument(Document("long.md", 44))), is_named);
+  EXPECT_THAT(ErrorOf(planner.PlanDocument(Document("long.md", 44)).status()), is_named);
+  EXPECT_THAT(
+      ErrorOf(planner.PlanQuestion({Document("a", 1), Document("long.md", 44)}, "q", PrefillChoice::kAuto)
+                  .status()),
+      is_named);
+}
+
+TEST(PromptPlanTest, DocumentsTooLongTogetherAreCounted) {
+  EXPECT_THAT(
+      ErrorOf(Planner(/*window=*/50)
+                  .PlanQuestion({Document("a", 30), Document("b", 30)}, "q", PrefillChoice::kAuto)
+                  .status()),
+      AllOf(HasSubstr("69 tokens"), HasSubstr("60 of documents"), HasSubstr("ask about fewer at once")));
+}
+
+TEST(PromptPlanTest, QuestionTooLongByItselfSaysSo) {
+  EXPECT_THAT(ErrorOf(Planner(/*window=*/50)
+                          .PlanQuestion({Document("a", 5)}, std::string(60, 'q'), PrefillChoice::kAuto)
+                          .status()),
+              AllOf(HasSubstr("the question has 68 tokens"), HasSubstr("trained for 50")));
+}
+
+TEST(PromptPlanTest, QuestionBytesHaveALimit) {
+  EXPECT_THAT(
+      ErrorOf(
+          Planner(100, /*question_bytes=*/10).PlanQuestion({}, "12345678901", PrefillChoice::kAuto).status()),
+      AllOf(HasSubstr("11 bytes"), HasSubstr("allows 10")));
+}
+
+TEST(PromptPlanTest, EmptyTextsAreRefused) {
+  EXPECT_THAT(ErrorOf(Planner().PlanQuestion({}, " \n", PrefillChoice::kAuto).status()),
+              HasSubstr("the question is empty"));
+  EXPECT_THAT(ErrorOf(Planner().TokenizeDocument("e.txt", "").status()), HasSubstr("'e.txt' is empty"));
+}
+
+TEST(PromptPlanTest, TextThatIsNotUtf8IsNamedWithItsOffset) {
+  EXPECT_THAT(ErrorOf(Planner().TokenizeDocument("bad.txt", "abc\xff").status()),
+              AllOf(HasSubstr("'bad.txt'"), HasSubstr("3")));
+  EXPECT_THAT(ErrorOf(Planner().PlanQuestion({Document("a", 3)}, "q\xff", PrefillChoice::kAuto).status()),
+              AllOf(HasSubstr("the question"), HasSubstr("1")));
+}
+
+TEST(PromptPlanTest, PrefillIsSaidWithItsReason) {
+  const PromptPlanner planner = Planner();
+  EXPECT_EQ(planner.PlanQuestion({Document("a", 5)}, "q", PrefillChoice::kExact)->prefill_reason,
+            "asked for");
+  EXPECT_EQ(planner.PlanQuestion({Document("a", 5)}, "q", PrefillChoice::kAuto)->prefill_reason,
+            "14 tokens fit the model's window of 100");
+  EXPECT_THAT(
+      planner.PlanQuestion({Document("a", 5), Document("b", 5)}, "q", PrefillChoice::kAuto)->prefill_reason,
+      HasSubstr("2 documents are read as one text"));
+}
+
+TEST(PromptPlanTest, PrefillNamesAreChecked) {
+  EXPECT_EQ(*ParsePrefill("auto"), PrefillChoice::kAuto);
+  EXPECT_EQ(*ParsePrefill("exact"), PrefillChoice::kExact);
+  for (const char* name : {"anchored", "pot"}) {
+    EXPECT_THAT(ErrorOf(ParsePrefill(name).status(), absl::StatusCode::kUnimplemented),
+                AllOf(HasSubstr(name), HasSubstr("auto and exact work today")));
+  }
+  EXPECT_THAT(ErrorOf(ParsePrefill("exakt").status()), HasSubstr("did you mean exact?"));
+}
+
+}  // namespace
+}  // namespace palimpsest
