@@ -1,0 +1,139 @@
+// palimpsest ask: the answer as it comes on stdout, then its receipt on stderr; or both as JSON.
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "apps/embedded.h"
+#include "apps/input_files.h"
+#include "apps/palimpsest/command.h"
+#include "apps/palimpsest/policy_text.h"
+#include "apps/results.h"
+#include "proto/base/quote.h"
+#include "proto/base/status.h"
+#include "proto/base/suggest.h"
+
+namespace palimpsest {
+namespace {
+
+struct Flags {
+  std::vector<std::string> documents;
+  std::string prefill = "auto", policy = "full", recall = "none", visibility = "hidden";
+  std::vector<std::string> stop;
+  std::string question;
+};
+
+// A typing mistake is wrong usage; what is right but not there yet fails.
+absl::Status UsageUnlessUnimplemented(absl::Status status) {
+  return status.code() == absl::StatusCode::kUnimplemented ? status : UsageError(std::move(status));
+}
+
+absl::Status CheckStop(const std::vector<std::string>& stop, const Config::Limits& limits) {
+  if (static_cast<int64_t>(stop.size()) > limits.stop_strings) {
+    return InvalidArgument("{} --stop strings, limits.stop_strings allows {}", stop.size(),
+                           limits.stop_strings);
+  }
+  for (const std::string& one : stop) {
+    if (one.empty() || static_cast<int64_t>(one.size()) > limits.stop_bytes) {
+      return InvalidArgument("a --stop string of {} bytes, limits.stop_bytes allows 1 to {}", one.size(),
+                             limits.stop_bytes);
+    }
+    if (!CheckUtf8(one).ok()) return InvalidArgument("a --stop string is not UTF-8");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Question> MakeQuestion(const Flags& flags, const CommandContext& context) {
+  Question question;
+  const absl::StatusOr<PrefillChoice> prefill = ParsePrefill(flags.prefill);
+  PALIMPSEST_RETURN_IF_ERROR(UsageUnlessUnimplemented(prefill.status()));
+  question.prefill = *prefill;
+  PALIMPSEST_RETURN_IF_ERROR(UsageUnlessUnimplemented(CheckPolicy(flags.policy)));
+  PALIMPSEST_RETURN_IF_ERROR(UsageUnlessUnimplemented(CheckRecall(flags.recall)));
+  if (flags.visibility != "hidden" && flags.visibility != "visible") {
+    return UsageError(
+        InvalidArgument("--question {} is not hidden or visible{}", Quoted(flags.visibility),
+                        DidYouMean(flags.visibility, std::vector<std::string>{"hidden", "visible"})));
+  }
+  question.visible = flags.visibility == "visible";
+  PALIMPSEST_RETURN_IF_ERROR(UsageError(CheckStop(flags.stop, context.config.limits)));
+  question.documents = flags.documents;
+  question.text = flags.question;
+  if (flags.question == kStdin) {
+    PALIMPSEST_ASSIGN_OR_RETURN(
+        question.text, ReadInput(flags.question, context.config.limits.question_bytes, *context.cancel));
+  }
+  const Config::Generate& generate = context.config.generate;
+  question.sampling.set_max_tokens(generate.max_tokens);
+  question.sampling.set_temperature(generate.temperature);
+  question.sampling.set_top_k(generate.top_k);
+  question.sampling.set_top_p(generate.top_p);
+  question.sampling.set_min_p(generate.min_p);
+  question.sampling.set_repetition_penalty(generate.repetition_penalty);
+  question.sampling.set_seed(static_cast<uint64_t>(generate.seed));
+  for (const std::string& stop : flags.stop) question.sampling.add_stop(stop);
+  return question;
+}
+
+absl::Status Run(const Flags& flags, const CommandContext& context) {
+  PALIMPSEST_ASSIGN_OR_RETURN(Question question, MakeQuestion(flags, context));
+  PALIMPSEST_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Embedded> embedded,
+      Embedded::Open(context.config, {.cancel = context.cancel, .progress = StderrProgress()}));
+  if (context.json) {
+    PALIMPSEST_ASSIGN_OR_RETURN(const Answer answer, embedded->Ask(question));
+    return WriteOut(AnswerJson(answer) + "\n");
+  }
+  absl::Status written;
+  bool begun = false;
+  question.on_text = [&](std::string_view text) {
+    begun = true;
+    written.Update(WriteOut(text));
+  };
+  const absl::StatusOr<Answer> answer = embedded->Ask(question);
+  if (begun) written.Update(WriteOut("\n"));  // also after what an interrupted answer left
+  PALIMPSEST_RETURN_IF_ERROR(answer.status());
+  PALIMPSEST_RETURN_IF_ERROR(written);
+  std::fputs(ReceiptText(*answer).c_str(), stderr);
+  return absl::OkStatus();
+}
+
+absl::Status RunOrSayWhatStays(const Flags& flags, const CommandContext& context) {
+  const absl::Status status = Run(flags, context);
+  if (status.code() != absl::StatusCode::kCancelled) return status;
+  return Error(absl::StatusCode::kCancelled,
+               "interrupted; documents that were read are kept, ask again to go on");
+}
+
+}  // namespace
+
+void AddAskCommand(CommandSet& commands) {
+  const auto flags = std::make_shared<Flags>();
+  CLI::App& ask =
+      commands.Add("ask", "answers a question about documents, or about none", Generation::kYes,
+                   [flags](const CommandContext& context) { return RunOrSayWhatStays(*flags, context); });
+  ask.add_option("--document", flags->documents,
+                 "what the question is about; give it again for more. A file is ingested first")
+      ->type_name("ID|PATH")
+      ->allow_extra_args(false);
+  ask.add_option("--prefill", flags->prefill, "auto or exact; default auto")->type_name("MODE")->take_last();
+  ask.add_option("--policy", flags->policy, "which tokens stay on the device: full (all); default full")
+      ->type_name("NAME:key=value,...")
+      ->take_last();
+  ask.add_option("--recall", flags->recall, "how dropped tokens come back: none; default none")
+      ->type_name("NAME:key=value,...")
+      ->take_last();
+  ask.add_option("--question", flags->visibility,
+                 "may the policy see the question: hidden or visible; default hidden")
+      ->type_name("WHICH")
+      ->take_last();
+  ask.add_option("--stop", flags->stop, "text that ends the answer; give it again for more")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  ask.add_option("QUESTION", flags->question, "the question, in quotes; - reads it from standard input")
+      ->required()
+      ->type_name("");
+}
+
+}  // namespace palimpsest

@@ -1,0 +1,39 @@
+// The command `palimpsest`.
+#include <sys/resource.h>
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+
+#include "apps/palimpsest/command.h"
+#include "proto/base/cancel.h"
+
+namespace {
+
+palimpsest::CancelToken interrupted;
+
+extern "C" void OnInterrupt(int) { interrupted.Set(); }
+
+// The first signal asks for a clean end; the second one ends the process.
+void HandleSignals() {
+  struct sigaction action {};
+  action.sa_handler = OnInterrupt;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);  // memory holds users' text: none of it goes into a core file (I-18)
+  HandleSignals();
+  try {
+    return palimpsest::RunCommandLine(argc, argv, interrupted);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "palimpsest: out of what a library needs: %s\n", error.what());
+    return 1;
+  }
+}

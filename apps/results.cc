@@ -1,0 +1,217 @@
+#include "apps/results.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <ctime>
+
+#include "apps/json.h"
+#include "proto/base/quote.h"
+#include "proto/base/sizes.h"
+#include "proto/base/status.h"
+
+namespace palimpsest {
+namespace {
+
+namespace json = boost::json;
+
+json::object RecalledJson(const proto::Recalled& recalled) {
+  return {{"slices", recalled.slices()}, {"bytes", recalled.bytes()}};
+}
+
+json::object SecondsJson(const proto::Receipt::Seconds& seconds) {
+  return {{"queue", seconds.queue()},   {"load", seconds.load()},     {"prefill", seconds.prefill()},
+          {"recall", seconds.recall()}, {"decode", seconds.decode()}, {"first_token", seconds.first_token()}};
+}
+
+json::object ReceiptJson(const proto::Receipt& receipt) {
+  json::object object;
+  object["policy"] = receipt.policy();
+  object["recall"] = receipt.recall();
+  object["prefill"] = receipt.prefill();
+  object["prefill_reason"] = receipt.prefill_reason();
+  object["question"] = receipt.question();
+  object["prompt_tokens"] = receipt.prompt_tokens();
+  object["resident_tokens"] = receipt.resident_tokens();
+  object["device_bytes"] = json::object{{"resident", receipt.device_bytes().resident()},
+                                        {"digests", receipt.device_bytes().digests()},
+                                        {"peak", receipt.device_bytes().peak()}};
+  object["spilled_bytes"] =
+      json::object{{"host", receipt.spilled_bytes().host()}, {"ssd", receipt.spilled_bytes().ssd()}};
+  object["recalled"] = json::object{{"device", RecalledJson(receipt.recalled().device())},
+                                    {"host", RecalledJson(receipt.recalled().host())},
+                                    {"ssd", RecalledJson(receipt.recalled().ssd())},
+                                    {"remote", RecalledJson(receipt.recalled().remote())}};
+  object["recomputed_tokens"] = receipt.recomputed_tokens();
+  object["degraded"] = json::array(receipt.degraded().begin(), receipt.degraded().end());
+  object["seconds"] = SecondsJson(receipt.seconds());
+  object["tokens_per_second"] = json::object{{"prefill", receipt.tokens_per_second().prefill()},
+                                             {"decode", receipt.tokens_per_second().decode()}};
+  object["workers"] = receipt.workers();
+  return object;
+}
+
+// A path may be any bytes, JSON may not.
+std::string PathText(const std::string& path) {
+  return CheckUtf8(path).ok() ? path : OneLine(path, path.size());
+}
+
+json::object InfoJson(const DocumentInfo& info) {
+  return {{"id", info.id},
+          {"path", PathText(info.path)},
+          {"bytes", info.bytes},
+          {"tokens", info.tokens},
+          {"created", FormatTime(info.created_unix_ms)},
+          {"content_hash", info.content_hash}};
+}
+
+double Rate(int64_t tokens, double seconds) {
+  return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
+}
+
+}  // namespace
+
+std::string AnswerJson(const Answer& answer) {
+  json::object object;
+  object["answer"] = answer.text;
+  object["finish_reason"] = answer.finish_reason;
+  object["documents"] = json::array(answer.documents.begin(), answer.documents.end());
+  object["usage"] =
+      json::object{{"prompt_tokens", answer.usage.prompt_tokens()},
+                   {"completion_tokens", answer.usage.completion_tokens()},
+                   {"prompt_tokens_details", json::object{{"cached_tokens", answer.usage.cached_tokens()}}}};
+  object["receipt"] = ReceiptJson(answer.receipt);
+  return PrintJson(object);
+}
+
+std::string ReceiptText(const Answer& answer) {
+  const proto::Receipt& receipt = answer.receipt;
+  const proto::Usage& usage = answer.usage;
+  const int64_t computed = usage.prompt_tokens() - usage.cached_tokens();
+  std::string text =
+      fmt::format("prompt   {} tokens, {} from cache", usage.prompt_tokens(), usage.cached_tokens());
+  if (computed > 0) {
+    text += fmt::format(", {} computed in {:.2f} s ({:.0f}/s)", computed, receipt.seconds().prefill(),
+                        receipt.tokens_per_second().prefill());
+  }
+  text +=
+      fmt::format("\nanswer   {} tokens in {:.2f} s", usage.completion_tokens(), receipt.seconds().decode());
+  if (receipt.tokens_per_second().decode() > 0) {
+    text += fmt::format(" ({:.0f}/s)", receipt.tokens_per_second().decode());
+  }
+  text += fmt::format(", first after {:.2f} s{}\n", receipt.seconds().first_token(),
+                      answer.finish_reason == "length" ? "; cut off, --max-tokens allows more" : "");
+  text += fmt::format("memory   {} on the device, {} at most; {} written to host memory\n",
+                      ApproximateBytes(static_cast<double>(receipt.device_bytes().resident())),
+                      ApproximateBytes(static_cast<double>(receipt.device_bytes().peak())),
+                      ApproximateBytes(static_cast<double>(receipt.spilled_bytes().host())));
+  text += fmt::format("how      prefill {} ({}), policy {}, recall {}\n", receipt.prefill(),
+                      receipt.prefill_reason(), receipt.policy(), receipt.recall());
+  if (receipt.recomputed_tokens() > 0) {
+    text += fmt::format(
+        "again    {} tokens of known documents were computed again: KV does not survive a restart yet\n",
+        receipt.recomputed_tokens());
+  }
+  for (const std::string& degraded : receipt.degraded()) text += fmt::format("less     {}\n", degraded);
+  return text;
+}
+
+std::string IngestJson(std::span<const IngestedDocument> documents, std::span<const FailedDocument> failed) {
+  json::object object;
+  json::array array;
+  for (const IngestedDocument& document : documents) {
+    array.push_back(json::object{{"id", document.info.id},
+                                 {"path", PathText(document.path)},
+                                 {"bytes", document.info.bytes},
+                                 {"tokens", document.info.tokens},
+                                 {"blocks", document.blocks},
+                                 {"tier_bytes", json::object{{"host", document.host_bytes}, {"ssd", 0}}},
+                                 {"seconds", document.seconds},
+                                 {"tokens_per_second", Rate(document.info.tokens, document.seconds)},
+                                 {"already_known", document.already_known}});
+  }
+  object["documents"] = std::move(array);
+  if (!failed.empty()) {
+    json::array errors;
+    for (const FailedDocument& one : failed) {
+      errors.push_back(json::object{{"path", PathText(one.path)}, {"error", one.error}});
+    }
+    object["failed"] = std::move(errors);
+  }
+  return PrintJson(object);
+}
+
+std::string IngestText(const IngestedDocument& document) {
+  return fmt::format("{}  {}  {} tokens, {} in {:.1f} s ({:.0f} tokens/s){}\n", document.info.id,
+                     OneLine(document.path, 1024), document.info.tokens,
+                     ApproximateBytes(static_cast<double>(document.info.bytes)), document.seconds,
+                     Rate(document.info.tokens, document.seconds),
+                     document.already_known ? ", already known" : "");
+}
+
+std::string DocumentsJson(std::span<const DocumentInfo> documents) {
+  json::array array;
+  for (const DocumentInfo& info : documents) array.push_back(InfoJson(info));
+  return PrintJson(json::object{{"documents", std::move(array)}});
+}
+
+std::string DocumentJson(const Document& document) {
+  json::object object = InfoJson(document.info);
+  object["text"] = document.text;
+  return PrintJson(object);
+}
+
+std::string DocumentsText(std::span<const DocumentInfo> documents) {
+  if (documents.empty()) return "no documents; `palimpsest ingest PATH` adds one\n";
+  std::string text;
+  for (const DocumentInfo& info : documents) {
+    text += fmt::format("{}  {:>9} tokens  {:>9}  {}  {}\n", info.id, info.tokens,
+                        ApproximateBytes(static_cast<double>(info.bytes)), FormatTime(info.created_unix_ms),
+                        OneLine(info.path, 1024));
+  }
+  return text;
+}
+
+std::string DocumentText(const Document& document) {
+  const DocumentInfo& info = document.info;
+  return fmt::format("id       {}\npath     {}\nbytes    {}\ntokens   {}\ncreated  {}\nsha256   {}\n\n{}{}",
+                     info.id, OneLine(info.path, 1024), info.bytes, info.tokens,
+                     FormatTime(info.created_unix_ms), info.content_hash, document.text,
+                     document.text.ends_with('\n') ? "" : "\n");
+}
+
+std::string DeletedJson(const DocumentId& id) { return PrintJson(json::object{{"deleted", id}}); }
+
+std::string InspectionJson(const Inspection& inspection) {
+  json::array top;
+  for (const TopToken& token : inspection.top) {
+    top.push_back(json::array{token.id, static_cast<double>(token.logit), token.log_probability});
+  }
+  return PrintJson(
+      json::object{{"ids", json::array(inspection.ids.begin(), inspection.ids.end())},
+                   {"top", std::move(top)},
+                   {"generated", json::array(inspection.generated.begin(), inspection.generated.end())}});
+}
+
+std::string InspectionText(const Inspection& inspection, const Tokenizer& tokenizer) {
+  const auto token_text = [&](int32_t id) {
+    return Quoted(tokenizer.Decode(std::span(&id, 1), /*with_special=*/true));
+  };
+  std::string text = fmt::format("{} tokens; the likeliest next ones:\n    id      logit  log-prob  text\n",
+                                 inspection.ids.size());
+  for (const TopToken& token : inspection.top) {
+    text += fmt::format("{:6} {:10.4f} {:9.4f}  {}\n", token.id, token.logit, token.log_probability,
+                        token_text(token.id));
+  }
+  if (inspection.generated.empty()) return text;
+  return text + fmt::format("generated: {}\n", tokenizer.Decode(inspection.generated, /*with_special=*/true));
+}
+
+std::string FormatTime(int64_t unix_ms) {
+  const std::time_t seconds = static_cast<std::time_t>(unix_ms / 1000);
+  std::tm parts{};
+  if (::gmtime_r(&seconds, &parts) == nullptr) return "";
+  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02} UTC", parts.tm_year + 1900, parts.tm_mon + 1,
+                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
+}
+
+}  // namespace palimpsest
