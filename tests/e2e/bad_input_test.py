@@ -1,0 +1,177 @@
+"""What users, disks and other processes do wrong: one clear line, the exit status, nothing lost. On a tiny model."""
+
+import contextlib
+import os
+import re
+import subprocess
+import time
+import unittest
+
+import cli
+
+
+class BadModelTest(cli.CliTest):
+    def ask(self, model: bytes, *contains: str):
+        path = self.write("m.gguf", model)
+        self.expect_error(cli.FAILED, "ask", "--model", path, "hi", contains=["m.gguf", *contains])
+
+    def good(self) -> bytes:
+        return self.tiny_model().read_bytes()
+
+    def test_file_that_is_not_gguf(self):
+        self.ask(b"MZ\x90\x00" + bytes(1000), "GGUF")
+        self.ask(b"", "m.gguf")
+
+    def test_truncated_file(self):
+        good = self.good()
+        for size in (10, 1000, len(good) // 2, len(good) - 1):
+            with self.subTest(size=size):
+                self.ask(good[:size])
+
+    def test_wrong_counts_and_overflowing_offsets(self):
+        good = self.good()
+        self.ask(good[:8] + b"\xff" * 8 + good[16:], "tensors")
+        self.ask(good[:16] + b"\xff" * 8 + good[24:], "keys")
+        at = good.index(b"output_norm.weight") + len(b"output_norm.weight") + 4 + 8 + 4  # dimensions, one size, type
+        self.ask(good[:at] + b"\xe0" + b"\xff" * 7 + good[at + 8:], "output_norm.weight")
+
+    def test_another_architecture(self):
+        self.ask(self.good().replace(b"llama", b"gemma", 1), "gemma", "llama")
+
+    def test_missing_tensor(self):
+        self.ask(self.good().replace(b"output_norm.weight", b"output_nrom.weight"), "output_norm.weight")
+
+    def test_unsupported_tensor_type(self):
+        good = self.good()
+        at = good.index(b"output_norm.weight") + len(b"output_norm.weight") + 4 + 8
+        self.ask(good[:at] + b"\x63" + good[at + 1:], "output_norm.weight")
+
+    def test_model_that_is_not_there(self):
+        self.expect_error(cli.FAILED, "ask", "hi", contains=["deploy/quickstart.sh"])
+        self.tiny_model()
+        self.expect_error(cli.FAILED, "ask", "--model", "SmolLM2-135M", "hi",
+                          contains=["'SmolLM2-135M'", "there are: SmolLM2-135M-Instruct.Q4_1.gguf"])
+        self.expect_error(cli.FAILED, "ask", "--model", "./none.gguf", "hi", contains=["none.gguf", "does not exist"])
+
+
+class BadDocumentTest(cli.CliTest):
+    def setUp(self):
+        super().setUp()
+        self.tiny_model()
+
+    def fails(self, *arguments, contains, **more):
+        self.expect_error(cli.FAILED, *arguments, contains=contains, **more)
+
+    def test_bytes_that_are_not_utf8(self):
+        path = self.write("bad.txt", b"good text \xc3\x28")
+        self.fails("ingest", path, contains=["bad.txt", "10"])
+        self.fails("ask", "--document", path, "Who?", contains=["bad.txt", "10"])
+        self.fails("ask", b"who \xff".decode(errors="surrogateescape"), contains=["the question", "4"])
+        self.assertEqual(self.expect_done("documents", "list", "--json").json, {"documents": []})
+
+    def test_empty_document_and_empty_question(self):
+        self.fails("ingest", self.write("empty.txt", ""), contains=["empty.txt", "empty"])
+        self.fails("ask", "", contains=["question is empty"])
+        self.fails("ingest", "-", contains=["empty"])
+
+    def test_document_longer_than_the_window(self):
+        path = self.write("long.txt", "x1" * cli.TINY_WINDOW)
+        for arguments in (["ingest", path], ["ask", "--document", path, "Who?"]):
+            self.fails(*arguments, contains=["long.txt", f"has {2 * cli.TINY_WINDOW} tokens",
+                                             f"trained for {cli.TINY_WINDOW}"])
+
+    def test_question_longer_than_the_window(self):
+        self.fails("ask", "-", stdin=b"x1" * cli.TINY_WINDOW,
+                   contains=["the question has", f"trained for {cli.TINY_WINDOW}"])
+        self.fails("ask", "-", stdin=b"x" * 2000, contains=["at most 1000"],
+                   PALIMPSEST_LIMITS_QUESTION_BYTES="1000")
+
+    def test_document_with_its_question_longer_than_the_window(self):
+        path = self.write("a.txt", "x1" * (cli.TINY_WINDOW // 2 - 100))
+        self.fails("ask", "--document", path, "y2" * 100, contains=[f"trained for {cli.TINY_WINDOW}", "tokens"])
+
+    def test_document_above_the_limit_of_bytes(self):
+        self.fails("ingest", self.write("a.txt", "x" * 3000), "--limits-document-bytes", "2KiB",
+                   "--limits-question-bytes", "1KiB", contains=["a.txt", "3000", "2048"])
+
+    def test_unknown_document(self):
+        self.fails("ask", "--document", "doc-0123456789abcdef", "Who?", contains=["doc-0123456789abcdef"])
+        self.fails("ask", "--document", "nothing.txt", "Who?", contains=["nothing.txt", "documents list"])
+        self.fails("documents", "show", "doc-0123456789abcdef", contains=["doc-0123456789abcdef"])
+        self.fails("documents", "delete", "doc-0123456789abcdef", contains=["doc-0123456789abcdef"])
+        self.fails("ingest", "nothing.txt", contains=["nothing.txt", "does not exist"])
+
+
+class DataFolderTest(cli.CliTest):
+    def setUp(self):
+        super().setUp()
+        self.model = self.tiny_model()
+        self.document = self.write("a.txt", "Ships have sails. " * 20)
+
+    def test_folder_below_a_file(self):
+        self.write("file", "")
+        for command in (["documents", "list"], ["ingest", self.document, "--model", self.model]):
+            self.expect_error(cli.FAILED, *command, "--data-dir", self.folder / "file/data", contains=["file"])
+
+    @unittest.skipIf(os.geteuid() == 0, "root may write everywhere")
+    def test_folder_without_permission(self):
+        self.data.chmod(0o500)
+        self.addCleanup(self.data.chmod, 0o700)
+        self.expect_error(cli.FAILED, "ingest", self.document, contains=["permission"])
+
+    def test_full_disk_is_said_and_the_catalog_survives(self):
+        small = self.folder / "small"
+        small.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs", small], capture_output=True)
+        if mounted.returncode != 0:
+            self.skipTest("a small file system cannot be mounted: needs root")
+        self.addCleanup(subprocess.run, ["umount", "-l", small])
+        data = ["--data-dir", small, "--model", self.model]
+        kept = self.expect_done("ingest", self.document, *data, "--json").json["documents"][0]["id"]
+        ballast = small / "ballast"
+        with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        other = self.write("b.txt", "Other text, " * 200)
+        run = self.run_command("ingest", other, *data)
+        self.assertEqual(run.status, cli.FAILED, str(run))
+        self.assertRegex(run.err, r"\Apalimpsest: [^\n]+\n\Z")
+        self.assertIn("space", run.err)
+        ballast.unlink()
+        self.expect_done("ingest", other, *data)
+        listed = self.expect_done("documents", "list", *data[:2], "--json").json["documents"]
+        self.assertEqual(len(listed), 2)
+        self.assertIn(kept, [d["id"] for d in listed])
+
+    def test_folder_in_use_names_the_process(self):
+        holder = self.start("ingest", self.document, "-")  # waits for standard input, with the folder locked
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            lock = self.data / "lock"
+            if lock.exists() and lock.read_text().startswith(f"{holder.pid}\n"):
+                break
+            time.sleep(0.02)
+        self.expect_error(cli.FAILED, "documents", "list", contains=["in use", f"process {holder.pid}"])
+        self.assertEqual(self.finish(holder, b"More text.").status, cli.DONE)
+        self.expect_done("documents", "list")
+
+
+class InterruptTest(cli.CliTest):
+    def test_interrupted_ingest_keeps_the_text_and_goes_on_when_repeated(self):
+        self.tiny_model()
+        document = self.write("a.txt", "x1" * 900)
+        first = self.start("ingest", document, "-")
+        listed = b""
+        while b"a.txt" not in listed:  # the first document is done, the second one is being read
+            listed = first.stdout.readline()
+            self.assertTrue(listed, "ended too early")
+        cli.interrupt(first)
+        run = self.finish(first)
+        self.assertEqual(run.status, cli.FAILED, str(run))
+        self.assertEqual(len(re.findall(r"(?m)^palimpsest: interrupted[^\n]*$", run.err)), 1, str(run))
+        again = self.expect_done("ingest", document, "-", "--json", stdin=b"More.").json["documents"]
+        self.assertEqual([d["already_known"] for d in again], [True, False])
+
+
+if __name__ == "__main__":
+    cli.main()
