@@ -76,6 +76,7 @@ class CommandSet {
 };
 
 void AddAskCommand(CommandSet& commands);
+void AddBenchCommand(CommandSet& commands);
 void AddDocumentsCommand(CommandSet& commands);
 void AddIngestCommand(CommandSet& commands);
 void AddInspectCommand(CommandSet& commands);

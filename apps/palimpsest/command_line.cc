@@ -21,6 +21,7 @@ constexpr void (*kCommands[])(CommandSet&) = {
     AddIngestCommand,
     AddDocumentsCommand,
     AddInspectCommand,
+    AddBenchCommand,
 };
 
 struct Planned {
