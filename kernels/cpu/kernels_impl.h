@@ -289,4 +289,25 @@ void ReadAll(const void* data, int64_t bytes) {
   (void)keep;
 }
 
+// The table of this instruction set, without the int8 class.
+inline IsaKernels MakeKernels(const char* name) {
+  return {
+      .name = name,
+      .int8 = false,
+      .gemm_bf16 = GemmBf16,
+      .gemm_int8 = nullptr,
+      .rms_norm = RmsNorm,
+      .rotate = Rotate,
+      .round = Round,
+      .widen = Widen,
+      .attend = Attend,
+      .merge = Merge,
+      .finish = Finish,
+      .quantize_row = nullptr,
+      .peak_bf16 = PeakBf16,
+      .peak_int8 = nullptr,
+      .read = ReadAll,
+  };
+}
+
 }  // namespace

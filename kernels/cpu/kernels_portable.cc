@@ -5,23 +5,7 @@
 namespace palimpsest::cpu {
 
 const IsaKernels& PortableKernels() {
-  static const IsaKernels kernels = {
-      .name = "portable",
-      .int8 = false,
-      .gemm_bf16 = GemmBf16,
-      .gemm_int8 = nullptr,
-      .rms_norm = RmsNorm,
-      .rotate = Rotate,
-      .round = Round,
-      .widen = Widen,
-      .attend = Attend,
-      .merge = Merge,
-      .finish = Finish,
-      .quantize_row = nullptr,
-      .peak_bf16 = PeakBf16,
-      .peak_int8 = nullptr,
-      .read = ReadAll,
-  };
+  static const IsaKernels kernels = MakeKernels("portable");
   return kernels;
 }
 

@@ -1,0 +1,84 @@
+// How an engine comes to be: model, backend, arena, tiers, and the schema that names its blocks.
+#include <algorithm>
+#include <utility>
+
+#include "proto/base/status.h"
+#include "storage/tier/host_tier.h"
+#include "worker/engine.h"
+
+namespace palimpsest {
+namespace {
+
+int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+BlockKeySchema SchemaOf(const ModelConfig& config, const Hash256& model_hash,
+                        const std::string& numerics_class, const std::array<uint8_t, 32>& tenant_key) {
+  BlockKeySchema schema;
+  schema.model_hash = model_hash;
+  schema.layers = static_cast<int32_t>(config.layers);
+  schema.query_heads = static_cast<int32_t>(config.heads);
+  schema.kv_heads = static_cast<int32_t>(config.kv_heads);
+  schema.head_size = static_cast<int32_t>(config.head_size);
+  schema.rope_base = config.rope_theta;
+  schema.rope_dimension = static_cast<int32_t>(config.rope_size);
+  schema.rope_scaling = config.rope_text;
+  schema.kv_dtype = "bf16";
+  schema.layout = "head-major/unrotated";
+  schema.numerics_class = numerics_class;
+  schema.prefill_mode = "exact";
+  schema.tenant_key = tenant_key;
+  return schema;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const GgufFile> file,
+                                                       std::shared_ptr<const Tokenizer> tokenizer,
+                                                       const EngineOptions& options) {
+  std::unique_ptr<Engine> engine(new Engine(options));
+  engine->tokenizer_ = std::move(tokenizer);
+  PALIMPSEST_RETURN_IF_ERROR(engine->Load(*file));
+  return engine;
+}
+
+absl::Status Engine::Load(const GgufFile& file) {
+  PALIMPSEST_ASSIGN_OR_RETURN(config_, ReadModelConfig(file));
+  if (tokenizer_ != nullptr && tokenizer_->vocabulary_size() > config_.vocabulary) {
+    return InvalidArgument("{}: {} tokens in the vocabulary, {} rows of embeddings", file.path(),
+                           tokenizer_->vocabulary_size(), config_.vocabulary);
+  }
+  PALIMPSEST_ASSIGN_OR_RETURN(backend_, MakeBackend(options_.backend));
+  backend_->pool().PinCaller();
+  if (!backend_->Supports(options_.weights)) {
+    return Unimplemented("device.numerics int8 is not available on {}; use bf16", backend_->name());
+  }
+  numerics_class_ = backend_->name() + (options_.weights == WeightFormat::kInt8 ? "/int8" : "/bf16");
+  PALIMPSEST_ASSIGN_OR_RETURN(weights_, LoadWeights(file, config_, options_.weights, *backend_));
+  constexpr int64_t kRopeTablePositions = 8192;
+  rope_ = std::make_unique<RopeTable>(config_.head_size, config_.rope_size, config_.rope_theta,
+                                      config_.rope_factors, std::min(config_.context, kRopeTablePositions));
+  const KvShape shape{config_.layers, config_.kv_heads, config_.head_size};
+  int64_t arena_bytes = options_.arena_bytes;
+  if (arena_bytes == 0) {
+    const int64_t groups = 2 * DivideUp(std::min<int64_t>(config_.context, 131072), kTileSlots) + 16;
+    arena_bytes = groups * shape.tiles() * (TileElements(shape.head_size) * 2 + (kTileSlots + 2) * 4);
+  }
+  arena_ = std::make_unique<TileArena>(arena_bytes, config_.head_size);
+  if (arena_->capacity_tiles() < shape.tiles()) {
+    return ResourceExhausted("device.arena_bytes {} is less than one block of {} ({} bytes); raise it",
+                             arena_bytes, config_.name, shape.tiles() * arena_->tile_bytes());
+  }
+  if (options_.host_bytes > 0) host_ = MakeHostTier({.capacity_bytes = options_.host_bytes});
+  store_ = std::make_unique<TieredStore>(shape, arena_.get(), backend_.get(), rope_.get(), host_.get());
+  transformer_ =
+      std::make_unique<Transformer>(config_, &weights_, backend_.get(), rope_.get(), options_.chunk_tokens);
+  step_.reserve(static_cast<size_t>(options_.chunk_tokens));
+  step_jobs_.reserve(static_cast<size_t>(options_.chunk_tokens));
+
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::string hex, file.ContentHash());
+  PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 model_hash, Hash256::FromHex(hex));
+  chain_ = std::make_unique<BlockChain>(SchemaOf(config_, model_hash, numerics_class_, options_.tenant_key));
+  return absl::OkStatus();
+}
+
+}  // namespace palimpsest
