@@ -124,7 +124,8 @@ absl::StatusOr<IngestedDocument> Embedded::Ingest(const std::string& path, const
   const int64_t layers = model_->config().layers;
   ingested.blocks = (ingested.info.tokens + kTileSlots - 1) / kTileSlots * layers;
   PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, planner_->PlanDocument(std::move(found.document)));
-  const std::string label = fmt::format("ingest {}", OneLine(path, 128));
+  const std::string label =
+      fmt::format("ingest {}", OneLine(std::filesystem::path(path).filename().string(), 128));
   PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome, Run(RequestOf(std::move(plan)), label));
   ingested.host_bytes = outcome.receipt.spilled_bytes().host();
   ingested.seconds = Seconds(RealClock().Now() - start);

@@ -103,8 +103,10 @@ absl::Status Explain(const CLI::App& app, const CLI::ParseError& error) {
   const bool has_commands = !command.get_subcommands([](const CLI::App*) { return true; }).empty();
   if (has_commands && !rest.empty()) return UnknownCommand(command, rest.front());
   if (!rest.empty()) {
-    return UsageError(InvalidArgument("{}{} is one argument too many; put text with spaces into quotes",
-                                      Place(command), Quoted(rest.front())));
+    // Not quoted: it may be a part of the question (I-18).
+    return UsageError(
+        InvalidArgument("{}{} too many; put text with spaces into quotes", Place(command),
+                        rest.size() == 1 ? "1 argument" : fmt::format("{} arguments", rest.size())));
   }
   return UsageError(InvalidArgument("{}{}; `palimpsest help{}` shows the usage", Place(command),
                                     OneLine(error.what(), 1024),

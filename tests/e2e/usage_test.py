@@ -44,7 +44,7 @@ class UsageTest(cli.CliTest):
         self.expect_error(cli.FAILED, "serve", contains=["serve is not there yet", "palimpsest ask"])
 
     def test_question_without_quotes_is_explained(self):
-        self.expect_error(cli.USAGE, "ask", "what", "is", "it", contains=["'is'", "quotes"])
+        self.expect_error(cli.USAGE, "ask", "what", "is", "it", contains=["2 arguments too many", "quotes"])
 
     def test_missing_arguments_are_wrong_usage(self):
         self.expect_error(cli.USAGE, "ask", contains=["QUESTION"])
