@@ -263,9 +263,12 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOpt
     return given.empty() ? defaults : given;
   };
   const auto in_window = [&](int64_t n, int64_t room) -> absl::Status {
-    if (n >= 1 && n + room <= context) return absl::OkStatus();
+    if (n + room <= context) return absl::OkStatus();
     return InvalidArgument("bench: {} tokens do not fit the window of {} ({} kept free)", n, context, room);
   };
+  for (const int64_t tokens : options.tokens) {
+    if (tokens < 1) return InvalidArgument("bench: --tokens {}, expected at least 1", tokens);
+  }
   const int64_t window = std::min<int64_t>(context, 8192);
   for (const std::string& name : options.names) {
     if (name == "prefill") {
@@ -275,7 +278,7 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOpt
         PALIMPSEST_RETURN_IF_ERROR(bench.Prefill(tokens));
       }
     } else if (name == "decode") {
-      for (const int64_t depth : or_default(options.depths, {1, window / 2, window - 256})) {
+      for (const int64_t depth : or_default(options.depths, {0, window / 2, window - 256})) {
         PALIMPSEST_RETURN_IF_ERROR(in_window(depth, 16 * (options.rounds + 1) + 2));
         PALIMPSEST_RETURN_IF_ERROR(bench.Decode(depth));
       }
@@ -285,7 +288,7 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOpt
     } else if (name == "attention") {
       for (const int64_t rows : or_default(options.tokens, {1, 512})) {
         for (const int64_t depth : or_default(options.depths, {window / 2, window})) {
-          PALIMPSEST_RETURN_IF_ERROR(bench.Attention(rows, depth));
+          PALIMPSEST_RETURN_IF_ERROR(bench.Attention(rows, std::max<int64_t>(1, depth)));
         }
       }
     } else {

@@ -1,0 +1,32 @@
+"""`palimpsest bench` on a tiny model: the shape of its report. Its figures are printed, never judged."""
+
+import cli
+
+
+class BenchTest(cli.CliTest):
+    def test_report_names_every_result_with_its_yardstick(self):
+        model = self.tiny_model()
+        run = self.expect_done("bench", "prefill,decode,gemm,attention", "--tokens", "64", "--depth", "128", "--rounds", "1",
+                               "--model", model, "--json")
+        machine, results = run.json["machine"], run.json["results"]
+        self.assertIn("cpu-", machine["numerics"])
+        self.assertGreaterEqual(machine["threads"], 1)
+        self.assertEqual([result["name"].split()[0] for result in results],
+                         ["prefill", "decode", "gemm", "gemm", "gemm", "gemm", "attention"])
+        for result in results:
+            for field in ("seconds_median", "tokens_per_second", "ideal_seconds", "efficiency"):
+                self.assertGreater(result[field], 0, result)
+            self.assertGreater(result["yardstick"]["value"], 0)
+        self.assertEqual([(r["tokens"], r["depth"], r["yardstick"]["unit"]) for r in results[:2]],
+                         [(64, 0, "FLOP/s"), (1, 128, "B/s")])
+
+    def test_length_beyond_the_window_is_refused_with_both_numbers(self):
+        self.expect_error(cli.FAILED, "bench", "prefill", "--tokens", "1M", "--model", self.tiny_model(),
+                          contains=["1048576", str(cli.TINY_WINDOW)])
+
+    def test_unknown_name_is_wrong_usage(self):
+        self.expect_error(cli.USAGE, "bench", "speed", contains=["speed"])
+
+
+if __name__ == "__main__":
+    cli.main()
