@@ -103,7 +103,10 @@ absl::StatusOr<std::string> ReadInput(const std::string& path, int64_t bytes_max
     const int error = errno;
     text.resize(size + static_cast<size_t>(std::max<ssize_t>(got, 0)));
     if (got < 0 && error != EINTR) return FileError(path, error);
-    if (got == 0) return text;
+    if (got == 0) {  // Ctrl-C ends the other side of a pipe too: its end is not the text's
+      PALIMPSEST_RETURN_IF_ERROR(cancel.Check());
+      return text;
+    }
     if (text.size() > limit) {
       std::error_code unknown;
       const uintmax_t bytes = fs::file_size(path, unknown);

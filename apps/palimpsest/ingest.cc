@@ -35,8 +35,8 @@ absl::StatusOr<IngestedDocument> IngestFile(Embedded& embedded, const std::strin
 absl::Status Summarize(const std::vector<FailedDocument>& failed, const absl::Status& last, size_t files) {
   if (failed.empty()) return absl::OkStatus();
   if (files == 1) return last;
-  return Error(last.code(), "{} of {} documents failed, the others are there; first: {}", failed.size(),
-               files, failed.front().error);
+  return Error(last.code(), "{} of {} documents failed, the first with: {}", failed.size(), files,
+               failed.front().error);
 }
 
 absl::Status Run(const Flags& flags, const CommandContext& context) {
