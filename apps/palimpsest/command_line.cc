@@ -17,11 +17,7 @@ namespace {
 
 // Every command; help shows them in this order.
 constexpr void (*kCommands[])(CommandSet&) = {
-    AddAskCommand,
-    AddIngestCommand,
-    AddDocumentsCommand,
-    AddInspectCommand,
-    AddBenchCommand,
+    AddAskCommand, AddIngestCommand, AddDocumentsCommand, AddInspectCommand, AddBenchCommand,
 };
 
 struct Planned {
