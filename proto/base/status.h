@@ -71,6 +71,8 @@ inline std::string Message(const absl::Status& status) { return std::string(ToSt
     }                                                         \
   } while (false)
 
+// `left` may be a declaration, which parentheses would break.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define PALIMPSEST_ASSIGN_OR_RETURN(left, expression) \
   PALIMPSEST_ASSIGN_OR_RETURN_INNER(PALIMPSEST_CONCAT(status_or_, __LINE__), left, expression)
 #define PALIMPSEST_ASSIGN_OR_RETURN_INNER(status_or, left, expression) \
@@ -79,6 +81,7 @@ inline std::string Message(const absl::Status& status) { return std::string(ToSt
     return std::move(status_or).status();                              \
   }                                                                    \
   left = std::move(status_or).value()
+// NOLINTEND(bugprone-macro-parentheses)
 
 // An invariant of ours; on in every build. PALIMPSEST_CHECK(used <= capacity, "used {} capacity {}", used,
 // capacity)
