@@ -110,6 +110,7 @@ class GgufFileImpl : public GgufFile {
   }
 
   const std::string& path() const override { return path_; }
+  void ReleasePages() const override { mapping_.ReleasePages(); }
 
   absl::StatusOr<std::string> ContentHash() const override {
     std::call_once(hash_once_, [this] {

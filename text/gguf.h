@@ -78,6 +78,10 @@ class GgufFile {
   // SHA-256 of the whole file, hex. Reads all of it the first time (about 0.1 s per 100 MB); later calls are
   // free.
   virtual absl::StatusOr<std::string> ContentHash() const = 0;
+
+  // Gives the memory of mapped pages back once the weights are packed; views stay valid and are read again
+  // when they are touched. Nothing happens for bytes that are the caller's.
+  virtual void ReleasePages() const = 0;
 };
 
 }  // namespace palimpsest

@@ -67,4 +67,10 @@ MappedFile::~MappedFile() {
   if (!bytes_.empty()) munmap(const_cast<uint8_t*>(bytes_.data()), bytes_.size());
 }
 
+void MappedFile::ReleasePages() const {
+  if (bytes_.empty()) return;
+  // A hint: refused, the pages only stay. The mapping is never written, so nothing can be lost.
+  madvise(const_cast<uint8_t*>(bytes_.data()), bytes_.size(), MADV_DONTNEED);
+}
+
 }  // namespace palimpsest

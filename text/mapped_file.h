@@ -27,6 +27,9 @@ class MappedFile {
 
   std::span<const uint8_t> bytes() const { return bytes_; }  // starts at a page
 
+  // Gives the memory of what was read back; the bytes stay valid and are read again when they are touched.
+  void ReleasePages() const;
+
  private:
   std::span<const uint8_t> bytes_;
 };

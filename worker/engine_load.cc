@@ -53,6 +53,8 @@ absl::Status Engine::Load(const GgufFile& file) {
     return Unimplemented("device.numerics int8 is not available on {}; use bf16", backend_->name());
   }
   numerics_class_ = backend_->name() + (options_.weights == WeightFormat::kInt8 ? "/int8" : "/bf16");
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::string hex, file.ContentHash());
+  PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 model_hash, Hash256::FromHex(hex));
   PALIMPSEST_ASSIGN_OR_RETURN(weights_, LoadWeights(file, config_, options_.weights, *backend_));
   constexpr int64_t kRopeTablePositions = 8192;
   rope_ = std::make_unique<RopeTable>(config_.head_size, config_.rope_size, config_.rope_theta,
@@ -75,8 +77,6 @@ absl::Status Engine::Load(const GgufFile& file) {
   step_.reserve(static_cast<size_t>(options_.chunk_tokens));
   step_jobs_.reserve(static_cast<size_t>(options_.chunk_tokens));
 
-  PALIMPSEST_ASSIGN_OR_RETURN(const std::string hex, file.ContentHash());
-  PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 model_hash, Hash256::FromHex(hex));
   chain_ = std::make_unique<BlockChain>(SchemaOf(config_, model_hash, numerics_class_, options_.tenant_key));
   return absl::OkStatus();
 }

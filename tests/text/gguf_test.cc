@@ -140,6 +140,20 @@ TEST(Gguf, OpenMapsAFileFromDisk) {
   EXPECT_EQ(*(*file)->GetString("s.string"), "text");
 }
 
+TEST(Gguf, ReleasedPagesAreReadAgain) {
+  const TempFolder folder;
+  const std::string path = folder.File("model.gguf");
+  ASSERT_TRUE(SampleGguf().Write(path).ok());
+  const auto file = *GgufFile::Open(path);
+  const std::string before = *file->ContentHash();
+  file->ReleasePages();
+  float last;
+  std::memcpy(&last, (*file->Tensor("matrix"))->bytes.data() + 28, sizeof last);
+  EXPECT_EQ(last, 7.0f);
+  EXPECT_EQ(*file->GetString("s.string"), "text");
+  EXPECT_EQ(*(*GgufFile::Open(path))->ContentHash(), before);
+}
+
 TEST(Gguf, ContentHashIsTheSha256OfTheFile) {
   const Bytes bytes = SampleGguf().Bytes();
   const auto file = *Parse(bytes);

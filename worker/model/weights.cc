@@ -153,6 +153,7 @@ absl::StatusOr<Weights> LoadWeights(const GgufFile& file, const ModelConfig& con
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     PALIMPSEST_ASSIGN_OR_RETURN(LayerWeights loaded, loader.Layer(layer, format));
     weights.layers.push_back(std::move(loaded));
+    file.ReleasePages();  // so that the file never stands in memory beside its packed form
   }
   loader.Ignore("rope_freqs.weight");  // read with the configuration
   PALIMPSEST_RETURN_IF_ERROR(loader.CheckAllUsed());
