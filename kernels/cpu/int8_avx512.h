@@ -92,17 +92,21 @@ void QuantizeRow(const uint16_t* x, int64_t k, uint8_t* out, float* scales) {
 }
 
 void PeakInt8(int64_t rounds) {
-  __m512i c[24];
-  for (int i = 0; i < 24; ++i) c[i] = _mm512_set1_epi32(i);
+  constexpr int MR = 6, NV = 4;  // 24 sums, nested like the product's: they stay in registers
+  __m512i c[MR][NV];
+  for (int r = 0; r < MR; ++r) {
+    for (int v = 0; v < NV; ++v) c[r][v] = _mm512_set1_epi32(r + v);
+  }
   const __m512i x = _mm512_set1_epi32(0x01020304), w = _mm512_set1_epi32(0x01ff01ff);
   for (int64_t i = 0; i < rounds * 16; ++i) {
-    for (int j = 0; j < 24; ++j) c[j] = _mm512_dpbusd_epi32(c[j], x, w);
-#pragma GCC unroll 24
-    for (int j = 0; j < 24; ++j)
-      asm volatile("" : "+v"(c[j]));  // the sums are a recurrence the compiler could solve
+    for (int r = 0; r < MR; ++r) {
+      for (int v = 0; v < NV; ++v) c[r][v] = _mm512_dpbusd_epi32(c[r][v], x, w);
+    }
   }
   __m512i sum = _mm512_setzero_si512();
-  for (int j = 0; j < 24; ++j) sum = _mm512_add_epi32(sum, c[j]);
+  for (int r = 0; r < MR; ++r) {
+    for (int v = 0; v < NV; ++v) sum = _mm512_add_epi32(sum, c[r][v]);
+  }
   volatile int keep = _mm512_reduce_add_epi32(sum);
   (void)keep;
 }
