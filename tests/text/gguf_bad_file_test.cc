@@ -9,7 +9,7 @@
 
 #include "proto/base/status.h"
 #include "tests/testing/gguf_writer.h"
-#include "tests/testing/temp_folder.h"
+#include "tests/testing/temporary_folder.h"
 #include "text/gguf.h"
 
 namespace palimpsest {
@@ -92,7 +92,7 @@ TEST(GgufBadFile, MissingFileIsNotFound) {
 }
 
 TEST(GgufBadFile, FoldersAndPipesAreAnError) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   EXPECT_THAT(Message(GgufFile::Open(folder.File("")).status()), HasSubstr("not a regular file"));
   const std::string pipe = folder.File("pipe.gguf");
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
@@ -100,7 +100,7 @@ TEST(GgufBadFile, FoldersAndPipesAreAnError) {
 }
 
 TEST(GgufBadFile, AnEmptyFileOnDiskIsAnError) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const std::string path = folder.File("empty.gguf");
   std::ofstream(path).close();
   EXPECT_THAT(Message(GgufFile::Open(path).status()), HasSubstr("empty.gguf: the file is empty"));

@@ -12,7 +12,7 @@
 #include "proto/base/ids.h"
 #include "proto/base/status.h"
 #include "tests/testing/gguf_writer.h"
-#include "tests/testing/temp_folder.h"
+#include "tests/testing/temporary_folder.h"
 
 namespace palimpsest {
 namespace {
@@ -129,7 +129,7 @@ TEST(Gguf, AlignmentOfTheFileIsHonoured) {
 }
 
 TEST(Gguf, OpenMapsAFileFromDisk) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const std::string path = folder.File("sample.gguf");
   ASSERT_TRUE(SampleGguf().Write(path).ok());
   const OpenedFile file = GgufFile::Open(path);
@@ -141,7 +141,7 @@ TEST(Gguf, OpenMapsAFileFromDisk) {
 }
 
 TEST(Gguf, ReleasedPagesAreReadAgain) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const std::string path = folder.File("model.gguf");
   ASSERT_TRUE(SampleGguf().Write(path).ok());
   const auto file = *GgufFile::Open(path);
