@@ -23,6 +23,8 @@ inline Bf16 FloatToBf16(float x) {
   return static_cast<Bf16>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+inline int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // Rows of numbers: element (r, c) is data[r * stride + c].
 template <typename T>
 struct Rows {

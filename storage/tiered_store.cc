@@ -63,16 +63,23 @@ TieredStore::Pin TieredStore::Seal(const BlockId& id, BlockGroup group) {
     Discard(std::move(group));
     return PinSealed(known->second.get());
   }
-  auto sealed = std::make_unique<Sealed>();
-  sealed->id = id;
+  bool below = false;
   if (below_ != nullptr && !group.envelope.empty()) {
     SealEnvelope(id, GeometryOf(group.rows), group.envelope);
     const int64_t bytes = static_cast<int64_t>(group.envelope.size());
-    sealed->below = below_->Put(id, std::move(group.envelope)).ok();
-    if (sealed->below) stats_.spilled_bytes += bytes;
+    below = below_->Put(id, std::move(group.envelope)).ok();
+    if (below) stats_.spilled_bytes += bytes;
   }
   group.envelope = {};
+  return Keep(id, std::move(group), below);
+}
+
+// A new sealed group on the device, pinned once.
+TieredStore::Pin TieredStore::Keep(const BlockId& id, BlockGroup group, bool below) {
+  auto sealed = std::make_unique<Sealed>();
+  sealed->id = id;
   sealed->group = std::move(group);
+  sealed->below = below;
   sealed->pins = 1;
   Sealed* raw = sealed.get();
   sealed_.emplace(id, std::move(sealed));
@@ -119,15 +126,7 @@ std::optional<TieredStore::Found> TieredStore::Find(const BlockId& id, int64_t f
   group->filled = rows;
   stats_.loaded_bytes += static_cast<int64_t>(opened->payload.size());
   ++stats_.hits_below;
-  auto sealed = std::make_unique<Sealed>();
-  sealed->id = id;
-  sealed->group = std::move(*group);
-  sealed->below = true;
-  sealed->pins = 1;
-  Sealed* raw = sealed.get();
-  sealed_.emplace(id, std::move(sealed));
-  ++stats_.device_groups;
-  return Found{Pin(this, raw), Source::kBelow};
+  return Found{Keep(id, std::move(*group), /*below=*/true), Source::kBelow};
 }
 
 TieredStore::Pin TieredStore::PinSealed(Sealed* sealed) {

@@ -131,6 +131,7 @@ class TieredStore {
   absl::Status AllocateTiles(std::span<int32_t> tiles);
   void SetPositions(BlockGroup& group);
   BlockGeometry GeometryOf(int64_t rows) const;
+  Pin Keep(const BlockId& id, BlockGroup group, bool below);
   Pin PinSealed(Sealed* sealed);
   void Unpin(Sealed* sealed);
   void Drop(Sealed* sealed);

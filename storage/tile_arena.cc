@@ -21,11 +21,17 @@ void* MapLazily(int64_t bytes) {
 
 }  // namespace
 
+int64_t TileArena::TileBytes(int64_t head_size) {
+  constexpr int64_t kSlotAndTileInts = kTileSlots + 2;  // positions; count and base
+  return TileElements(head_size) * static_cast<int64_t>(sizeof(Bf16)) +
+         kSlotAndTileInts * static_cast<int64_t>(sizeof(int32_t));
+}
+
 TileArena::TileArena(int64_t capacity_bytes, int64_t head_size) {
   pool_.tile_elements = TileElements(head_size);
   const int64_t data_bytes = pool_.tile_elements * static_cast<int64_t>(sizeof(Bf16));
   const int64_t slot_bytes = kTileSlots * static_cast<int64_t>(sizeof(int32_t));
-  tile_bytes_ = data_bytes + slot_bytes + 2 * static_cast<int64_t>(sizeof(int32_t));
+  tile_bytes_ = TileBytes(head_size);
   capacity_ = std::clamp<int64_t>(capacity_bytes / tile_bytes_, 1, INT32_MAX);
   mapped_bytes_ = capacity_ * (data_bytes + slot_bytes);
   pool_.data = static_cast<Bf16*>(MapLazily(mapped_bytes_));

@@ -34,7 +34,9 @@ class TileArena {
   int64_t used_tiles() const { return capacity_ - free_tiles(); }
   int64_t peak_tiles() const { return peak_; }
   void ResetPeak() { peak_ = used_tiles(); }
-  int64_t tile_bytes() const { return tile_bytes_; }  // with its share of counts, bases and positions
+  // What one tile counts against the cap: its numbers and its share of counts, bases and positions.
+  static int64_t TileBytes(int64_t head_size);
+  int64_t tile_bytes() const { return tile_bytes_; }
 
  private:
   int64_t capacity_ = 0, peak_ = 0, tile_bytes_ = 0, mapped_bytes_ = 0;

@@ -7,12 +7,6 @@
 #include "worker/answer_text.h"
 
 namespace palimpsest {
-namespace {
-
-int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-}  // namespace
-
 struct Engine::Job {
   // A block of the prompt, planned before anything runs.
   struct Block {

@@ -9,8 +9,6 @@
 namespace palimpsest {
 namespace {
 
-int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 BlockKeySchema SchemaOf(const ModelConfig& config, const Hash256& model_hash,
                         const std::string& numerics_class, const std::array<uint8_t, 32>& tenant_key) {
   BlockKeySchema schema;
@@ -63,7 +61,7 @@ absl::Status Engine::Load(const GgufFile& file) {
   int64_t arena_bytes = options_.arena_bytes;
   if (arena_bytes == 0) {
     const int64_t groups = 2 * DivideUp(std::min<int64_t>(config_.context, 131072), kTileSlots) + 16;
-    arena_bytes = groups * shape.tiles() * (TileElements(shape.head_size) * 2 + (kTileSlots + 2) * 4);
+    arena_bytes = groups * shape.tiles() * TileArena::TileBytes(shape.head_size);
   }
   arena_ = std::make_unique<TileArena>(arena_bytes, config_.head_size);
   if (arena_->capacity_tiles() < shape.tiles()) {

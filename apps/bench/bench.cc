@@ -200,8 +200,7 @@ absl::Status Bench::Gemm(int64_t rows) {
 absl::Status Bench::Attention(int64_t rows, int64_t depth) {
   rows = std::min(rows, depth);
   const int64_t tiles = (depth + kTileSlots - 1) / kTileSlots, columns = c_.q_columns();
-  TileArena arena(tiles * c_.kv_heads * (TileElements(c_.head_size) * 2 + (kTileSlots + 2) * 4),
-                  c_.head_size);
+  TileArena arena(tiles * c_.kv_heads * TileArena::TileBytes(c_.head_size), c_.head_size);
   std::vector<int32_t> ids(static_cast<size_t>(tiles * c_.kv_heads));
   PALIMPSEST_RETURN_IF_ERROR(arena.Allocate(ids));
   const TilePool pool = arena.pool();

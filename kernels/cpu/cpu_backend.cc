@@ -10,7 +10,6 @@
 namespace palimpsest::cpu {
 namespace {
 
-int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t RoundUp(int64_t a, int64_t b) { return DivideUp(a, b) * b; }
 
 // Rows up to this many stream the weights once from memory; above, weights are reused from cache.
@@ -217,27 +216,35 @@ void CpuBackend::MatMulFewRows(const MatMulArgs& args) {
   });
 }
 
+// One token of one KV head into its slot: the key turned from its form at rest, the value as it is. StoreKv
+// and LoadBlock both come here, so that a block that is loaded equals the one that was computed.
+void CpuBackend::WriteSlot(const TilePool& pool, const RopeTable& rope, int64_t head_size, int32_t tile,
+                           int64_t slot, int64_t position, const Bf16* key, const Bf16* value) const {
+  alignas(64) Bf16 rotated[256];
+  alignas(64) float wide[256], scratch[512];
+  kernels_.widen(key, head_size, wide);
+  kernels_.rotate(wide, rope.Row(position - pool.bases[tile], scratch), head_size, rotated);
+  Bf16* k = pool.k(tile) + slot * 2;
+  for (int64_t i = 0; i < head_size / 2; ++i) std::memcpy(k + i * kTileSlots * 2, rotated + 2 * i, 4);
+  Bf16* v = pool.v(tile, head_size) + slot / 2 * 128 + slot % 2;
+  for (int64_t i = 0; i < head_size; ++i) v[i / 64 * 4096 + i % 64 * 2] = value[i];
+}
+
 void CpuBackend::StoreKv(const StoreKvArgs& args) {
   constexpr int64_t kRowsPerTask = 16;
   CheckHeadSize(args.head_size);
   const int64_t rows = static_cast<int64_t>(args.rows.size()), d = args.head_size;
   pool_.ParallelFor(DivideUp(rows, kRowsPerTask), [&](int64_t task, int) {
-    alignas(64) Bf16 rest[256], rotated[256], value[256];
-    alignas(64) float wide[256], rope[512];
+    alignas(64) Bf16 key[256], value[256];
     for (int64_t t = task * kRowsPerTask; t < std::min(rows, (task + 1) * kRowsPerTask); ++t) {
       const KvRow& row = args.rows[static_cast<size_t>(t)];
       for (int64_t h = 0; h < args.kv_heads; ++h) {
         const int32_t tile = args.tiles[static_cast<size_t>(t * args.kv_heads + h)];
-        kernels_.round(args.k.row(t) + h * d, d, rest);
+        kernels_.round(args.k.row(t) + h * d, d, key);
         kernels_.round(args.v.row(t) + h * d, d, value);
-        kernels_.widen(rest, d, wide);
-        kernels_.rotate(wide, args.rope->Row(row.position - args.pool.bases[tile], rope), d, rotated);
-        Bf16* k = args.pool.k(tile) + row.slot * 2;
-        for (int64_t i = 0; i < d / 2; ++i) std::memcpy(k + i * kTileSlots * 2, rotated + 2 * i, 4);
-        Bf16* v = args.pool.v(tile, d) + row.slot / 2 * 128 + row.slot % 2;
-        for (int64_t i = 0; i < d; ++i) v[i / 64 * 4096 + i % 64 * 2] = value[i];
+        WriteSlot(args.pool, *args.rope, d, tile, row.slot, row.position, key, value);
         if (row.rest != nullptr) {
-          std::memcpy(row.rest + ((h * 2) * row.rest_rows + row.slot) * d, rest, static_cast<size_t>(d) * 2);
+          std::memcpy(row.rest + ((h * 2) * row.rest_rows + row.slot) * d, key, static_cast<size_t>(d) * 2);
           std::memcpy(row.rest + ((h * 2 + 1) * row.rest_rows + row.slot) * d, value,
                       static_cast<size_t>(d) * 2);
         }
@@ -249,20 +256,11 @@ void CpuBackend::StoreKv(const StoreKvArgs& args) {
 void CpuBackend::LoadBlock(const LoadBlockArgs& args) {
   CheckHeadSize(args.head_size);
   const int64_t d = args.head_size;
-  alignas(64) Bf16 rotated[256];
-  alignas(64) float wide[256], rope[512];
   for (int64_t h = 0; h < args.kv_heads; ++h) {
-    const int32_t tile = args.tiles[h];
     for (int64_t slot = 0; slot < args.rows; ++slot) {
       const Bf16* key = args.rest + ((h * 2) * args.rows + slot) * d;
       const Bf16* value = args.rest + ((h * 2 + 1) * args.rows + slot) * d;
-      kernels_.widen(key, d, wide);
-      kernels_.rotate(wide, args.rope->Row(args.first_position + slot - args.pool.bases[tile], rope), d,
-                      rotated);
-      Bf16* k = args.pool.k(tile) + slot * 2;
-      for (int64_t i = 0; i < d / 2; ++i) std::memcpy(k + i * kTileSlots * 2, rotated + 2 * i, 4);
-      Bf16* v = args.pool.v(tile, d) + slot / 2 * 128 + slot % 2;
-      for (int64_t i = 0; i < d; ++i) v[i / 64 * 4096 + i % 64 * 2] = value[i];
+      WriteSlot(args.pool, *args.rope, d, args.tiles[h], slot, args.first_position + slot, key, value);
     }
   }
 }

@@ -57,6 +57,8 @@ class CpuBackend final : public Backend {
     return args.weights->format == WeightFormat::kInt8 ? kernels_.gemm_int8 : kernels_.gemm_bf16;
   }
   void QuantizeActivations(const MatMulArgs& args);
+  void WriteSlot(const TilePool& pool, const RopeTable& rope, int64_t head_size, int32_t tile, int64_t slot,
+                 int64_t position, const Bf16* key, const Bf16* value) const;
   void PlanAttention(const AttentionArgs& args);
   void RunAttentionTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
   void AttendTiles(const AttentionArgs& args, const AttentionTask& task, std::span<const int32_t> tiles,
