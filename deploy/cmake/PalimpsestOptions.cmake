@@ -13,12 +13,14 @@ option(PALIMPSEST_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
 set(PALIMPSEST_SANITIZE "" CACHE STRING "address+undefined, thread or empty")
 
 find_package(Threads REQUIRED)
-find_package(Protobuf REQUIRED)  # CMake's own module; must come before gRPC once that is used
+find_package(Protobuf REQUIRED)  # CMake's own module; must come before gRPC
+find_package(gRPC CONFIG REQUIRED)
 find_package(absl CONFIG REQUIRED)
 find_package(fmt CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
 find_package(yaml-cpp CONFIG REQUIRED)
-find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto SSL)
+find_package(prometheus-cpp CONFIG REQUIRED)
 find_package(RocksDB CONFIG REQUIRED)
 find_package(Boost 1.81 REQUIRED)
 find_package(PkgConfig REQUIRED)

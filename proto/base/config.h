@@ -72,6 +72,11 @@ struct Config {
     // Tokens prefilled in one step. More is faster up to a point and takes work space in proportion; it never
     // changes a result. Default 512.
     int64_t chunk_tokens = 512;
+    // How long a step of a worker that serves may take, in milliseconds: chunks are cut to it, so that a new
+    // request waits no longer. Lower is quicker to answer and slower in all. Default 100; 0: no limit.
+    int64_t step_ms = 100;
+    // Most of a step's prompt tokens that one request may have while others wait for theirs. Default 0.5.
+    double share = 0.5;
   };
   Prefill prefill;
 
@@ -93,8 +98,55 @@ struct Config {
     int64_t question_bytes = int64_t{1} << 20;  // text of one question with its history. Default 1 MiB
     int64_t stop_strings = 16;                  // stop strings of one request. Default 16
     int64_t stop_bytes = 256;                   // length of one stop string. Default 256
+    int64_t body_bytes = int64_t{8} << 20;      // body of an HTTP request but a document. Default 8 MiB
+    int64_t header_bytes = int64_t{16} << 10;   // all headers of an HTTP request. Default 16 KiB
+    int64_t headers = 100;                      // of an HTTP request. Default 100
+    int64_t header_seconds = 5;                 // to send the headers. Default 5
+    int64_t idle_seconds = 10;                  // without a byte of a body that is being sent. Default 10
+    int64_t keep_alive_seconds = 60;            // between requests of a connection. Default 60
+    int64_t json_depth = 32;                    // nesting of a JSON body. Default 32
+    int64_t messages = 2048;                    // of a conversation. Default 2048
+    int64_t choices = 8;                        // answers to one request (`n`). Default 8
+    int64_t logprobs = 20;                      // best tokens told for each token. Default 20
+    int64_t connections = 1024;                 // of HTTP clients at once. Default 1024
+    int64_t unsent_bytes = int64_t{256} << 10;  // waiting for one slow client. Default 256 KiB
+    int64_t unsent_seconds = 30;                // without a byte taken before it is cut. Default 30
+    int64_t running = 32;                       // answers at once. Default 32
+    int64_t waiting = 128;             // answers that wait for their turn; more are refused. Default 128
+    int64_t waiting_tokens = 1 << 20;  // prompt tokens of those that wait. Default 1M
+    int64_t waiting_seconds = 120;     // longest wait for a turn or for a worker. Default 120
   };
   Limits limits;
+
+  // The HTTP front of `serve` and `coordinator`.
+  struct Server {
+    std::string host =
+        "127.0.0.1";      // where clients connect; others than loopback need keys. Default 127.0.0.1
+    int64_t port = 8080;  // 0: any free one. Default 8080
+    std::string admin_host =
+        "127.0.0.1";              // metrics, readiness, status: no key, keep it private. Default 127.0.0.1
+    int64_t admin_port = 9090;    // 0: any free one. Default 9090
+    int64_t workers = 1;          // worker processes of `serve`. Default 1
+    std::string api_keys_file;    // who may ask (docs/serve.md); none: everybody who reaches the port
+    bool insecure = false;        // listen beyond loopback without keys. Default false
+    std::string tls_certificate;  // PEM file, with tls_key: HTTPS. Default: HTTP
+    std::string tls_key;          // PEM file
+    std::string model_name;       // what clients call the model. Default: its file's name without ".gguf"
+    int64_t drain_seconds = 30;   // for what runs to end at a stop. Default 30
+  };
+  Server server;
+
+  // How coordinator and workers find and trust each other.
+  struct Cluster {
+    std::string id = "palimpsest";  // workers join only a coordinator of the same name. Default palimpsest
+    std::string coordinator = "127.0.0.1:9091";  // where workers join: host:port or unix:PATH
+    std::string listen = "127.0.0.1:0";          // where a worker is reached; port 0: any free one
+    int64_t lease_seconds = 6;                   // silence after which a peer counts as gone. Default 6
+    std::string tls_certificate;  // PEM files: mutual TLS, needed beyond loopback and Unix sockets
+    std::string tls_key;
+    std::string tls_ca;
+  };
+  Cluster cluster;
 
   struct Log {
     std::string level = "info";   // trace, debug, info, warn, error or off. Default info

@@ -30,7 +30,7 @@ LIBRARIES = {
     "gRPC": (r"(grpcpp|grpc)/|.*\.grpc\.pb\.h$", ("storage/transport/grpc*.cc", "coordinator/cluster/etcd*.cc",
                                                   "coordinator/*_service*.cc", "worker/*_service*.cc",
                                                   "coordinator/*_client*.cc", "worker/*_client*.cc")),
-    "Beast and Asio": (r"boost/(beast|asio)", ("coordinator/http/*.cc", "apps/*client*.cc")),
+    "Beast and Asio": (r"boost/(beast|asio)", ("coordinator/http/http_*.cc", "apps/*client*.cc")),
     "UCX": (r"(ucp|uct|ucs)/", ("storage/transport/ucx*.cc",)),
     "NCCL": (r"nccl\.h$", ("storage/transport/nccl*.cc", "storage/transport/nccl*.cu")),
     "CUDA": (r"(cuda|cudnn|cublas|curand|cub/|thrust/|cutlass/|cooperative_groups|mma\.h$)",

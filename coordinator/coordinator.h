@@ -1,0 +1,108 @@
+// The coordinator: takes requests, plans them, admits them, finds a worker, and sees them through that
+// worker's death. HTTP and the commands that embed it call this; it never sees a tensor.
+//
+// Answer : plan -> admission -> queue -> a worker -> events. If the worker dies the request goes to the next
+// one (or
+//          the same one restarted) with the tokens that were already delivered, and the stream goes on.
+// Documents: the catalog's text plus the ingestion of it, which runs in the background at low priority. Text
+// that was
+//          accepted is durable; what a stop interrupts is computed when it is asked for.
+// Errors : InvalidArgument: what the request says cannot be done, with both numbers. NotFound: the document.
+//          ResourceExhausted: it can never fit the workers, with both numbers. Unavailable, with
+//          RetryAfter(status): too much waits, or no worker came back in time; nothing was computed.
+//          Cancelled. Unimplemented.
+// Threads: any thread. Calls block; each runs on its caller's thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "coordinator/answer_request.h"
+#include "coordinator/catalog.h"
+#include "coordinator/registry.h"
+#include "proto/base/cancel.h"
+#include "proto/base/clock.h"
+#include "proto/base/config.h"
+#include "proto/base/metrics.h"
+#include "text/tokenizer.h"
+
+namespace palimpsest {
+
+// Seconds after which a refused request may come again; nullopt: this error does not go away by waiting.
+std::optional<int64_t> RetryAfter(const absl::Status& status);
+absl::Status WithRetryAfter(absl::Status status, int64_t seconds);
+
+// The model as the coordinator knows it: text only.
+struct ServedModel {
+  std::string name;  // what clients call it
+  std::string hash;  // hex SHA-256 of its file
+  int64_t window_tokens = 0;
+  int64_t bytes_per_token = 0;  // of KV on the device
+  int64_t created_unix = 0;     // the file's time, seconds
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::shared_ptr<const PromptPlanner> planner;
+};
+
+struct DocumentState {
+  enum class Phase { kWaiting, kReading, kReady, kFailed } phase = Phase::kReady;
+  DocumentInfo info;
+  int64_t done_tokens = 0, total_tokens = 0;  // of its ingestion
+  bool already_known = false;                 // the text was in the catalog before it was added
+  std::string error;                          // of a failed one
+  double seconds = 0;                         // from being added to ready; 0 until then
+  int64_t blocks = 0, host_bytes = 0;         // of its ingestion, once ready
+};
+
+// Numbers for the status page.
+struct CoordinatorStatus {
+  int64_t running = 0, waiting = 0, waiting_tokens = 0;
+  int64_t ingesting = 0;
+  bool draining = false;
+};
+
+class Coordinator {
+ public:
+  struct Options {
+    Config config;
+    ServedModel model;
+    // Opens the catalog, once, when the first document is named. A server opens it at its start.
+    std::function<absl::StatusOr<std::unique_ptr<Catalog>>()> open_catalog;
+    std::shared_ptr<Registry> registry;
+    Metrics* metrics = nullptr;  // outlives the coordinator
+    const Clock* clock = &RealClock();
+  };
+  static absl::StatusOr<std::unique_ptr<Coordinator>> Create(Options options);
+  virtual ~Coordinator() = default;  // Stop
+
+  virtual absl::Status Answer(const AnswerRequest& request, AnswerSink& sink, const CancelToken& cancel) = 0;
+
+  // Stores the text (durable when this returns) and lets it be ingested in the background. `name` is what
+  // people call it. Text that is known is ingested again only if `again`: its blocks may be gone.
+  virtual absl::StatusOr<DocumentState> AddDocument(const std::string& name, const std::string& text,
+                                                    const std::string& tenant, bool again) = 0;
+  // A prefix of the id will do, as in the catalog.
+  virtual absl::StatusOr<DocumentState> GetDocument(const std::string& id) = 0;
+  // Waits until the document is ready or failed, or its state has changed since `seen`, or `limit` is over.
+  virtual absl::StatusOr<DocumentState> WaitDocument(const std::string& id, const DocumentState& seen,
+                                                     Duration limit, const CancelToken& cancel) = 0;
+  virtual absl::StatusOr<std::string> DocumentText(const std::string& id) = 0;
+  virtual absl::StatusOr<std::vector<DocumentState>> ListDocuments() = 0;
+  virtual absl::Status DeleteDocument(const std::string& id) = 0;  // stops its ingestion first
+
+  virtual const ServedModel& model() const = 0;
+  virtual CoordinatorStatus Status() const = 0;
+  virtual Registry& registry() = 0;
+  // Is there a worker, and is nothing being shut down?
+  virtual absl::Status Ready() const = 0;
+
+  // Refuses new requests (Unavailable); returns when all has ended or after `limit`; ingestion stops at its
+  // next sealed block.
+  virtual bool Drain(Duration limit) = 0;
+  virtual void Stop() = 0;  // cancels what is left
+};
+
+}  // namespace palimpsest
