@@ -84,14 +84,17 @@ class Coordinator {
   // people call it. Text that is known is ingested again only if `again`: its blocks may be gone.
   virtual absl::StatusOr<DocumentState> AddDocument(const std::string& name, const std::string& text,
                                                     const std::string& tenant, bool again) = 0;
-  // A prefix of the id will do, as in the catalog.
-  virtual absl::StatusOr<DocumentState> GetDocument(const std::string& id) = 0;
+  // A prefix of the id will do, as in the catalog. A document of another tenant is not found, and equal texts
+  // of two tenants are two documents.
+  virtual absl::StatusOr<DocumentState> GetDocument(const std::string& id, const std::string& tenant) = 0;
   // Waits until the document is ready or failed, or its state has changed since `seen`, or `limit` is over.
-  virtual absl::StatusOr<DocumentState> WaitDocument(const std::string& id, const DocumentState& seen,
-                                                     Duration limit, const CancelToken& cancel) = 0;
-  virtual absl::StatusOr<std::string> DocumentText(const std::string& id) = 0;
-  virtual absl::StatusOr<std::vector<DocumentState>> ListDocuments() = 0;
-  virtual absl::Status DeleteDocument(const std::string& id) = 0;  // stops its ingestion first
+  virtual absl::StatusOr<DocumentState> WaitDocument(const std::string& id, const std::string& tenant,
+                                                     const DocumentState& seen, Duration limit,
+                                                     const CancelToken& cancel) = 0;
+  virtual absl::StatusOr<std::string> DocumentText(const std::string& id, const std::string& tenant) = 0;
+  virtual absl::StatusOr<std::vector<DocumentState>> ListDocuments(const std::string& tenant) = 0;
+  // Stops its ingestion first.
+  virtual absl::Status DeleteDocument(const std::string& id, const std::string& tenant) = 0;
 
   virtual const ServedModel& model() const = 0;
   virtual CoordinatorStatus Status() const = 0;
