@@ -28,13 +28,10 @@
 #include "proto/base/clock.h"
 #include "proto/base/config.h"
 #include "proto/base/metrics.h"
+#include "proto/base/status.h"
 #include "text/tokenizer.h"
 
 namespace palimpsest {
-
-// Seconds after which a refused request may come again; nullopt: this error does not go away by waiting.
-std::optional<int64_t> RetryAfter(const absl::Status& status);
-absl::Status WithRetryAfter(absl::Status status, int64_t seconds);
 
 // The model as the coordinator knows it: text only.
 struct ServedModel {

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -56,6 +58,11 @@ absl::Status Internal(fmt::format_string<Args...> format, Args&&... args) {
 }
 
 inline std::string Message(const absl::Status& status) { return std::string(ToStd(status.message())); }
+
+// Seconds after which what was refused may be asked again; nullopt: this error does not go away by waiting.
+// The number travels beside the message and stays with every copy of the status.
+std::optional<int64_t> RetryAfter(const absl::Status& status);
+absl::Status WithRetryAfter(absl::Status status, int64_t seconds);
 
 [[noreturn]] void CheckFailed(const char* file, int line, const char* condition, std::string_view detail);
 
