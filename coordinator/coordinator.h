@@ -77,10 +77,12 @@ class Coordinator {
 
   virtual absl::Status Answer(const AnswerRequest& request, AnswerSink& sink, const CancelToken& cancel) = 0;
 
-  // Stores the text (durable when this returns) and lets it be ingested in the background. `name` is what
-  // people call it. Text that is known is ingested again only if `again`: its blocks may be gone.
+  // Stores the text (durable when this returns). `name` is what people call it. kIfNew lets it be ingested in
+  // the background unless it was known; kAlways also if it was, since its blocks may be gone; kNever leaves
+  // it to the first question, to which its tokens then do not count as computed again.
+  enum class Ingest { kIfNew, kAlways, kNever };
   virtual absl::StatusOr<DocumentState> AddDocument(const std::string& name, const std::string& text,
-                                                    const std::string& tenant, bool again) = 0;
+                                                    const std::string& tenant, Ingest ingest) = 0;
   // A prefix of the id will do, as in the catalog. A document of another tenant is not found, and equal texts
   // of two tenants are two documents.
   virtual absl::StatusOr<DocumentState> GetDocument(const std::string& id, const std::string& tenant) = 0;
