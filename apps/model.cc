@@ -1,5 +1,7 @@
 #include "apps/model.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
@@ -117,10 +119,30 @@ absl::StatusOr<PromptPlanner> Model::MakePlanner() const {
                                 .question_bytes = config_.limits.question_bytes});
 }
 
+absl::StatusOr<ServedModel> Model::Served() const {
+  ServedModel served;
+  const fs::path path = file_->path();
+  served.name = config_.server.model_name.empty() ? path.stem().string() : config_.server.model_name;
+  PALIMPSEST_ASSIGN_OR_RETURN(served.hash, file_->ContentHash());
+  served.window_tokens = model_config_.context;
+  served.bytes_per_token =
+      KvShape{model_config_.layers, model_config_.kv_heads, model_config_.head_size}.bytes_per_token();
+  struct stat file {};
+  if (::stat(path.c_str(), &file) == 0) served.created_unix = file.st_mtime;
+  served.tokenizer = tokenizer_;
+  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlanner planner, MakePlanner());
+  served.planner = std::make_shared<const PromptPlanner>(std::move(planner));
+  return served;
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Model::MakeEngine() const {
+  PALIMPSEST_ASSIGN_OR_RETURN(const EngineOptions options, EngineOptionsOf(config_));
+  return Engine::Create(file_, tokenizer_, options);
+}
+
 absl::StatusOr<Engine*> Model::StartEngine() {
   if (engine_ == nullptr) {
-    PALIMPSEST_ASSIGN_OR_RETURN(const EngineOptions options, EngineOptionsOf(config_));
-    PALIMPSEST_ASSIGN_OR_RETURN(engine_, Engine::Create(file_, tokenizer_, options));
+    PALIMPSEST_ASSIGN_OR_RETURN(engine_, MakeEngine());
   }
   return engine_.get();
 }

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "coordinator/coordinator.h"
 #include "coordinator/prompt_plan.h"
 #include "proto/base/config.h"
 #include "text/gguf.h"
@@ -42,7 +43,11 @@ class Model {
 
   // FailedPrecondition if the file has no chat template.
   absl::StatusOr<PromptPlanner> MakePlanner() const;
-  // Loads the weights at the first call.
+  // What a coordinator needs of it. Reads the whole file once, for its hash.
+  absl::StatusOr<ServedModel> Served() const;
+  // Loads the weights.
+  absl::StatusOr<std::unique_ptr<Engine>> MakeEngine() const;
+  // The same at the first call, and kept.
   absl::StatusOr<Engine*> StartEngine();
 
  private:
