@@ -9,9 +9,9 @@
 #include <fstream>
 #include <memory>
 
-#include "apps/json.h"
 #include "apps/model.h"
 #include "apps/palimpsest/command.h"
+#include "proto/base/json.h"
 #include "proto/base/sizes.h"
 #include "proto/base/status.h"
 

@@ -5,11 +5,11 @@
 #include <memory>
 
 #include "apps/input_files.h"
-#include "apps/json.h"
 #include "apps/model.h"
 #include "apps/palimpsest/command.h"
-#include "apps/palimpsest/policy_text.h"
 #include "apps/results.h"
+#include "coordinator/policy_text.h"
+#include "proto/base/json.h"
 #include "proto/base/progress.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"

@@ -5,7 +5,7 @@
 
 #include <boost/json.hpp>
 
-#include "apps/json.h"
+#include "proto/base/json.h"
 
 namespace palimpsest {
 namespace {

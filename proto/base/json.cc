@@ -1,4 +1,4 @@
-#include "apps/json.h"
+#include "proto/base/json.h"
 
 #include <boost/json.hpp>
 #include <cmath>

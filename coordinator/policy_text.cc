@@ -1,4 +1,4 @@
-#include "apps/palimpsest/policy_text.h"
+#include "coordinator/policy_text.h"
 
 #include <algorithm>
 #include <span>
