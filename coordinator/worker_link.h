@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "proto/base/cancel.h"
+#include "proto/rpc/rpc.h"
 #include "proto/worker.pb.h"
 
 namespace palimpsest {
@@ -30,9 +31,6 @@ class WorkerLink {
 };
 
 // A link over gRPC. Connects when first used, and again after a failure.
-struct ClusterTls {
-  std::string certificate_file, key_file, ca_file;  // PEM; all empty: no TLS (Unix sockets and loopback only)
-};
 absl::StatusOr<std::unique_ptr<WorkerLink>> MakeGrpcWorkerLink(const std::string& address,
                                                                const ClusterTls& tls);
 

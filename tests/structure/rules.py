@@ -29,7 +29,9 @@ LIBRARIES = {
                               "storage/tier/rocksdb*.cc")),
     "gRPC": (r"(grpcpp|grpc)/|.*\.grpc\.pb\.h$", ("storage/transport/grpc*.cc", "coordinator/cluster/etcd*.cc",
                                                   "coordinator/*_service*.cc", "worker/*_service*.cc",
-                                                  "coordinator/*_client*.cc", "worker/*_client*.cc")),
+                                                  "coordinator/*_client*.cc", "worker/*_client*.cc",
+                                                  # what both ends share: status codes, credentials, keepalive
+                                                  "proto/rpc/*.cc")),
     "Beast and Asio": (r"boost/(beast|asio)", ("coordinator/http/http_*.cc", "apps/*client*.cc")),
     "UCX": (r"(ucp|uct|ucs)/", ("storage/transport/ucx*.cc",)),
     "NCCL": (r"nccl\.h$", ("storage/transport/nccl*.cc", "storage/transport/nccl*.cu")),
