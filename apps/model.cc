@@ -112,8 +112,7 @@ absl::StatusOr<PromptPlanner> Model::MakePlanner() const {
   ChatTemplate::Options options;
   options.bos_token = written(tokenizer_->bos());
   options.eos_token = written(tokenizer_->eos());
-  PALIMPSEST_ASSIGN_OR_RETURN(const PromptFrame frame, MakePromptFrame(*chat_template, options));
-  return PromptPlanner::Create(tokenizer_, frame,
+  return PromptPlanner::Create(tokenizer_, chat_template, options,
                                {.model = model_config_.name,
                                 .window_tokens = model_config_.context,
                                 .question_bytes = config_.limits.question_bytes});

@@ -15,6 +15,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,5 +55,19 @@ struct PromptFrame {
 // it.
 absl::StatusOr<PromptFrame> MakePromptFrame(const ChatTemplate& chat_template,
                                             const ChatTemplate::Options& options);
+
+// A rendered conversation cut at its messages' texts; all pieces together are the rendering. Only pieces that
+// the template wrote may be parsed for special tokens.
+struct ChatPiece {
+  std::string text;
+  std::optional<size_t>
+      message;  // whose text this is, trimmed if the template trims; none: the template's own
+};
+// Renders once with a marker in place of each text, to know where they go, and once as it is, which must be
+// the same with the texts in these places. InvalidArgument, naming the message, where the template leaves
+// out, repeats, changes or reacts to a text, or refuses the conversation. An empty text has no piece.
+absl::StatusOr<std::vector<ChatPiece>> RenderChatPieces(const ChatTemplate& chat_template,
+                                                        const std::vector<ChatMessage>& messages,
+                                                        const ChatTemplate::Options& options);
 
 }  // namespace palimpsest
