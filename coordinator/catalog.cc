@@ -1,6 +1,7 @@
 #include "coordinator/catalog.h"
 
 #include <algorithm>
+#include <functional>
 #include <mutex>
 #include <tuple>
 #include <utility>
@@ -56,11 +57,34 @@ absl::Status CheckTokenIds(const std::vector<int32_t>& ids) {
   return InvalidArgument("token id {} at {} is negative", *negative, negative - ids.begin());
 }
 
+// What the views of all tenants share.
+struct Store {
+  const std::shared_ptr<const DataFolder> folder;  // keeps the lock
+  const Clock& clock;
+  const std::unique_ptr<CatalogDatabase> database;
+  std::mutex writer;        // held over I/O: a document's records are written as one
+  bool unfinished = false;  // guarded by writer: an Add failed and left records behind
+};
+
+using InfoVisitor =
+    std::function<bool(const Hash256& content, std::string_view key, std::string_view record)>;
+
+// Documents of all tenants whose hash begins with these hex digits, until `visit` returns false.
+absl::Status ScanInfos(const View& view, std::string_view digits, const InfoVisitor& visit) {
+  // The first hash that begins with these digits is the one with zeros behind them.
+  const auto lowest = Hash256::FromHex(std::string(digits) + std::string(64 - digits.size(), '0'));
+  return view.Scan(InfoKey(*lowest), PrefixEnd(std::string(kInfoPrefix)),
+                   [&](std::string_view key, std::string_view record) {
+                     const std::optional<Hash256> content = ContentOfKey(key);
+                     if (!content || !content->ToHex().starts_with(digits)) return false;
+                     return visit(*content, key, record);
+                   });
+}
+
 class CatalogImpl final : public Catalog {
  public:
-  CatalogImpl(std::shared_ptr<const DataFolder> folder, std::unique_ptr<CatalogDatabase> database,
-              const Clock& clock)
-      : folder_(std::move(folder)), clock_(clock), database_(std::move(database)) {}
+  CatalogImpl(std::shared_ptr<Store> store, std::string tenant)
+      : store_(std::move(store)), tenant_(std::move(tenant)), database_(store_->database.get()) {}
 
   // The format is the one this build reads, and what interrupted Adds left is removed.
   absl::Status Prepare();
@@ -68,11 +92,15 @@ class CatalogImpl final : public Catalog {
   absl::StatusOr<Added> Add(std::string_view path, std::string_view text, std::string_view tokenizer_hash,
                             const std::vector<int32_t>& token_ids) override;
   absl::StatusOr<std::optional<DocumentInfo>> FindByContent(std::string_view text) const override;
+  absl::StatusOr<DocumentInfo> Find(std::string_view id) const override;
   absl::StatusOr<Document> Get(std::string_view id, std::string_view tokenizer_hash) const override;
   absl::Status PutTokenIds(std::string_view id, std::string_view tokenizer_hash,
                            const std::vector<int32_t>& token_ids) override;
   absl::StatusOr<std::vector<DocumentInfo>> List() const override;
   absl::Status Delete(std::string_view id) override;
+  std::shared_ptr<Catalog> OfTenant(std::string_view tenant) const override {
+    return std::make_shared<CatalogImpl>(store_, std::string(tenant));
+  }
 
  private:
   absl::Status CheckFormat(const View& view);
@@ -81,12 +109,12 @@ class CatalogImpl final : public Catalog {
   absl::Status WriteDocument(const Hash256& content, const InfoRecord& info, std::string_view text,
                              const Hash256& tokenizer, const std::vector<int32_t>* token_ids);
   absl::StatusOr<Hash256> Resolve(const View& view, std::string_view id) const;
+  bool MayName(const Hash256& content, std::string_view key, std::string_view record,
+               std::string_view id) const;
 
-  const std::shared_ptr<const DataFolder> folder_;  // keeps the lock
-  const Clock& clock_;
-  const std::unique_ptr<CatalogDatabase> database_;
-  std::mutex writer_;        // held over I/O: a document's records are written as one
-  bool unfinished_ = false;  // an Add failed and left records behind
+  const std::shared_ptr<Store> store_;  // shared with the other tenants' views
+  const std::string tenant_;
+  CatalogDatabase* const database_;  // the store's
 };
 
 absl::Status CatalogImpl::Prepare() {
@@ -98,10 +126,10 @@ absl::Status CatalogImpl::CheckFormat(const View& view) {
   const auto body = ReadRecord(view, RecordKind::kFormat, FormatKey());
   if (!body.ok()) {
     return Error(body.status().code(), "catalog {}: its format cannot be read: {}",
-                 Quoted(folder_->CatalogPath(), 4096), Message(body.status()));
+                 Quoted(store_->folder->CatalogPath(), 4096), Message(body.status()));
   }
   if (body->has_value()) return absl::OkStatus();
-  CatalogWriter writer(database_.get());
+  CatalogWriter writer(database_);
   PALIMPSEST_RETURN_IF_ERROR(writer.Put(RecordKind::kFormat, FormatKey(), ""));
   return writer.Finish();
 }
@@ -124,7 +152,7 @@ absl::Status CatalogImpl::RemoveUnfinished() {
   }
   for (const auto& [content, there_before] : unfinished) {
     const std::string prefix = ContentPrefix(content), end = PrefixEnd(prefix);
-    CatalogWriter writer(database_.get());
+    CatalogWriter writer(database_);
     if (!there_before) PALIMPSEST_RETURN_IF_ERROR(writer.Append({Change::kDeleteRange, prefix, end}));
     PALIMPSEST_RETURN_IF_ERROR(writer.Append({Change::kDelete, UnfinishedKey(content), ""}));
     PALIMPSEST_RETURN_IF_ERROR(writer.Finish());
@@ -138,12 +166,15 @@ absl::StatusOr<Catalog::Added> CatalogImpl::Add(std::string_view path, std::stri
                                                 const std::vector<int32_t>& token_ids) {
   PALIMPSEST_RETURN_IF_ERROR(CheckDocument(path, text));
   PALIMPSEST_RETURN_IF_ERROR(CheckTokenIds(token_ids));
-  const Hash256 content = Sha256(text), tokenizer = Sha256(tokenizer_hash);
+  if (tenant_.size() > kTenantBytesMax) {
+    return InvalidArgument("a tenant's name of {} bytes: at most {}", tenant_.size(), kTenantBytesMax);
+  }
+  const Hash256 content = ContentHash(tenant_, text), tokenizer = Sha256(tokenizer_hash);
 
-  const std::lock_guard<std::mutex> lock(writer_);
-  if (unfinished_) {
+  const std::lock_guard<std::mutex> lock(store_->writer);
+  if (store_->unfinished) {
     PALIMPSEST_RETURN_IF_ERROR(RemoveUnfinished());
-    unfinished_ = false;
+    store_->unfinished = false;
   }
   const std::unique_ptr<View> view = database_->MakeView();
   PALIMPSEST_RETURN_IF_ERROR(CheckIdIsFree(*view, content));
@@ -153,20 +184,21 @@ absl::StatusOr<Catalog::Added> CatalogImpl::Add(std::string_view path, std::stri
                               NothingIfDamaged(ReadTokens(*view, content, tokenizer), content));
   bool text_stored = false;
   if (known.has_value()) {
-    const absl::Status stored = ReadText(*view, content, known->text_bytes).status();
+    const absl::Status stored = ReadText(*view, content, *known).status();
     if (!stored.ok() && stored.code() != absl::StatusCode::kDataLoss) return stored;
     text_stored = stored.ok();
   }
   InfoRecord info = known.value_or(InfoRecord{.text_bytes = text.size(),
                                               .tokens = 0,
-                                              .created_unix_ms = clock_.UnixMillis(),
-                                              .path = std::string(path)});
+                                              .created_unix_ms = store_->clock.UnixMillis(),
+                                              .path = std::string(path),
+                                              .tenant = tenant_});
   info.tokens = token_ids.size();
   if (!text_stored || stored_ids != token_ids || known != info) {
     absl::Status written = WriteDocument(content, info, text_stored ? "" : text, tokenizer,
                                          stored_ids == token_ids ? nullptr : &token_ids);
     if (!written.ok()) {
-      unfinished_ = true;
+      store_->unfinished = true;
       return written;
     }
   }
@@ -176,7 +208,7 @@ absl::StatusOr<Catalog::Added> CatalogImpl::Add(std::string_view path, std::stri
 // An empty text or null ids: those that are stored are right.
 absl::Status CatalogImpl::WriteDocument(const Hash256& content, const InfoRecord& info, std::string_view text,
                                         const Hash256& tokenizer, const std::vector<int32_t>* token_ids) {
-  CatalogWriter writer(database_.get());
+  CatalogWriter writer(database_);
   PALIMPSEST_RETURN_IF_ERROR(writer.Append({Change::kPut, UnfinishedKey(content), ""}));
   PALIMPSEST_RETURN_IF_ERROR(WriteText(&writer, content, text));
   if (token_ids != nullptr) PALIMPSEST_RETURN_IF_ERROR(WriteTokens(&writer, content, tokenizer, *token_ids));
@@ -187,20 +219,42 @@ absl::Status CatalogImpl::WriteDocument(const Hash256& content, const InfoRecord
 }
 
 absl::Status CatalogImpl::CheckIdIsFree(const View& view, const Hash256& content) const {
-  const auto holder = Resolve(view, IdOf(content));
-  if (!holder.ok() || *holder == content) return absl::OkStatus();
-  return Error(absl::StatusCode::kAlreadyExists, "document {}: this id belongs to another text, with hash {}",
-               IdOf(content), holder->ToHex());
+  bool free = true;  // of all tenants' ids: keys alone tell
+  PALIMPSEST_RETURN_IF_ERROR(ScanInfos(view, IdOf(content).substr(kDocumentIdStart.size()),
+                                       [&](const Hash256& holder, std::string_view, std::string_view) {
+                                         free = holder == content;
+                                         return free;
+                                       }));
+  if (free) return absl::OkStatus();
+  return Error(absl::StatusCode::kAlreadyExists, "document {}: this id belongs to another text",
+               IdOf(content));
+}
+
+absl::StatusOr<DocumentInfo> CatalogImpl::Find(std::string_view id) const {
+  const std::unique_ptr<View> view = database_->MakeView();
+  PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 content, Resolve(*view, id));
+  PALIMPSEST_ASSIGN_OR_RETURN(auto info, ReadInfo(*view, content));
+  if (!info.has_value()) return NotFound("document {} is not in the catalog", Quoted(id));
+  return InfoOf(content, std::move(*info));
 }
 
 absl::StatusOr<std::optional<DocumentInfo>> CatalogImpl::FindByContent(std::string_view text) const {
-  const Hash256 content = Sha256(text);
+  const Hash256 content = ContentHash(tenant_, text);
   PALIMPSEST_ASSIGN_OR_RETURN(auto info, ReadInfo(*database_->MakeView(), content));
   if (!info.has_value()) return std::nullopt;
   return InfoOf(content, std::move(*info));
 }
 
-// By keys alone, so that a damaged document can be named too.
+// Other tenants' documents are not there. A damaged one does not say whose it is: it can be named by all of
+// its id, which no one guesses, and by who works without tenants.
+bool CatalogImpl::MayName(const Hash256& content, std::string_view key, std::string_view record,
+                          std::string_view id) const {
+  const auto body = OpenRecord(RecordKind::kInfo, key, record);
+  const auto info = body.ok() ? DecodeInfo(*body) : absl::StatusOr<InfoRecord>(body.status());
+  if (info.ok()) return info->tenant == tenant_;
+  return tenant_.empty() || id == IdOf(content);
+}
+
 absl::StatusOr<Hash256> CatalogImpl::Resolve(const View& view, std::string_view id) const {
   const std::string_view digits = id.substr(std::min(id.size(), kDocumentIdStart.size()));
   const bool hex = std::all_of(digits.begin(), digits.end(),
@@ -212,16 +266,12 @@ absl::StatusOr<Hash256> CatalogImpl::Resolve(const View& view, std::string_view 
   if (id.size() < kIdPrefixMin) {
     return InvalidArgument("document {}: give at least {} characters of the id", Quoted(id), kIdPrefixMin);
   }
-  // The first hash that begins with these digits is the one with zeros behind them.
-  const auto lowest = Hash256::FromHex(std::string(digits) + std::string(64 - digits.size(), '0'));
   std::vector<Hash256> found;
-  PALIMPSEST_RETURN_IF_ERROR(view.Scan(InfoKey(*lowest), PrefixEnd(std::string(kInfoPrefix)),
-                                       [&](std::string_view key, std::string_view) {
-                                         const std::optional<Hash256> content = ContentOfKey(key);
-                                         if (!content || !content->ToHex().starts_with(digits)) return false;
-                                         found.push_back(*content);
-                                         return found.size() < 4;
-                                       }));
+  PALIMPSEST_RETURN_IF_ERROR(
+      ScanInfos(view, digits, [&](const Hash256& content, std::string_view key, std::string_view record) {
+        if (MayName(content, key, record, id)) found.push_back(content);
+        return found.size() < 4;
+      }));
   if (found.empty()) return NotFound("document {} is not in the catalog", Quoted(id));
   if (found.size() == 1) return found[0];
   return InvalidArgument("document {} stands for {} and {}{}; give more characters", Quoted(id),
@@ -234,7 +284,7 @@ absl::StatusOr<Document> CatalogImpl::Get(std::string_view id, std::string_view 
   PALIMPSEST_ASSIGN_OR_RETURN(auto info, ReadInfo(*view, content));
   if (!info.has_value()) return NotFound("document {} is not in the catalog", Quoted(id));
   Document document;
-  auto text = ReadText(*view, content, info->text_bytes);
+  auto text = ReadText(*view, content, *info);
   if (!text.ok()) return Damaged(IdOf(content), text.status());
   document.text = std::move(*text);
   PALIMPSEST_ASSIGN_OR_RETURN(auto ids,
@@ -247,14 +297,14 @@ absl::StatusOr<Document> CatalogImpl::Get(std::string_view id, std::string_view 
 absl::Status CatalogImpl::PutTokenIds(std::string_view id, std::string_view tokenizer_hash,
                                       const std::vector<int32_t>& token_ids) {
   PALIMPSEST_RETURN_IF_ERROR(CheckTokenIds(token_ids));
-  const std::lock_guard<std::mutex> lock(writer_);
+  const std::lock_guard<std::mutex> lock(store_->writer);
   const std::unique_ptr<View> view = database_->MakeView();
   PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 content, Resolve(*view, id));
   const Hash256 tokenizer = Sha256(tokenizer_hash);
   PALIMPSEST_ASSIGN_OR_RETURN(const auto stored,
                               NothingIfDamaged(ReadTokens(*view, content, tokenizer), content));
   if (stored == token_ids) return absl::OkStatus();
-  CatalogWriter writer(database_.get());
+  CatalogWriter writer(database_);
   PALIMPSEST_RETURN_IF_ERROR(WriteTokens(&writer, content, tokenizer, token_ids));
   return writer.Finish();
 }
@@ -269,7 +319,9 @@ absl::StatusOr<std::vector<DocumentInfo>> CatalogImpl::List() const {
     absl::StatusOr<InfoRecord> info = DataLoss("");
     const auto body = OpenRecord(RecordKind::kInfo, key, record);
     info = body.ok() ? DecodeInfo(*body) : absl::StatusOr<InfoRecord>(body.status());
+    if (info.ok() && info->tenant != tenant_) return true;
     if (!info.ok()) {
+      if (!tenant_.empty()) return true;  // whose it is cannot be read
       damaged = Damaged(IdOf(*content), info.status());
       return false;
     }
@@ -285,10 +337,10 @@ absl::StatusOr<std::vector<DocumentInfo>> CatalogImpl::List() const {
 }
 
 absl::Status CatalogImpl::Delete(std::string_view id) {
-  const std::lock_guard<std::mutex> lock(writer_);
+  const std::lock_guard<std::mutex> lock(store_->writer);
   PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 content, Resolve(*database_->MakeView(), id));
   const std::string prefix = ContentPrefix(content), end = PrefixEnd(prefix);
-  CatalogWriter writer(database_.get());
+  CatalogWriter writer(database_);
   PALIMPSEST_RETURN_IF_ERROR(writer.Append({Change::kDelete, InfoKey(content), ""}));
   PALIMPSEST_RETURN_IF_ERROR(writer.Append({Change::kDeleteRange, prefix, end}));
   PALIMPSEST_RETURN_IF_ERROR(writer.Finish());
@@ -305,7 +357,8 @@ absl::StatusOr<std::unique_ptr<Catalog>> Catalog::Open(const std::string& data_d
 absl::StatusOr<std::unique_ptr<Catalog>> Catalog::Open(std::shared_ptr<const DataFolder> folder,
                                                        const Clock& clock) {
   PALIMPSEST_ASSIGN_OR_RETURN(auto database, CatalogDatabase::Open(folder->CatalogPath()));
-  auto catalog = std::make_unique<CatalogImpl>(std::move(folder), std::move(database), clock);
+  std::shared_ptr<Store> store(new Store{std::move(folder), clock, std::move(database), {}, false});
+  auto catalog = std::make_unique<CatalogImpl>(std::move(store), /*tenant=*/"");
   PALIMPSEST_RETURN_IF_ERROR(catalog->Prepare());
   return catalog;
 }

@@ -1,8 +1,10 @@
 // The catalog: which documents exist, their text and their token ids. Text is the truth; KV is a cache of it.
 //
 // An embedded RocksDB in `<data-dir>/catalog`, owned by the process that holds the data folder's lock.
-// A document is known by the SHA-256 of its text: equal content added again is the same document.
-// Token ids are kept per tokenizer (its hash), so that another model tokenizes anew.
+// A document is known by the SHA-256 of its text: equal content added again is the same document. It belongs
+// to a tenant: for others it is not there, and its hash is keyed with the tenant's name, so that an id does
+// not tell whether somebody else has the same text. Token ids are kept per tokenizer (its hash), so that
+// another model tokenizes anew.
 //
 // Errors : FailedPrecondition "... is in use by process PID". PermissionDenied/ResourceExhausted from the
 // disk,
@@ -34,7 +36,7 @@ struct DocumentInfo {
   int64_t bytes = 0;            // of text
   int64_t tokens = 0;           // under the tokenizer it was last added with
   int64_t created_unix_ms = 0;  // wall clock, for people only
-  std::string content_hash;     // hex SHA-256 of the text
+  std::string content_hash;     // hex SHA-256 of the text; of a tenant's document, keyed with its name
 };
 
 struct Document {
@@ -51,6 +53,9 @@ class Catalog {
   static absl::StatusOr<std::unique_ptr<Catalog>> Open(std::shared_ptr<const DataFolder> folder,
                                                        const Clock& clock = RealClock());
   virtual ~Catalog() = default;
+  // The same catalog as this tenant sees it. Open gives the empty tenant's, who is also everybody where there
+  // are no tenants. Each keeps the folder locked.
+  virtual std::shared_ptr<Catalog> OfTenant(std::string_view tenant) const = 0;
 
   struct Added {
     DocumentInfo info;
@@ -61,8 +66,9 @@ class Catalog {
                                     const std::vector<int32_t>& token_ids) = 0;
   // Empty if no document has this text.
   virtual absl::StatusOr<std::optional<DocumentInfo>> FindByContent(std::string_view text) const = 0;
-  // `id` may be a unique prefix of at least 8 characters ("doc-1a2b"). Token ids are empty if only other
-  // tokenizers' ids are stored.
+  // `id` may be a unique prefix of at least 8 characters ("doc-1a2b").
+  virtual absl::StatusOr<DocumentInfo> Find(std::string_view id) const = 0;
+  // With its text. Token ids are empty if only other tokenizers' ids are stored.
   virtual absl::StatusOr<Document> Get(std::string_view id, std::string_view tokenizer_hash) const = 0;
   virtual absl::Status PutTokenIds(std::string_view id, std::string_view tokenizer_hash,
                                    const std::vector<int32_t>& token_ids) = 0;

@@ -21,6 +21,12 @@ absl::StatusOr<std::string> ReadChunk(const View& view, RecordKind kind, const s
 
 }  // namespace
 
+Hash256 ContentHash(std::string_view tenant, std::string_view text) {
+  if (tenant.empty()) return Sha256(text);
+  const Hash256 key = Sha256(tenant);  // HMAC would take names that differ in zeros at their end for one
+  return HmacSha256({reinterpret_cast<const char*>(key.bytes.data()), key.bytes.size()}, text);
+}
+
 DocumentId IdOf(const Hash256& content) {
   return std::string(kDocumentIdStart) + content.ToHex().substr(0, kDocumentIdDigits);
 }
@@ -50,7 +56,8 @@ absl::StatusOr<std::optional<InfoRecord>> ReadInfo(const View& view, const Hash2
   return std::move(*info);
 }
 
-absl::StatusOr<std::string> ReadText(const View& view, const Hash256& content, uint64_t text_bytes) {
+absl::StatusOr<std::string> ReadText(const View& view, const Hash256& content, const InfoRecord& info) {
+  const uint64_t text_bytes = info.text_bytes;
   std::string text;
   text.reserve(text_bytes);
   for (uint64_t i = 0; i < ChunkCount(text_bytes, kTextChunkBytes); ++i) {
@@ -61,7 +68,8 @@ absl::StatusOr<std::string> ReadText(const View& view, const Hash256& content, u
     }
     text += chunk;
   }
-  if (Sha256(text) != content) return DataLoss("its {} bytes have another SHA-256", text_bytes);
+  if (ContentHash(info.tenant, text) != content)
+    return DataLoss("its {} bytes have another SHA-256", text_bytes);
   return text;
 }
 

@@ -22,6 +22,8 @@ namespace palimpsest {
 inline constexpr std::string_view kDocumentIdStart = "doc-";
 inline constexpr size_t kDocumentIdDigits = 16;
 
+// What a document is known by. The empty tenant's needs no key: there is nobody to hide it from.
+Hash256 ContentHash(std::string_view tenant, std::string_view text);
 DocumentId IdOf(const Hash256& content);
 
 // If `why` is DataLoss: which document it hit and how to get it back. Other errors pass unchanged.
@@ -32,7 +34,7 @@ absl::StatusOr<std::optional<std::string>> ReadRecord(const CatalogDatabase::Vie
                                                       const std::string& key);
 absl::StatusOr<std::optional<InfoRecord>> ReadInfo(const CatalogDatabase::View& view, const Hash256& content);
 absl::StatusOr<std::string> ReadText(const CatalogDatabase::View& view, const Hash256& content,
-                                     uint64_t text_bytes);
+                                     const InfoRecord& info);
 // Nothing if this tokenizer's ids are not stored.
 absl::StatusOr<std::optional<std::vector<int32_t>>> ReadTokens(const CatalogDatabase::View& view,
                                                                const Hash256& content,

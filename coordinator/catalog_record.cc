@@ -161,6 +161,10 @@ std::string EncodeInfo(const InfoRecord& info) {
   AppendInteger(&body, static_cast<uint64_t>(info.created_unix_ms), 8);
   AppendInteger(&body, info.path.size(), 4);
   body += info.path;
+  if (!info.tenant.empty()) {
+    AppendInteger(&body, info.tenant.size(), 4);
+    body += info.tenant;
+  }
   return body;
 }
 
@@ -169,14 +173,22 @@ absl::StatusOr<InfoRecord> DecodeInfo(std::string_view body) {
   InfoRecord info{.text_bytes = LoadInteger(body, 0, 8),
                   .tokens = LoadInteger(body, 8, 8),
                   .created_unix_ms = static_cast<int64_t>(LoadInteger(body, 16, 8)),
-                  .path = ""};
+                  .path = "",
+                  .tenant = ""};
   const uint64_t path_bytes = LoadInteger(body, 24, 4);
   if (info.text_bytes < 1 || info.text_bytes > kTextBytesMax || info.tokens > kTokensMax ||
-      path_bytes > kPathBytesMax || path_bytes != body.size() - kInfoFixedBytes) {
+      path_bytes > kPathBytesMax || path_bytes > body.size() - kInfoFixedBytes) {
     return DataLoss("an info has fields outside their limits: text_bytes {} tokens {} path_bytes {}",
                     info.text_bytes, info.tokens, path_bytes);
   }
-  info.path = body.substr(kInfoFixedBytes);
+  info.path = body.substr(kInfoFixedBytes, path_bytes);
+  const std::string_view rest = body.substr(kInfoFixedBytes + path_bytes);
+  if (rest.empty()) return info;
+  const uint64_t tenant_bytes = rest.size() < 4 ? 0 : LoadInteger(rest, 0, 4);
+  if (tenant_bytes < 1 || tenant_bytes > kTenantBytesMax || tenant_bytes != rest.size() - 4) {
+    return DataLoss("an info has {} bytes for its tenant, which say {}", rest.size(), tenant_bytes);
+  }
+  info.tenant = rest.substr(4);
   return info;
 }
 

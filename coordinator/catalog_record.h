@@ -31,6 +31,7 @@ inline constexpr uint64_t kTextChunkBytes = 1 << 20;
 inline constexpr uint64_t kTokensMax = 1ull << 30;      // of one document
 inline constexpr uint64_t kTokenChunkTokens = 1 << 18;  // 1 MiB
 inline constexpr size_t kPathBytesMax = 16 << 10;
+inline constexpr size_t kTenantBytesMax = 256;
 
 enum class RecordKind : uint8_t { kFormat = 1, kInfo = 2, kText = 3, kTokens = 4, kTokenChunk = 5 };
 
@@ -40,6 +41,7 @@ struct InfoRecord {
   uint64_t tokens = 0;
   int64_t created_unix_ms = 0;
   std::string path;
+  std::string tenant;  // whose it is
   bool operator==(const InfoRecord&) const = default;
 };
 

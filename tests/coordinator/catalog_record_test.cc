@@ -61,8 +61,12 @@ TEST(CatalogRecordTest, ANewerFormatIsNotDamage) {
 }
 
 TEST(CatalogRecordTest, InfoAndTokensComeBack) {
-  const InfoRecord info = {.text_bytes = 123, .tokens = 45, .created_unix_ms = -6, .path = "a/b \xff"};
+  const InfoRecord info = {
+      .text_bytes = 123, .tokens = 45, .created_unix_ms = -6, .path = "a/b \xff", .tenant = ""};
   EXPECT_EQ(*DecodeInfo(EncodeInfo(info)), info);
+  InfoRecord owned = info;
+  owned.tenant = "team";
+  EXPECT_EQ(*DecodeInfo(EncodeInfo(owned)), owned);
   const std::vector<int32_t> ids = {1, 2, 49151};
   EXPECT_EQ(*DecodeTokens(EncodeTokens(DescribeTokens(ids))), DescribeTokens(ids));
   std::vector<int32_t> back = {7};
@@ -73,7 +77,7 @@ TEST(CatalogRecordTest, InfoAndTokensComeBack) {
 }
 
 TEST(CatalogRecordTest, FieldsOutsideTheirLimitsAreDamage) {
-  const InfoRecord good = {.text_bytes = 1, .tokens = 0, .created_unix_ms = 0, .path = "p"};
+  const InfoRecord good = {.text_bytes = 1, .tokens = 0, .created_unix_ms = 0, .path = "p", .tenant = ""};
   ASSERT_TRUE(DecodeInfo(EncodeInfo(good)).ok());
   InfoRecord bad = good;
   bad.text_bytes = 0;
@@ -86,7 +90,11 @@ TEST(CatalogRecordTest, FieldsOutsideTheirLimitsAreDamage) {
   bad = good;
   bad.path.assign(kPathBytesMax + 1, 'p');
   EXPECT_FALSE(DecodeInfo(EncodeInfo(bad)).ok());
+  bad = good;
+  bad.tenant.assign(kTenantBytesMax + 1, 't');
+  EXPECT_FALSE(DecodeInfo(EncodeInfo(bad)).ok());
   EXPECT_FALSE(DecodeInfo(EncodeInfo(good) + 'x').ok());
+  EXPECT_FALSE(DecodeInfo(EncodeInfo(good) + std::string(4, '\0')).ok()) << "an empty name is not written";
   EXPECT_FALSE(DecodeInfo(EncodeInfo(good).substr(0, 20)).ok());
   EXPECT_FALSE(DecodeTokens(EncodeTokens({.tokens = kTokensMax + 1})).ok());
   EXPECT_FALSE(DecodeTokens("short").ok());

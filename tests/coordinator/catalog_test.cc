@@ -95,6 +95,43 @@ TEST_F(CatalogTest, EqualTextIsTheSameDocument) {
   EXPECT_EQ(*catalog_->FindByContent("Some text"), std::nullopt);
 }
 
+TEST_F(CatalogTest, TenantsDoNotSeeEachOthersDocuments) {
+  std::shared_ptr<Catalog> a = catalog_->OfTenant("a"), b = catalog_->OfTenant("b");
+  const DocumentId common = Add("Some text.");
+  const DocumentId of_a = a->Add("a.txt", "Some text.", "tok", {1})->info.id;
+  const auto of_b = b->Add("b.txt", "Some text.", "tok", {1});
+  ASSERT_TRUE(of_b.ok()) << of_b.status();
+  EXPECT_FALSE(of_b->already_known) << "another tenant's copy is not told of";
+  EXPECT_NE(of_a, of_b->info.id);
+  EXPECT_NE(of_a, common);
+
+  a = b = nullptr;  // each keeps the folder
+  Reopen();
+  const auto again = catalog_->OfTenant("a");
+  EXPECT_EQ(again->Get(of_a, "tok")->text, "Some text.");
+  EXPECT_EQ(again->Find(of_a.substr(0, 12))->path, "a.txt");
+  EXPECT_EQ(again->List()->size(), 1u);
+  for (const DocumentId& other : {common, of_b->info.id}) {
+    EXPECT_EQ(again->Get(other, "tok").status().code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(again->Find(other).status().code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(again->Delete(other).code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(again->PutTokenIds(other, "tok", {1}).code(), absl::StatusCode::kNotFound);
+  }
+  EXPECT_TRUE(again->Delete(of_a).ok());
+  EXPECT_EQ(catalog_->OfTenant("b")->List()->size(), 1u);
+  EXPECT_EQ(catalog_->List()->size(), 1u);
+}
+
+TEST_F(CatalogTest, TenantsNamesThatDifferInTheirEndAreDifferent) {
+  const std::string a = "a", a0("a\0", 2);
+  const auto first = catalog_->OfTenant(a)->Add("x", "Text.", "tok", {1});
+  const auto second = catalog_->OfTenant(a0)->Add("y", "Text.", "tok", {1});
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_NE(first->info.id, second->info.id);
+  EXPECT_EQ(catalog_->OfTenant(std::string(257, 't'))->Add("x", "Text.", "tok", {1}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(CatalogTest, TokenIdsAreKeptPerTokenizer) {
   const DocumentId id = Add("Some text.", {1, 2});
   EXPECT_TRUE(catalog_->Get(id, "other")->token_ids.empty());
