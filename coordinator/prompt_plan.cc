@@ -35,9 +35,7 @@ int64_t CountTokens(const std::vector<PromptSegment>& segments) {
 
 template <typename... Args>
 absl::Status OverWindow(fmt::format_string<Args...> format, Args&&... args) {
-  absl::Status status = InvalidArgument(format, std::forward<Args>(args)...);
-  status.SetPayload(kOverWindow, absl::Cord());
-  return status;
+  return MarkOverWindow(InvalidArgument(format, std::forward<Args>(args)...));
 }
 
 bool IsBlank(std::string_view text) { return text.find_first_not_of(" \t\r\n") == std::string_view::npos; }
@@ -82,6 +80,10 @@ absl::StatusOr<PrefillChoice> ParsePrefill(std::string_view name) {
                          DidYouMean(name, names));
 }
 
+absl::Status MarkOverWindow(absl::Status status) {
+  status.SetPayload(kOverWindow, absl::Cord());
+  return status;
+}
 bool IsOverWindow(const absl::Status& status) { return status.GetPayload(kOverWindow).has_value(); }
 
 absl::StatusOr<PromptPlanner> PromptPlanner::Create(std::shared_ptr<const Tokenizer> tokenizer,

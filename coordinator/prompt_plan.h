@@ -54,6 +54,7 @@ struct PromptPlan {
 
 // Whether a request was refused because its prompt is longer than the model's window.
 bool IsOverWindow(const absl::Status& status);
+absl::Status MarkOverWindow(absl::Status status);
 
 class PromptPlanner {
  public:

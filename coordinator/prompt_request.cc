@@ -1,0 +1,164 @@
+#include "coordinator/prompt_request.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "proto/base/ids.h"
+#include "proto/base/sizes.h"
+#include "proto/base/status.h"
+#include "storage/tile_arena.h"
+
+namespace palimpsest {
+namespace {
+
+int64_t Blocks(int64_t tokens) { return (tokens + kTileSlots - 1) / kTileSlots; }
+
+// Each segment starts a block of its own, and the answer may begin in one that is nearly full.
+int64_t PromptBlocks(const PromptPlan& plan) {
+  int64_t blocks = 1;
+  for (const PromptSegment& segment : plan.segments) {
+    blocks += Blocks(static_cast<int64_t>(segment.tokens.size()));
+  }
+  return blocks;
+}
+
+// The memory of the worker that holds most tokens; all zeros if none is alive.
+struct Memory {
+  int64_t arena_bytes = 0;
+  int64_t bytes_per_token = 0;
+  int64_t blocks() const { return bytes_per_token == 0 ? 0 : arena_bytes / bytes_per_token / kTileSlots; }
+};
+
+Memory BiggestWorker(const Registry& registry) {
+  Memory biggest;
+  for (const Registry::Worker& worker : registry.Alive()) {
+    const Memory memory{worker.hello.arena_bytes(), worker.hello.bytes_per_token()};
+    if (biggest.bytes_per_token == 0 || memory.blocks() > biggest.blocks()) biggest = memory;
+  }
+  return biggest;
+}
+
+proto::PromptPart::Sharing SharingOf(const PromptSegment& segment) {
+  return segment.shared() ? proto::PromptPart::WHOLE : proto::PromptPart::FULL_BLOCKS;
+}
+
+void AddParts(PromptPlan plan, proto::GenerateRequest* generate) {
+  for (PromptSegment& segment : plan.segments) {
+    proto::PromptPart& part = *generate->add_parts();
+    part.mutable_tokens()->Assign(segment.tokens.begin(), segment.tokens.end());
+    part.set_sharing(SharingOf(segment));
+    part.set_known(segment.known);
+    segment.tokens = {};
+  }
+}
+
+}  // namespace
+
+absl::Status CheckAnswerRequest(const AnswerRequest& request, const Config::Limits& limits) {
+  if (request.choices < 1 || request.choices > limits.choices) {
+    return InvalidArgument("{} choices were asked for, limits.choices allows 1 to {}", request.choices,
+                           limits.choices);
+  }
+  if (request.sampling.max_tokens() < 0) {
+    return InvalidArgument("max_tokens {} is negative", request.sampling.max_tokens());
+  }
+  if (request.top_logprobs < 0 || request.top_logprobs > limits.logprobs) {
+    return InvalidArgument("{} log-probabilities for each token were asked for, limits.logprobs allows {}",
+                           request.top_logprobs, limits.logprobs);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PromptPlan> PlanPrompt(const PromptPlanner& planner, std::vector<PromptDocument> documents,
+                                      const AnswerRequest& request) {
+  if (const auto* messages = std::get_if<std::vector<ChatMessage>>(&request.prompt)) {
+    return planner.PlanChat(std::move(documents), *messages, request.prefill);
+  }
+  if (!documents.empty()) {
+    return InvalidArgument("a plain prompt with {} documents: documents go with a conversation",
+                           documents.size());
+  }
+  if (const auto* text = std::get_if<std::string>(&request.prompt)) {
+    return planner.PlanText(*text, request.prefill);
+  }
+  return planner.PlanTokens(std::get<std::vector<int32_t>>(request.prompt), request.prefill);
+}
+
+absl::StatusOr<Admission::Need> FitAnswer(const PromptPlan& plan, int64_t max_tokens,
+                                          const AnswerLimits& limits, const Registry& registry) {
+  const bool ingest = limits.window_tokens == 0;
+  const bool may_cut = max_tokens <= limits.default_tokens;
+  int64_t answer = max_tokens;
+  if (!ingest) {
+    const int64_t room = limits.window_tokens - plan.tokens;
+    if (room < 1 || (max_tokens > room && !may_cut)) {
+      return InvalidArgument(
+          "the prompt has {} tokens and the answer may have {}: together {}, the model's window is {}; ask "
+          "for a "
+          "shorter answer, or shorten the prompt",
+          plan.tokens, max_tokens, plan.tokens + max_tokens, limits.window_tokens);
+    }
+    answer = max_tokens == 0 ? room : std::min(max_tokens, room);
+  }
+  const Memory memory = BiggestWorker(registry);
+  const int64_t prompt_blocks = PromptBlocks(plan);
+  if (memory.bytes_per_token > 0 && prompt_blocks + Blocks(answer) > memory.blocks()) {
+    const int64_t left = (memory.blocks() - prompt_blocks) * kTileSlots;
+    if (ingest || left < 1 || !may_cut) {
+      const int64_t needs =
+          (prompt_blocks + Blocks(ingest ? 0 : answer)) * kTileSlots * memory.bytes_per_token;
+      return ResourceExhausted(
+          "a prompt of {} tokens and an answer of {} need {} of device memory, the biggest worker has {} "
+          "(device.arena_bytes); shorten them, or give the workers more",
+          plan.tokens, answer, FormatBytes(needs), FormatBytes(memory.arena_bytes));
+    }
+    answer = std::min(answer, left);
+  }
+  const int64_t bytes = (prompt_blocks + Blocks(answer)) * kTileSlots * memory.bytes_per_token;
+  return Admission::Need{.prompt_tokens = plan.tokens,
+                         .answer_tokens = answer * limits.choices,
+                         .bytes = bytes * limits.choices,
+                         .slots = limits.choices};
+}
+
+proto::GenerateRequest GenerateRequestOf(PromptPlan plan, const AnswerRequest& request, int64_t max_tokens,
+                                         std::string cache_domain) {
+  proto::GenerateRequest generate;
+  generate.set_request_id(request.request_id);
+  AddParts(std::move(plan), &generate);
+  *generate.mutable_sampling() = request.sampling;
+  generate.mutable_sampling()->set_max_tokens(max_tokens);
+  generate.set_logprobs(request.logprobs);
+  generate.set_top_logprobs(request.top_logprobs);
+  generate.set_cache_domain(std::move(cache_domain));
+  generate.set_priority(proto::INTERACTIVE);
+  return generate;
+}
+
+proto::GenerateRequest IngestRequest(PromptPlan plan, std::string cache_domain) {
+  proto::GenerateRequest generate;
+  AddParts(std::move(plan), &generate);
+  generate.mutable_sampling()->set_top_p(1);
+  generate.mutable_sampling()->set_repetition_penalty(1);
+  generate.set_cache_domain(std::move(cache_domain));
+  generate.set_priority(proto::BACKGROUND);
+  return generate;
+}
+
+absl::StatusOr<std::string> NewSecret() {
+  std::string secret(32, '\0');
+  if (getrandom(secret.data(), secret.size(), 0) == static_cast<ssize_t>(secret.size())) return secret;
+  return Internal("the system gave no random bytes: {}", std::strerror(errno));
+}
+
+std::string CacheDomain(const std::string& secret, const std::string& tenant, const std::string& salt) {
+  // The length keeps ("ab", "c") and ("a", "bc") apart.
+  const Hash256 domain = HmacSha256(secret, fmt::format("{} {}{}", tenant.size(), tenant, salt));
+  return {reinterpret_cast<const char*>(domain.bytes.data()), domain.bytes.size()};
+}
+
+}  // namespace palimpsest
