@@ -193,7 +193,7 @@ class GrpcJoinClient final : public JoinClient {
   bool Leave(Duration limit) override {
     std::unique_lock lock(mu_);
     leave_ = true;
-    changed_.wait_for(lock, limit, [this] { return left_ || stop_ || ended_.has_value() || !joined_; });
+    changed_.wait_for(lock, limit, [this] { return left_ || stop_ || ended_.has_value(); });
     return left_;
   }
 
@@ -222,7 +222,6 @@ class GrpcJoinClient final : public JoinClient {
       bool stop;
       {
         const std::lock_guard lock(mu_);
-        joined_ = stream.joined();
         leave = leave_;
         left_ = stream.said_leave();
         stop = stop_;
@@ -234,11 +233,6 @@ class GrpcJoinClient final : public JoinClient {
       }
     }
     options_.on_incarnation(0);
-    {
-      const std::lock_guard lock(mu_);
-      joined_ = false;
-    }
-    changed_.notify_all();
     return stream.Finish();
   }
 
@@ -275,7 +269,7 @@ class GrpcJoinClient final : public JoinClient {
   mutable std::mutex mu_;
   std::condition_variable changed_;
   std::optional<absl::Status> ended_;  // guarded by mu_, as all below
-  bool stop_ = false, joined_ = false;
+  bool stop_ = false;
   bool leave_ = false, left_ = false;  // asked, said
   std::mutex join_mu_;                 // who waits for the thread
   std::thread thread_;

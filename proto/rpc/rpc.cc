@@ -1,5 +1,6 @@
 #include "proto/rpc/rpc.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/grpcpp.h>
 #include <sys/stat.h>
 
@@ -7,6 +8,7 @@
 #include <fstream>
 #include <system_error>
 
+#include "proto/base/log.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
 
@@ -85,6 +87,19 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ChannelCredentialsOf(c
       {.pem_root_certs = pem.ca, .pem_private_key = pem.key, .pem_cert_chain = pem.certificate});
 }
 
+// What gRPC has to say goes into our log, in its form. At debug: what matters of it comes back as a status.
+void LogOfGrpc(gpr_log_func_args* line) {
+  PALIMPSEST_LOG(kDebug, "grpc severity {} message {}", static_cast<int>(line->severity),
+                 LogName(line->message));
+}
+void TakeLogOfGrpc() {
+  static const bool taken = [] {
+    gpr_set_log_function(LogOfGrpc);
+    return true;
+  }();
+  (void)taken;
+}
+
 int Millis(std::chrono::milliseconds duration) { return static_cast<int>(duration.count()); }
 
 }  // namespace
@@ -127,6 +142,7 @@ absl::StatusOr<RpcAddress> ParseRpcAddress(std::string_view address, std::string
 
 absl::StatusOr<RpcServer> StartRpcServer(grpc::Service& service, const std::string& address,
                                          std::string_view what, const ClusterTls& tls, int64_t calls_max) {
+  TakeLogOfGrpc();
   PALIMPSEST_ASSIGN_OR_RETURN(const RpcAddress parsed, ParseRpcAddress(address, what));
   PALIMPSEST_ASSIGN_OR_RETURN(const auto credentials, ServerCredentialsOf(parsed, address, what, tls));
   grpc::ResourceQuota quota("palimpsest");
@@ -164,6 +180,7 @@ absl::StatusOr<RpcServer> StartRpcServer(grpc::Service& service, const std::stri
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeRpcChannel(const std::string& address,
                                                               std::string_view what, const ClusterTls& tls) {
+  TakeLogOfGrpc();
   PALIMPSEST_ASSIGN_OR_RETURN(const RpcAddress parsed, ParseRpcAddress(address, what));
   PALIMPSEST_ASSIGN_OR_RETURN(const auto credentials, ChannelCredentialsOf(parsed, address, what, tls));
   grpc::ChannelArguments arguments;
