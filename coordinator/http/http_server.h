@@ -26,12 +26,12 @@ namespace palimpsest::http {
 class HttpServer {
  public:
   struct Options {
-    std::string name;  // "api" or "admin", for logs and metrics
-    std::string host;  // address to listen on
-    int64_t port = 0;  // 0: any
-    Config config;     // server.*, limits.*
-    const ApiKeys* keys =
-        nullptr;                // null: routes of Access::kKey are open (the admin listener has its own rule)
+    std::string name;           // "api" or "admin", for logs and metrics
+    std::string host;           // address to listen on
+    int64_t port = 0;           // 0: any
+    Config config;              // server.*, limits.*
+    ApiKeys* keys = nullptr;    // null: routes of Access::kKey are open; refreshed once a second
+    bool tls = true;            // with server.tls_certificate; false: HTTP all the same (admin)
     std::string upload_folder;  // for Body::kFile; 0700
     Metrics* metrics = nullptr;
   };
