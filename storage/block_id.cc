@@ -1,5 +1,7 @@
 #include "storage/block_id.h"
 
+#include <fmt/format.h>
+
 #include <bit>
 #include <string_view>
 
@@ -52,6 +54,16 @@ std::string EncodeSchema(const BlockKeySchema& schema) {
 }
 
 }  // namespace
+
+std::string CanonicalText(const BlockKeySchema& s) {
+  return fmt::format(
+      "layers={} query_heads={} kv_heads={} head_size={} attention_window={} rope_base={} rope_dimension={} "
+      "rope_scaling={} kv_dtype={} layout={} format_version={} block_tokens={} numerics_class={} "
+      "prefill_mode={} prefill_parameters={}",
+      s.layers, s.query_heads, s.kv_heads, s.head_size, s.attention_window, s.rope_base, s.rope_dimension,
+      s.rope_scaling, s.kv_dtype, s.layout, s.format_version, s.block_tokens, s.numerics_class,
+      s.prefill_mode, s.prefill_parameters);
+}
 
 BlockChain::BlockChain(const BlockKeySchema& schema)
     : key_(reinterpret_cast<const char*>(schema.tenant_key.data()), schema.tenant_key.size()),

@@ -48,6 +48,10 @@ struct BlockKeySchema {
   std::array<uint8_t, 32> tenant_key{};
 };
 
+// The schema for comparing and for people, as `name=value` fields; without the model's and the adapter's
+// hash, which are compared on their own, and without the tenant key, which is secret.
+std::string CanonicalText(const BlockKeySchema& schema);
+
 class BlockChain {
  public:
   explicit BlockChain(const BlockKeySchema& schema);

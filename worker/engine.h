@@ -2,22 +2,25 @@
 // decode rows of all sessions with chunks of prompts.
 //
 // Prompt : segments (prefix | documents | question), each tokenized on its own and starting a block of its
-// own. Blocks of
-//          shared segments are sealed, named by content, and found again by later requests: they are not
-//          prefilled twice.
+//          own. Blocks of shared segments are sealed, named by content, and found again by later requests:
+//          they are not prefilled twice.
+// Resume : a request may bring the beginning of its answer. It goes on exactly as the request would have that
+//          had generated it: same tokens, same text, same probabilities.
 // Memory : a request is admitted when the device arena holds its worst case (prompt and all it may generate)
-// beside the
-//          worst cases of those that run; others wait. So a running request never lacks room.
+//          beside the worst cases of those that run; others wait. So a running request never lacks room.
 // Errors : Submit: InvalidArgument (too long for the window, both numbers; bad token id; bad sampling),
-// ResourceExhausted (can
-//          never fit the arena). A request's own outcome: Cancelled.
+//          ResourceExhausted (can never fit the arena). A request's own outcome: Cancelled.
 // Threads: one at a time; math runs on the backend's pool.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,24 +44,49 @@ namespace palimpsest {
 // A part of the prompt.
 struct Segment {
   std::vector<int32_t> tokens;
-  bool shared = false;  // prefix or document: blocks are sealed and found again
+  bool shared = false;  // prefix, document or conversation: blocks are sealed and found again
   bool known = false;   // was ingested before: what must be prefilled all the same counts as recomputed
+  // Of a shared one: a last partial block is the request's own, and the answer goes on in it, so that it is
+  // full when the conversation comes again. Nothing shared may follow.
+  bool full_blocks = false;
 };
+
+// One token of the answer. Views are valid during the call.
+struct AnswerToken {
+  int64_t sequence;               // place in the answer, from 0
+  int32_t token;                  // its id, the end token too
+  std::string_view text;          // what became certain with it
+  double log_probability;         // 0 unless asked for
+  std::span<const TopToken> top;  // best first; empty unless asked for
+};
+
+using CacheDomain = std::array<uint8_t, 32>;
 
 struct Request {
   std::vector<Segment> segments;
   proto::Sampling sampling;  // max_tokens 0: only prefill (ingest)
-  int64_t top = 0;           // best tokens to report at the prompt's end
-  bool ignore_end = false;   // generate past end tokens (measurements)
+  // The answer's first tokens, which the client has: run like the prompt, told to nobody again.
+  std::vector<int32_t> generated;
+  int64_t top = 0;                          // best tokens to report at the prompt's end
+  bool ignore_end = false;                  // generate past end tokens (measurements)
+  bool logprobs = false;                    // tell on_token the log-probabilities
+  int64_t top_logprobs = 0;                 // and those of so many best tokens
+  bool background = false;                  // gives way to those that are not
+  std::optional<CacheDomain> cache_domain;  // none: the engine's own
   std::function<void(std::string_view text, int32_t token)> on_text;  // each token with the text it completed
+  std::function<void(const AnswerToken& token)> on_token;
   std::function<void(int64_t done_tokens, int64_t total_tokens)> on_prefill;  // after each chunk
+  std::function<void(int64_t cached_tokens)> on_found;  // of the prompt, when more of it was found
   const CancelToken* cancel = &CancelToken::Never();
+  // Set while its listener cannot take more: no token is decoded for it meanwhile. Null: never.
+  const std::atomic<bool>* paused = nullptr;
 };
 
 struct Outcome {
-  absl::Status status;  // of the request; the rest holds what was reached
-  std::string text;
-  std::vector<int32_t> tokens;  // generated, with the end token if one came
+  absl::Status status;          // of the request; the rest holds what was reached
+  std::string text;             // of the whole answer
+  std::string rest;             // its end, which had been held back and no token was told with
+  std::vector<int32_t> tokens;  // generated, with those the request brought, and with the end token
   std::string finish_reason;    // stop | length
   std::vector<TopToken> top;
   int64_t blocks = 0;  // block groups of shared segments
@@ -72,8 +100,18 @@ struct EngineOptions {
   int64_t arena_bytes = 0;     // 0: room for two of the model's windows
   int64_t host_bytes = 0;      // 0: no tier under the device
   int64_t chunk_tokens = 512;  // rows of a step at most
-  std::array<uint8_t, 32> tenant_key{};
+  CacheDomain tenant_key{};    // of requests that name no domain
   const Clock* clock = &RealClock();
+};
+
+// Levels, then counts since the start.
+struct EngineStats {
+  int64_t running = 0;  // requests that hold device memory
+  int64_t waiting = 0;
+  int64_t steps = 0, preemptions = 0;
+  int64_t prefilled_tokens = 0, generated_tokens = 0, cached_tokens = 0;
+  // Running means; 0: none yet. Decoding: of one session.
+  double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;
 };
 
 class Engine {
@@ -85,7 +123,8 @@ class Engine {
 
   using JobId = int64_t;
   absl::StatusOr<JobId> Submit(Request request);
-  // One engine step over all admitted requests. False: nothing is left to do.
+  // One engine step over all admitted requests. False: there is nothing to do now: all have ended, or the
+  // rest waits for its listeners.
   bool Step();
   // The outcome of a finished request, once; nullptr while it runs.
   std::unique_ptr<Outcome> Take(JobId id);
@@ -98,28 +137,44 @@ class Engine {
   TieredStore& store() { return *store_; }
   Tier* host_tier() { return host_.get(); }
   const std::string& numerics_class() const { return numerics_class_; }
+  const std::string& model_hash() const { return model_hash_; }  // hex
+  const std::string& key_schema() const { return key_schema_; }  // of its blocks, without model and tenant
   int64_t chunk_tokens() const { return options_.chunk_tokens; }
+  EngineStats stats() const;
 
  private:
   struct Job;
   explicit Engine(const EngineOptions& options);
   absl::Status Load(const GgufFile& file);
-  void PlanBlocks(Job& job) const;
+  // engine_submit.cc
+  absl::Status CheckTokens(std::span<const int32_t> tokens) const;
   absl::Status CheckRequest(const Request& request) const;
+  void PlanBlocks(Job& job) const;
+  absl::Status Replay(Job& job) const;
+  // engine.cc
   bool Admit(Job& job);
   void FindCached(Job& job);
+  void OpenGroup(Job& job);
   bool AddPromptRows(Job& job, int64_t budget);
   void AddDecodeRow(Job& job);
   void AfterStep(Job& job, std::span<const float> logits);
   void AfterPrompt(Job& job);
+  bool EndsAnswer(const Job& job, int32_t token) const;
+  std::string Append(Job& job, int32_t token) const;
   void Emit(Job& job, std::span<const float> logits);
+  void Release(Job& job);
+  // engine_receipt.cc
   void Finish(Job& job, absl::Status status, std::string reason);
   void FillReceipt(Job& job);
+  static int64_t RecomputedTokens(const Job& job);
+  void CountStep(int64_t decoding, double seconds);
+  void CountPrefill(const Job& job, double seconds);
   double Since(TimePoint start) const { return Seconds(options_.clock->Now() - start); }
 
   const EngineOptions options_;
   ModelConfig config_;
-  std::string numerics_class_;
+  std::string numerics_class_, model_hash_, key_schema_;
+  BlockKeySchema schema_;  // but for the tenant
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<Backend> backend_;
   Weights weights_;
@@ -128,12 +183,12 @@ class Engine {
   std::unique_ptr<Tier> host_;
   std::unique_ptr<TieredStore> store_;
   std::unique_ptr<Transformer> transformer_;
-  std::unique_ptr<BlockChain> chain_;
   std::deque<std::unique_ptr<Job>> jobs_;  // in order of arrival; finished ones until taken
   std::vector<StepRows> step_;             // of the step in progress
   std::vector<Job*> step_jobs_;
   int64_t reserved_tiles_ = 0;  // worst cases of the admitted
   JobId next_id_ = 1;
+  EngineStats stats_;  // but for the levels
 };
 
 }  // namespace palimpsest

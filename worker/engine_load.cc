@@ -10,7 +10,7 @@ namespace palimpsest {
 namespace {
 
 BlockKeySchema SchemaOf(const ModelConfig& config, const Hash256& model_hash,
-                        const std::string& numerics_class, const std::array<uint8_t, 32>& tenant_key) {
+                        const std::string& numerics_class) {
   BlockKeySchema schema;
   schema.model_hash = model_hash;
   schema.layers = static_cast<int32_t>(config.layers);
@@ -24,7 +24,6 @@ BlockKeySchema SchemaOf(const ModelConfig& config, const Hash256& model_hash,
   schema.layout = "head-major/unrotated";
   schema.numerics_class = numerics_class;
   schema.prefill_mode = "exact";
-  schema.tenant_key = tenant_key;
   return schema;
 }
 
@@ -51,8 +50,8 @@ absl::Status Engine::Load(const GgufFile& file) {
     return Unimplemented("device.numerics int8 is not available on {}; use bf16", backend_->name());
   }
   numerics_class_ = backend_->name() + (options_.weights == WeightFormat::kInt8 ? "/int8" : "/bf16");
-  PALIMPSEST_ASSIGN_OR_RETURN(const std::string hex, file.ContentHash());
-  PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 model_hash, Hash256::FromHex(hex));
+  PALIMPSEST_ASSIGN_OR_RETURN(model_hash_, file.ContentHash());
+  PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 model_hash, Hash256::FromHex(model_hash_));
   PALIMPSEST_ASSIGN_OR_RETURN(weights_, LoadWeights(file, config_, options_.weights, *backend_));
   constexpr int64_t kRopeTablePositions = 8192;
   rope_ = std::make_unique<RopeTable>(config_.head_size, config_.rope_size, config_.rope_theta,
@@ -75,7 +74,8 @@ absl::Status Engine::Load(const GgufFile& file) {
   step_.reserve(static_cast<size_t>(options_.chunk_tokens));
   step_jobs_.reserve(static_cast<size_t>(options_.chunk_tokens));
 
-  chain_ = std::make_unique<BlockChain>(SchemaOf(config_, model_hash, numerics_class_, options_.tenant_key));
+  schema_ = SchemaOf(config_, model_hash, numerics_class_);
+  key_schema_ = CanonicalText(schema_);
   return absl::OkStatus();
 }
 

@@ -116,6 +116,13 @@ int32_t Sampler::Draw(double u) {
   return candidates_[keep - 1].id;
 }
 
+LogSoftmax::LogSoftmax(std::span<const float> logits)
+    : best_(logits.empty() ? 0 : *std::max_element(logits.begin(), logits.end())) {
+  double total = 0;
+  for (const float logit : logits) total += std::exp(static_cast<double>(logit) - best_);
+  log_total_ = std::log(total);
+}
+
 std::vector<TopToken> TopTokens(std::span<const float> logits, int64_t n) {
   std::vector<int32_t> order(logits.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
@@ -125,13 +132,11 @@ std::vector<TopToken> TopTokens(std::span<const float> logits, int64_t n) {
                       const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
                       return x > y || (x == y && a < b);
                     });
-  double total = 0;
-  const double best = keep > 0 ? logits[static_cast<size_t>(order[0])] : 0;
-  for (const float logit : logits) total += std::exp(static_cast<double>(logit) - best);
+  const LogSoftmax probabilities(logits);
   std::vector<TopToken> top;
   for (size_t i = 0; i < keep; ++i) {
     const float logit = logits[static_cast<size_t>(order[i])];
-    top.push_back({order[i], logit, static_cast<double>(logit) - best - std::log(total)});
+    top.push_back({order[i], logit, probabilities.Of(logit)});
   }
   return top;
 }

@@ -45,6 +45,17 @@ class Sampler {
   std::vector<double> weights_;
 };
 
+// Log-probabilities of all tokens, in float64: log(exp(logit) / sum of all exp(logit)).
+class LogSoftmax {
+ public:
+  explicit LogSoftmax(std::span<const float> logits);
+  double Of(float logit) const { return static_cast<double>(logit) - best_ - log_total_; }
+
+ private:
+  double best_ = 0;       // the largest logit
+  double log_total_ = 0;  // of exp(logit - best_)
+};
+
 // The `n` best tokens: id, logit, log-probability; best first, ties to the lower id.
 struct TopToken {
   int32_t id;

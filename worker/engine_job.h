@@ -1,0 +1,61 @@
+// One request inside the engine, from Submit to Take. Seen by engine*.cc alone.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "worker/answer_text.h"
+#include "worker/engine.h"
+
+namespace palimpsest {
+
+struct Engine::Job {
+  // A block of the prompt, planned before anything runs.
+  struct Block {
+    int64_t first, rows;  // tokens of the prompt
+    bool shared;
+    BlockId id;           // of shared blocks
+    bool cached = false;  // its KV was there already
+  };
+
+  Job(JobId job_id, Request r, std::shared_ptr<const Tokenizer> tokenizer)
+      : id(job_id),
+        request(std::move(r)),
+        text(std::move(tokenizer), {request.sampling.stop().begin(), request.sampling.stop().end()}) {}
+
+  int64_t length() const { return static_cast<int64_t>(tokens.size()); }
+  // Somebody looks at the logits of the last token: it is run, whatever is cached.
+  bool wants_logits() const { return max_tokens > 0 || request.top > 0; }
+  bool decoding_paused() const {
+    return request.paused != nullptr && request.paused->load(std::memory_order_relaxed);
+  }
+
+  const JobId id;
+  Request request;
+  AnswerText text;
+  // To be prefilled: all segments, one after the other, and then what is known of the answer.
+  std::vector<int32_t> tokens;
+  int64_t prompt_tokens = 0;  // of them
+  std::vector<Block> blocks;  // of the prompt
+  size_t next_block = 0;      // to be opened
+  size_t next_seal = 0;       // to be sealed
+  int64_t worst_tiles = 0;
+  int64_t max_tokens = 0;  // the request's, bounded by the window
+  std::unique_ptr<Sequence> sequence;
+  std::unique_ptr<Sampler> sampler;
+  int64_t prefilled = 0;  // of `tokens`: their KV is there
+  int64_t computed = 0;   // of them, by running them
+  int64_t cached = 0;     // of the prompt
+  int64_t told = 0;       // of the prompt, to on_prefill
+  int64_t emitted = 0;    // tokens of the answer that were generated here
+  Outcome outcome;
+  enum class State { kWaiting, kPrompt, kDecode, kDone } state = State::kWaiting;
+  TimePoint submitted, admitted, prompt_done, decode_start, ended;
+  bool was_admitted = false;
+  double load_seconds = 0;
+  int64_t peak_tiles = 0;     // most the arena held in the steps of this request before the last
+  int64_t spilled_bytes = 0;  // by sealing this request's blocks
+};
+
+}  // namespace palimpsest

@@ -1,0 +1,119 @@
+// How a request becomes a job: what is refused, how the prompt is cut into blocks, where a resumed answer
+// stands.
+#include <algorithm>
+#include <utility>
+
+#include "proto/base/status.h"
+#include "worker/engine_job.h"
+
+namespace palimpsest {
+
+absl::Status Engine::CheckTokens(std::span<const int32_t> tokens) const {
+  for (const int32_t id : tokens) {
+    if (id < 0 || id >= config_.vocabulary) {
+      return InvalidArgument("token id {} is not in the vocabulary of {}", id, config_.vocabulary);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::CheckRequest(const Request& request) const {
+  PALIMPSEST_RETURN_IF_ERROR(CheckSampling(request.sampling));
+  if (request.top_logprobs < 0 || request.top_logprobs > config_.vocabulary) {
+    return InvalidArgument("top_logprobs is {}, expected 0 to {}", request.top_logprobs, config_.vocabulary);
+  }
+  int64_t total = 0;
+  bool own = false;
+  for (const Segment& segment : request.segments) {
+    if (segment.tokens.empty()) continue;
+    // A block's id names all that its keys depend on, which what is not shared would have to be part of.
+    if (segment.shared && own) {
+      return InvalidArgument("a shared segment of {} tokens after one that is not shared; shared ones first",
+                             segment.tokens.size());
+    }
+    own = !segment.shared || segment.full_blocks;
+    total += static_cast<int64_t>(segment.tokens.size());
+    PALIMPSEST_RETURN_IF_ERROR(CheckTokens(segment.tokens));
+  }
+  PALIMPSEST_RETURN_IF_ERROR(CheckTokens(request.generated));
+  if (total == 0) return InvalidArgument("the prompt is empty");
+  const int64_t room = config_.context - (request.sampling.max_tokens() > 0 ? 1 : 0);
+  if (total > room) {
+    return InvalidArgument(
+        "the prompt has {} tokens, but {} was trained for a window of {}; longer prompts need the anchored "
+        "or pot prefill, which this version does not have: shorten the text",
+        total, config_.name, config_.context);
+  }
+  return absl::OkStatus();
+}
+
+// Cuts each segment into blocks and names the shared ones; blocks of the question and the answer are 64 wide.
+void Engine::PlanBlocks(Job& job) const {
+  BlockKeySchema schema = schema_;
+  schema.tenant_key = job.request.cache_domain.value_or(options_.tenant_key);
+  const BlockChain chain(schema);
+  BlockId parent = chain.Root();
+  int64_t position = 0;
+  for (const Segment& segment : job.request.segments) {
+    const int64_t size = static_cast<int64_t>(segment.tokens.size());
+    for (int64_t first = 0; first < size; first += kTileSlots) {
+      const int64_t rows = std::min(kTileSlots, size - first);
+      const bool shared = segment.shared && (rows == kTileSlots || !segment.full_blocks);
+      Job::Block block{position + first, rows, shared, {}};
+      if (shared) {
+        parent = chain.Next(
+            parent, position + first,
+            std::span(segment.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(rows)));
+        block.id = parent;
+      }
+      job.blocks.push_back(block);
+    }
+    position += size;
+    job.tokens.insert(job.tokens.end(), segment.tokens.begin(), segment.tokens.end());
+  }
+  job.prompt_tokens = position;
+}
+
+// Takes in the tokens the client has, so that text, stop strings and counts stand where they stood.
+absl::Status Engine::Replay(Job& job) const {
+  const std::vector<int32_t>& generated = job.request.generated;
+  const int64_t count = static_cast<int64_t>(generated.size());
+  if (count > job.max_tokens) {
+    return InvalidArgument("{} tokens were generated already, the answer has at most {}", count,
+                           job.max_tokens);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (job.outcome.finish_reason == "stop") {
+      return InvalidArgument("{} tokens were generated already, but the answer ended with number {}", count,
+                             i);
+    }
+    Append(job, generated[static_cast<size_t>(i)]);
+  }
+  job.tokens.insert(job.tokens.end(), generated.begin(), generated.end());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Engine::JobId> Engine::Submit(Request request) {
+  PALIMPSEST_RETURN_IF_ERROR(CheckRequest(request));
+  auto job = std::make_unique<Job>(next_id_, std::move(request), tokenizer_);
+  PlanBlocks(*job);
+  job->max_tokens =
+      std::min<int64_t>(job->request.sampling.max_tokens(), config_.context - job->prompt_tokens);
+  PALIMPSEST_RETURN_IF_ERROR(Replay(*job));
+  const int64_t groups = static_cast<int64_t>(job->blocks.size()) + DivideUp(job->max_tokens, kTileSlots) + 1;
+  job->worst_tiles = groups * store_->shape().tiles();
+  if (job->worst_tiles > arena_->capacity_tiles()) {
+    return ResourceExhausted(
+        "a prompt of {} tokens and an answer of up to {} need {} bytes of device memory, the arena has {}; "
+        "raise device.arena_bytes or ask for fewer tokens",
+        job->prompt_tokens, job->max_tokens, job->worst_tiles * arena_->tile_bytes(),
+        arena_->capacity_tiles() * arena_->tile_bytes());
+  }
+  job->submitted = options_.clock->Now();
+  // All of it is there already: nothing needs to run.
+  if (!job->outcome.finish_reason.empty()) Finish(*job, absl::OkStatus(), job->outcome.finish_reason);
+  jobs_.push_back(std::move(job));
+  return next_id_++;
+}
+
+}  // namespace palimpsest
