@@ -89,6 +89,7 @@ proto::DoneEvent AnswerRun::Complete(int64_t choice, const proto::DoneEvent& don
   proto::Receipt& receipt = *complete.mutable_receipt();
   receipt.set_policy(options_.request->policy);
   receipt.set_recall(options_.request->recall);
+  receipt.set_prefill(options_.prefill);
   receipt.set_prefill_reason(options_.prefill_reason);
   receipt.set_question(options_.request->question_visible ? "visible" : "hidden");
   proto::Receipt::Seconds& seconds = *receipt.mutable_seconds();

@@ -28,7 +28,7 @@ class AnswerRun {
     ServingMetrics* metrics = nullptr;
     CancelToken* cancel = nullptr;    // set here when nobody listens or a choice has failed
     proto::GenerateRequest generate;  // of the first choice
-    std::string prefill_reason;
+    std::string prefill, prefill_reason;
     TimePoint arrived;
     double queue_seconds = 0;
     const Clock* clock = &RealClock();

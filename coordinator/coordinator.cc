@@ -68,6 +68,13 @@ class CoordinatorImpl final : public Coordinator {
   void Stop() override;
 
  private:
+  struct Admitted {
+    RequestQueue::Turn turn;
+    PromptPlan plan;
+    std::vector<DocumentId> documents;
+    int64_t max_tokens = 0;  // of each choice
+  };
+  absl::StatusOr<Admitted> Admit(const AnswerRequest& request, const CancelToken& cancel);
   absl::Status AnswerInside(const AnswerRequest& request, AnswerSink& sink, CancelToken& cancel);
   absl::StatusOr<PromptPlan> Plan(const AnswerRequest& request, std::vector<DocumentId>* ids);
   // One that runs; Unavailable once draining has begun.
@@ -169,10 +176,10 @@ absl::Status CoordinatorImpl::Answer(const AnswerRequest& request, AnswerSink& s
   return status;
 }
 
-absl::Status CoordinatorImpl::AnswerInside(const AnswerRequest& request, AnswerSink& sink,
-                                           CancelToken& cancel) {
+// Plans it and gives it its turn, or says why not.
+absl::StatusOr<CoordinatorImpl::Admitted> CoordinatorImpl::Admit(const AnswerRequest& request,
+                                                                 const CancelToken& cancel) {
   using Refused = ServingMetrics::Refused;
-  const TimePoint arrived = options_.clock->Now();
   const auto refuse = [this](Refused why, const absl::Status& status) {
     metrics_.CountRefused(why);
     return status;
@@ -191,35 +198,41 @@ absl::Status CoordinatorImpl::AnswerInside(const AnswerRequest& request, AnswerS
                             .choices = request.choices};
   const auto need = FitAnswer(*plan, request.sampling.max_tokens(), limits, *options_.registry);
   if (!need.ok()) return refuse(Refused::kTooLarge, need.status());
-
-  if (absl::Status waited = turn->Wait(*need, cancel); !waited.ok()) {
-    if (waited.code() == absl::StatusCode::kCancelled)
-      metrics_.CountFinished(ServingMetrics::Finish::kAbort);
-    else
-      metrics_.CountRefused(Refused::kWait);
+  if (absl::Status many = turn->SetNeed(*need); !many.ok()) return refuse(Refused::kTokens, many);
+  if (absl::Status waited = turn->Wait(cancel); !waited.ok()) {
+    if (waited.code() != absl::StatusCode::kCancelled) return refuse(Refused::kWait, waited);
+    metrics_.CountFinished(ServingMetrics::Finish::kAbort);
     return waited;
   }
+  return Admitted{std::move(*turn), std::move(*plan), std::move(ids), need->answer_tokens / request.choices};
+}
+
+absl::Status CoordinatorImpl::AnswerInside(const AnswerRequest& request, AnswerSink& sink,
+                                           CancelToken& cancel) {
+  const TimePoint arrived = options_.clock->Now();
+  PALIMPSEST_ASSIGN_OR_RETURN(Admitted admitted, Admit(request, cancel));
   const double queue_seconds = Seconds(options_.clock->Now() - arrived);
   metrics_.ObserveQueue(queue_seconds);
-  if (!sink.OnStart(plan->tokens, ids)) {
+  PromptPlan& plan = admitted.plan;
+  if (!sink.OnStart(plan.tokens, admitted.documents)) {
     metrics_.CountFinished(ServingMetrics::Finish::kAbort);
     return Error(absl::StatusCode::kCancelled, "nobody listens any more");
   }
-  std::string reason = plan->prefill_reason;
-  AnswerRun run(
-      {.request = &request,
-       .sink = &sink,
-       .dispatcher = &dispatcher_,
-       .metrics = &metrics_,
-       .cancel = &cancel,
-       .generate = GenerateRequestOf(std::move(*plan), request, need->answer_tokens / request.choices,
-                                     CacheDomain(secret_, request.tenant, request.cache_salt)),
-       .prefill_reason = std::move(reason),
-       .arrived = arrived,
-       .queue_seconds = queue_seconds,
-       .clock = options_.clock});
+  AnswerRun::Options options{.request = &request,
+                             .sink = &sink,
+                             .dispatcher = &dispatcher_,
+                             .metrics = &metrics_,
+                             .cancel = &cancel,
+                             .prefill = plan.prefill,
+                             .prefill_reason = plan.prefill_reason,
+                             .arrived = arrived,
+                             .queue_seconds = queue_seconds,
+                             .clock = options_.clock};
+  options.generate = GenerateRequestOf(std::move(plan), request, admitted.max_tokens,
+                                       CacheDomain(secret_, request.tenant, request.cache_salt));
+  AnswerRun run(std::move(options));
   absl::Status status = run.Run();
-  if (run.prompt_read()) documents_.Read(ids, request.tenant);
+  if (run.prompt_read()) documents_.Read(admitted.documents, request.tenant);
   if (!status.ok()) {
     metrics_.CountFinished(status.code() == absl::StatusCode::kCancelled ? ServingMetrics::Finish::kAbort
                                                                          : ServingMetrics::Finish::kError);

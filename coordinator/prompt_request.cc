@@ -96,11 +96,11 @@ absl::StatusOr<Admission::Need> FitAnswer(const PromptPlan& plan, int64_t max_to
   if (!ingest) {
     const int64_t room = limits.window_tokens - plan.tokens;
     if (room < 1 || (max_tokens > room && !may_cut)) {
-      return InvalidArgument(
+      return MarkOverWindow(InvalidArgument(
           "the prompt has {} tokens and the answer may have {}: together {}, the model's window is {}; ask "
           "for a "
           "shorter answer, or shorten the prompt",
-          plan.tokens, max_tokens, plan.tokens + max_tokens, limits.window_tokens);
+          plan.tokens, max_tokens, plan.tokens + max_tokens, limits.window_tokens));
     }
     answer = max_tokens == 0 ? room : std::min(max_tokens, room);
   }

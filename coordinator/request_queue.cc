@@ -43,16 +43,18 @@ RequestQueue::Turn::~Turn() {
   queue_->turn_.notify_all();
 }
 
-absl::Status RequestQueue::Turn::Wait(const Admission::Need& need, const CancelToken& cancel) {
-  return queue_->WaitForTurn(id_, need, cancel);
+absl::Status RequestQueue::Turn::SetNeed(const Admission::Need& need) {
+  const Admission::Capacity capacity = queue_->CapacityNow();
+  const std::lock_guard<std::mutex> lock(queue_->mu_);
+  return queue_->admission_.SetNeed(id_, need, capacity);
 }
 
-absl::Status RequestQueue::WaitForTurn(Admission::Id id, const Admission::Need& need,
-                                       const CancelToken& cancel) {
+absl::Status RequestQueue::Turn::Wait(const CancelToken& cancel) { return queue_->WaitForTurn(id_, cancel); }
+
+absl::Status RequestQueue::WaitForTurn(Admission::Id id, const CancelToken& cancel) {
   const TimePoint end = AddSaturated(clock_.Now(), std::chrono::seconds(limits_.waiting_seconds));
   Admission::Capacity capacity = CapacityNow();
   std::unique_lock<std::mutex> lock(mu_);
-  PALIMPSEST_RETURN_IF_ERROR(admission_.SetNeed(id, need, capacity));
   while (true) {
     admission_.Grant(capacity, clock_.Now());
     if (admission_.running(id)) break;

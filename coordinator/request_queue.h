@@ -28,8 +28,10 @@ class RequestQueue {
     Turn(Turn&& other) noexcept : queue_(std::exchange(other.queue_, nullptr)), id_(other.id_) {}
     Turn& operator=(Turn&&) = delete;
     ~Turn();
+    // Once, before Wait. Refused if its tokens are too many beside those that wait.
+    absl::Status SetNeed(const Admission::Need& need);
     // Blocks until it may run; at most limits.waiting_seconds.
-    absl::Status Wait(const Admission::Need& need, const CancelToken& cancel);
+    absl::Status Wait(const CancelToken& cancel);
 
    private:
     friend class RequestQueue;
@@ -47,7 +49,7 @@ class RequestQueue {
 
  private:
   Admission::Capacity CapacityNow() const;
-  absl::Status WaitForTurn(Admission::Id id, const Admission::Need& need, const CancelToken& cancel);
+  absl::Status WaitForTurn(Admission::Id id, const CancelToken& cancel);
 
   const Admission::Limits limits_;
   const std::shared_ptr<const Registry> registry_;  // shared with who writes it

@@ -1,0 +1,191 @@
+#include "coordinator/documents.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "proto/base/status.h"
+#include "tests/coordinator/serving_fixture.h"
+
+namespace palimpsest::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using Script = FakeWorkerLink::Script;
+using Ingest = Coordinator::Ingest;
+using Phase = DocumentState::Phase;
+
+const CancelToken& kNever = CancelToken::Never();
+
+class DocumentsTest : public ::testing::Test {
+ protected:
+  void Start(
+      FakeWorkerLink::Scripts scripts = [](const auto&) { return Script{}; },
+      Config config = Serving::TestConfig()) {
+    serving_ = std::make_unique<Serving>(std::move(scripts), std::move(config));
+  }
+  Coordinator& coordinator() { return *serving_->coordinator; }
+  DocumentState Add(const std::string& text, const std::string& tenant = "", Ingest ingest = Ingest::kIfNew) {
+    const auto added = coordinator().AddDocument("a.txt", text, tenant, ingest);
+    EXPECT_TRUE(added.ok()) << added.status();
+    return added.value_or(DocumentState());
+  }
+  // Follows it to its end.
+  DocumentState Done(DocumentState state, const std::string& tenant = "") {
+    while (state.phase == Phase::kWaiting || state.phase == Phase::kReading) {
+      const auto next =
+          coordinator().WaitDocument(state.info.id, tenant, state, std::chrono::seconds(20), kNever);
+      EXPECT_TRUE(next.ok()) << next.status();
+      if (!next.ok()) break;
+      state = *next;
+    }
+    return state;
+  }
+  std::vector<proto::GenerateRequest> Requests() { return serving_->cluster.links()[0]->requests(); }
+  bool KnownWhenAsked(const DocumentState& state, const std::string& tenant = "") {
+    RecordingSink sink;
+    AnswerRequest request = Ask("what?");
+    request.documents = {state.info.id};
+    request.tenant = tenant;
+    EXPECT_TRUE(coordinator().Answer(request, sink, kNever).ok());
+    return Requests().back().parts(1).known();
+  }
+
+  std::unique_ptr<Serving> serving_;
+};
+
+TEST_F(DocumentsTest, TwoTenantsDoNotSeeEachOthersDocuments) {
+  Start();
+  const DocumentState a = Done(Add("The same text.", "a"), "a");
+  const DocumentState b = Done(Add("The same text.", "b"), "b");
+  EXPECT_FALSE(b.already_known);
+  EXPECT_NE(a.info.id, b.info.id);
+  EXPECT_THAT(*coordinator().ListDocuments("a"), SizeIs(1));
+  EXPECT_THAT(*coordinator().ListDocuments(""), IsEmpty());
+  const auto not_found = absl::StatusCode::kNotFound;
+  EXPECT_EQ(coordinator().GetDocument(b.info.id, "a").status().code(), not_found);
+  EXPECT_EQ(coordinator().DocumentText(b.info.id, "a").status().code(), not_found);
+  EXPECT_EQ(coordinator().DeleteDocument(b.info.id, "a").code(), not_found);
+  EXPECT_EQ(coordinator().WaitDocument(b.info.id, "a", {}, std::chrono::seconds(1), kNever).status().code(),
+            not_found);
+  RecordingSink sink;
+  AnswerRequest request = Ask("what?");
+  request.tenant = "a";
+  request.documents = {b.info.id};
+  EXPECT_EQ(coordinator().Answer(request, sink, kNever).code(), not_found);
+  EXPECT_EQ(*coordinator().DocumentText(a.info.id, "a"), "The same text.");
+  const auto requests = Requests();
+  ASSERT_EQ(requests.size(), 2u);
+  EXPECT_NE(requests[0].cache_domain(), requests[1].cache_domain());
+}
+
+TEST_F(DocumentsTest, KnownTextIsIngestedAgainOnlyWhenAsked) {
+  Start();
+  const DocumentState first = Done(Add("Some text."));
+  const DocumentState again = Add("Some text.");
+  EXPECT_TRUE(again.already_known);
+  EXPECT_EQ(again.phase, Phase::kReady);
+  EXPECT_THAT(Requests(), SizeIs(1));
+  EXPECT_EQ(Done(Add("Some text.", "", Ingest::kAlways)).phase, Phase::kReady);
+  EXPECT_THAT(Requests(), SizeIs(2));
+}
+
+TEST_F(DocumentsTest, WhatNobodyHasReadIsNotKnownYet) {
+  Start();
+  const DocumentState stored = Add("Some text.", "", Ingest::kNever);
+  EXPECT_EQ(stored.phase, Phase::kReady);
+  EXPECT_THAT(Requests(), IsEmpty());
+  EXPECT_FALSE(KnownWhenAsked(stored));
+  EXPECT_TRUE(KnownWhenAsked(stored));
+}
+
+TEST_F(DocumentsTest, ADeleteStopsTheIngestionFirst) {
+  Start([](const proto::GenerateRequest& request) {
+    return Script{.never_ends = request.priority() == proto::BACKGROUND};
+  });
+  const DocumentState reading = Add("Some text.");
+  const DocumentState waiting = Add("Another text.");
+  EXPECT_EQ(coordinator().Status().ingesting, 2);
+  EXPECT_TRUE(coordinator().DeleteDocument(waiting.info.id, "").ok());
+  EXPECT_TRUE(coordinator().DeleteDocument(reading.info.id, "").ok());
+  EXPECT_EQ(serving_->cluster.running(), 0);
+  EXPECT_EQ(coordinator().Status().ingesting, 0);
+  EXPECT_EQ(coordinator().GetDocument(reading.info.id, "").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(*coordinator().ListDocuments(""), IsEmpty());
+}
+
+TEST_F(DocumentsTest, AWaitEndsWhenTheDocumentIsDeletedCancelledOrLate) {
+  Start([](const auto&) { return Script{.prefill_events = 0, .never_ends = true}; });
+  const DocumentState state = Add("Some text.");
+  DocumentState reading = state;
+  while (reading.phase != Phase::kReading) {
+    reading = *coordinator().WaitDocument(state.info.id, "", reading, std::chrono::seconds(20), kNever);
+  }
+  const auto late =
+      coordinator().WaitDocument(state.info.id, "", reading, std::chrono::milliseconds(20), kNever);
+  EXPECT_EQ(late->phase, Phase::kReading);
+  CancelToken cancel;
+  cancel.Set();
+  EXPECT_EQ(
+      coordinator().WaitDocument(state.info.id, "", reading, std::chrono::hours(1), cancel).status().code(),
+      absl::StatusCode::kCancelled);
+  std::thread deletes([&] { EXPECT_TRUE(coordinator().DeleteDocument(state.info.id, "").ok()); });
+  absl::Status gone;
+  while (gone.ok()) {
+    const auto next =
+        coordinator().WaitDocument(state.info.id, "", reading, std::chrono::seconds(20), kNever);
+    gone = next.status();
+    if (next.ok()) reading = *next;
+  }
+  EXPECT_EQ(gone.code(), absl::StatusCode::kNotFound);
+  deletes.join();
+}
+
+TEST_F(DocumentsTest, AFailedIngestionSaysWhyAndTheTextIsThere) {
+  Start([](const auto&) { return Script{.refuse = ResourceExhausted("the arena is too small")}; });
+  const DocumentState failed = Done(Add("Some text."));
+  EXPECT_EQ(failed.phase, Phase::kFailed);
+  EXPECT_THAT(failed.error, HasSubstr("the arena is too small"));
+  EXPECT_EQ(*coordinator().DocumentText(failed.info.id, ""), "Some text.");
+  EXPECT_EQ((*coordinator().ListDocuments(""))[0].phase, Phase::kFailed);
+}
+
+TEST_F(DocumentsTest, IngestionSurvivesAWorkersDeath) {
+  std::atomic<int> calls{0};
+  Start([&](const auto&) { return Script{.prefill_events = 4, .die_after_prefills = calls++ < 3 ? 2 : -1}; });
+  const DocumentState state = Done(Add("Some text."));
+  EXPECT_EQ(state.phase, Phase::kReady) << state.error;
+  EXPECT_EQ(calls, 4);
+}
+
+TEST_F(DocumentsTest, BadTextsAreRefusedBeforeTheyAreStored) {
+  Config config = Serving::TestConfig();
+  config.limits.document_bytes = 10'000;
+  Start([](const auto&) { return Script{}; }, config);
+  const auto refusal = [&](const std::string& text) {
+    const auto added = coordinator().AddDocument("a.txt", text, "", Ingest::kIfNew);
+    EXPECT_EQ(added.status().code(), absl::StatusCode::kInvalidArgument);
+    return Message(added.status());
+  };
+  EXPECT_THAT(refusal(""), HasSubstr("'a.txt' is empty"));
+  EXPECT_THAT(refusal("ab\xff"), HasSubstr("'a.txt'"));
+  EXPECT_THAT(refusal(std::string(5000, 'x')), ::testing::AllOf(HasSubstr("5000 tokens"), HasSubstr("4096")));
+  EXPECT_THAT(refusal(std::string(10'001, 'x')),
+              ::testing::AllOf(HasSubstr("10001 bytes"), HasSubstr("10000")));
+  EXPECT_THAT(*coordinator().ListDocuments(""), IsEmpty());
+}
+
+TEST_F(DocumentsTest, AStopLeavesTheTextAndTheNextCoordinatorHasIt) {
+  Start([](const auto&) { return Script{.never_ends = true}; });
+  const DocumentState state = Add("Some text.");
+  coordinator().Stop();
+  EXPECT_EQ(serving_->cluster.running(), 0);
+  EXPECT_EQ(*coordinator().DocumentText(state.info.id, ""), "Some text.");
+}
+
+}  // namespace
+}  // namespace palimpsest::testing
