@@ -1,0 +1,234 @@
+// Documents, tokens, models and the description of it all: the handlers with a fake coordinator.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+#include <fstream>
+#include <set>
+
+#include "coordinator/http/api.h"
+#include "coordinator/http/api_routes.h"
+#include "tests/coordinator/http/fakes.h"
+#include "tests/testing/temporary_folder.h"
+
+namespace palimpsest::http {
+namespace {
+
+namespace json = boost::json;
+using ::palimpsest::testing::FakeCoordinator;
+using ::palimpsest::testing::FakeResponse;
+using ::testing::HasSubstr;
+
+class ToolsApiTest : public ::testing::Test {
+ protected:
+  json::value Call(const std::string& method, const std::string& path, Request request = {}) {
+    const Router::Match match = router_.Find(method, path);
+    if (match.route == nullptr) {
+      ADD_FAILURE() << method << " " << path << " has no route";
+      return nullptr;
+    }
+    request.method = method;
+    request.path = path;
+    request.parameters = match.parameters;
+    request.tenant = "team-a";
+    FakeResponse response;
+    match.route->handler(request, response);
+    status_ = response.status();
+    type_ = response.type();
+    body_ = response.body();
+    headers_ = response.headers();
+    json::error_code error;
+    return json::parse(body_, error);
+  }
+  json::value Post(const std::string& path, const std::string& body) {
+    Request request;
+    request.body = body;
+    request.headers["content-type"] = "application/json";
+    return Call("POST", path, std::move(request));
+  }
+  json::value Upload(const std::string& text, std::map<std::string, std::string> query = {},
+                     const std::string& type = "text/plain") {
+    Request request;
+    request.body_file = folder_.path() + "/upload";
+    std::ofstream(request.body_file, std::ios::binary) << text;
+    request.query = std::move(query);
+    if (!type.empty()) request.headers["content-type"] = type;
+    return Call("POST", "/v1/documents", std::move(request));
+  }
+  std::string Code() const { return std::string(json::parse(body_).at("error").at("code").as_string()); }
+  std::string Param() const { return std::string(json::parse(body_).at("error").at("param").as_string()); }
+
+  TemporaryFolder folder_;
+  FakeCoordinator coordinator_;
+  const Router router_ =
+      MakePublicRouter({.coordinator = &coordinator_, .metrics = nullptr, .config = Config{}});
+  int status_ = 0;
+  std::string type_, body_;
+  Headers headers_;
+};
+
+TEST_F(ToolsApiTest, UploadIsADocumentThatIsBeingRead) {
+  const json::value document = Upload("hello", {{"name", "a.txt"}});
+  EXPECT_EQ(status_, 201) << body_;
+  EXPECT_EQ(headers_.at("location"), "/v1/documents/doc-0000000000000000");
+  EXPECT_EQ(document.at("id").as_string(), "doc-0000000000000000");
+  EXPECT_EQ(document.at("name").as_string(), "a.txt");
+  EXPECT_EQ(document.at("status").as_string(), "reading");
+  EXPECT_EQ(document.at("progress").at("total_tokens").as_int64(), 5);
+  EXPECT_EQ(document.at("created_at").as_int64(), 1'700'000'000);
+  EXPECT_FALSE(document.at("already_known").as_bool());
+  EXPECT_TRUE(document.at("error").is_null());
+  EXPECT_EQ(coordinator_.last_tenant, "team-a");
+  EXPECT_TRUE(Upload("hello").at("already_known").as_bool());
+  EXPECT_EQ(status_, 200);
+}
+
+TEST_F(ToolsApiTest, UploadMayWaitUntilItIsRead) {
+  coordinator_.waits = 3;
+  EXPECT_EQ(Upload("hello", {{"wait", "60"}}).at("status").as_string(), "ready");
+  EXPECT_EQ(status_, 201);
+}
+
+TEST_F(ToolsApiTest, UploadTakesTextOnly) {
+  EXPECT_EQ(Upload("# x", {}, "text/markdown; charset=\"UTF-8\"").at("object").as_string(), "document");
+  Upload("x", {}, "application/octet-stream");
+  EXPECT_EQ(status_, 201);
+  Upload("y", {}, "");
+  EXPECT_EQ(status_, 201);
+  for (const char* type : {"multipart/form-data; boundary=x", "application/x-www-form-urlencoded",
+                           "application/pdf", "text/plain; charset=latin1"}) {
+    Upload("z", {}, type);
+    EXPECT_EQ(status_, 415) << type;
+  }
+  Upload("z", {}, "multipart/form-data; boundary=x");
+  EXPECT_THAT(body_, HasSubstr("--data-binary"));
+}
+
+TEST_F(ToolsApiTest, WrongUploadsAreRefused) {
+  Upload("x", {{"nmae", "a"}});
+  EXPECT_EQ(status_, 400);
+  EXPECT_EQ(Param(), "nmae");
+  for (const char* wait : {"", "-1", "1.5", "x", "3601", "99999999999999999999"}) {
+    Upload("x", {{"wait", wait}});
+    EXPECT_EQ(status_, 400) << wait;
+    EXPECT_EQ(Param(), "wait");
+  }
+  Upload("x", {{"name", std::string(5000, 'n')}});
+  EXPECT_EQ(Param(), "name");
+  Upload("x\xff");
+  EXPECT_EQ(status_, 400);
+  EXPECT_TRUE(coordinator_.documents.empty());
+}
+
+TEST_F(ToolsApiTest, DocumentsAreListedShownAndDeleted) {
+  Upload("hello", {{"name", "bad\xffname"}});
+  const json::value list = Call("GET", "/v1/documents");
+  ASSERT_EQ(list.at("data").as_array().size(), 1u);
+  EXPECT_EQ(list.at("data").at(0).at("name").as_string(), "bad\\xffname");
+  const std::string path = "/v1/documents/doc-0000000000000000";
+  EXPECT_EQ(Call("GET", path).at("progress").at("done_tokens").as_int64(), 0);
+  Call("GET", path + "/text");
+  EXPECT_EQ(body_, "hello");
+  EXPECT_EQ(type_, "text/plain; charset=utf-8");
+  EXPECT_TRUE(Call("DELETE", path).at("deleted").as_bool());
+  for (const char* tail : {"", "/text"}) {
+    Call("GET", path + tail);
+    EXPECT_EQ(status_, 404);
+    EXPECT_EQ(Code(), "document_not_found");
+  }
+  Call("DELETE", path);
+  EXPECT_EQ(status_, 404);
+}
+
+TEST_F(ToolsApiTest, TextBecomesIdsAndIdsText) {
+  const json::value tokens = Post("/tokenize", R"({"text": "a<end>"})");
+  EXPECT_EQ(json::serialize(tokens), R"({"tokens":[97,60,101,110,100,62],"count":6,"max_model_len":100})");
+  EXPECT_EQ(Post("/tokenize", R"({"prompt": "a"})").at("count").as_int64(), 1);
+  const json::value chat = Post("/tokenize", R"({"messages": [{"role": "user", "content": "a<end>"}]})");
+  EXPECT_EQ(json::serialize(chat.at("tokens")), "[256,117,58,97,60,101,110,100,62,257,97,58]");
+  EXPECT_EQ(json::serialize(Post("/detokenize", R"({"tokens": [256, 97, 226]})")), R"({"text":"<start>a)"
+                                                                                   "\uFFFD"
+                                                                                   R"("})");
+}
+
+TEST_F(ToolsApiTest, WrongTokenRequestsAreRefused) {
+  const std::tuple<const char*, const char*, const char*> table[] = {
+      {"/tokenize", "{}", "text"},
+      {"/tokenize", R"({"text": "a", "messages": []})", "text"},
+      {"/tokenize", R"({"text": 1})", "text"},
+      {"/tokenize", R"({"messages": []})", "messages"},
+      {"/tokenize", R"({"text": "a", "x": 1})", "x"},
+      {"/detokenize", "{}", "tokens"},
+      {"/detokenize", R"({"tokens": [1, 258]})", "tokens[1]"},
+      {"/detokenize", R"({"tokens": ["a"]})", "tokens[0]"},
+  };
+  for (const auto& [path, body, param] : table) {
+    Post(path, body);
+    EXPECT_EQ(status_, 400) << body;
+    EXPECT_EQ(Param(), param) << body;
+  }
+}
+
+TEST_F(ToolsApiTest, ModelIsTold) {
+  EXPECT_EQ(json::serialize(Call("GET", "/v1/models")),
+            R"({"object":"list","data":[{"id":"tiny","object":"model","created":1700000000,)"
+            R"("owned_by":"palimpsest","max_model_len":100}]})");
+  EXPECT_EQ(Call("GET", "/v1/models/tiny").at("id").as_string(), "tiny");
+  Call("GET", "/v1/models/gpt-4");
+  EXPECT_EQ(status_, 404);
+  EXPECT_EQ(Code(), "model_not_found");
+}
+
+TEST_F(ToolsApiTest, HealthSaysNothingElse) {
+  EXPECT_EQ(json::serialize(Call("GET", "/health")), R"({"status":"ok"})");
+}
+
+TEST_F(ToolsApiTest, DescriptionHasTheRoutesAndTheyHaveIt) {
+  const json::value description = Call("GET", "/openapi.json");
+  EXPECT_EQ(description.at("openapi").as_string(), "3.0.3");
+  std::set<std::string> described, routed;
+  for (const auto& path : description.at("paths").as_object()) {
+    for (const auto& operation : path.value().as_object()) {
+      std::string method(operation.key());
+      for (char& c : method) c = static_cast<char>(std::toupper(c));
+      described.insert(method + " " + std::string(path.key()));
+    }
+  }
+  for (const Route& route : router_.routes()) routed.insert(route.method + " " + route.pattern);
+  EXPECT_EQ(described, routed);
+}
+
+TEST_F(ToolsApiTest, DescriptionSaysWhichRoutesNeedAKey) {
+  const json::value description = json::parse(std::string(OpenApiJson()));
+  for (const Route& route : router_.routes()) {
+    std::string method = route.method;
+    for (char& c : method) c = static_cast<char>(std::tolower(c));
+    const json::value& operation = description.at("paths").at(route.pattern).at(method);
+    EXPECT_EQ(operation.at("security").as_array().empty(), route.access == Route::Access::kOpen)
+        << route.pattern;
+  }
+}
+
+// Every property of every object, at any depth.
+void ExpectDescribed(const json::value& schema, const std::string& path) {
+  if (const json::object* const object = schema.if_object()) {
+    if (const json::value* const properties = object->if_contains("properties")) {
+      for (const auto& property : properties->as_object()) {
+        const std::string name = path + "." + std::string(property.key());
+        const json::object& inner = property.value().as_object();
+        EXPECT_TRUE(inner.contains("description") || inner.contains("$ref") || inner.contains("allOf"))
+            << name;
+      }
+    }
+    for (const auto& field : *object) ExpectDescribed(field.value(), path + "." + std::string(field.key()));
+  } else if (const json::array* const array = schema.if_array()) {
+    for (const json::value& element : *array) ExpectDescribed(element, path + "[]");
+  }
+}
+
+TEST_F(ToolsApiTest, DescriptionExplainsEveryField) {
+  ExpectDescribed(json::parse(std::string(OpenApiJson())), "openapi");
+}
+
+}  // namespace
+}  // namespace palimpsest::http
