@@ -5,9 +5,9 @@
 //     - name: team-a                 # for people and logs
 //       sha256: 9f86d0...            # of the key; `palimpsest serve --make-key` prints a new pair
 //       tenant: team-a               # whose documents and cache it sees; default: name
-//       expires: 2027-01-31          # UTC, optional
+//       expires: 2027-01-31          # its last day, UTC; optional
 //       concurrent: 8                # requests at once, optional
-//       requests_per_minute: 600     # optional
+//       requests_per_minute: 600     # optional; a minute's worth may come at once
 //
 // Errors : Load: InvalidArgument naming file, line and what is wrong. Check: PermissionDenied (unknown,
 // expired: the

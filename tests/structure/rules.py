@@ -38,7 +38,9 @@ LIBRARIES = {
     "CUDA": (r"(cuda|cudnn|cublas|curand|cub/|thrust/|cutlass/|cooperative_groups|mma\.h$)",
              ("kernels/cuda/*", "storage/transport/nccl*", "storage/tier/device*.cu")),
     "spdlog": (r"spdlog/", ("proto/base/log*.cc",)),
-    "yaml-cpp": (r"yaml-cpp/", ("proto/base/config*.cc", "proto/base/yaml*.cc")),
+    "yaml-cpp": (r"yaml-cpp/", ("proto/base/config*.cc", "proto/base/yaml*.cc",
+                                  # a list of maps, which the one-level reader of config.cc has no words for
+                                  "coordinator/http/api_keys*.cc")),
     "PCRE2": (r"pcre2", ("text/pre_tokenizer*.cc",)),
     "OpenSSL": (r"openssl/", ("proto/base/ids.cc", "proto/base/hash*.cc", "proto/base/log.cc",
                               "storage/envelope*.cc", "storage/*cipher*.cc")),
