@@ -138,6 +138,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   bool read_end_ = false, broken_ = false, closed_ = false;
   bool discard_ = false;   // what still comes is of no interest
   bool answered_ = false;  // something was sent: say goodbye properly
+  bool unread_ = false;    // the client may still be sending what nobody reads
   bool first_ = true;
   int64_t body_charged_ = 0;
   bool upload_charged_ = false;
@@ -416,6 +417,7 @@ void Connection::Refuse(const Refusal& refusal, const Admitted& admitted, const 
                    close, false, static_cast<int64_t>(body.size()));
   if (!admitted.head_only) answer += body;
   answered_ = true;
+  unread_ = unread_ || close;
   outbox_->AppendNow(answer);
   hub_.meter.OnDone({head.method,
                      admitted.route == nullptr ? "none" : std::string_view(admitted.route->pattern),
@@ -551,7 +553,7 @@ awaitable<void> Connection::Goodbye() {
   error_code ignored;
   if (!closed_) socket_.shutdown(tcp::socket::shutdown_send, ignored);
   const TimePoint end = Now() + kLinger;
-  while (!over() && !hub_.stop.IsSet() && Now() < end) co_await Wait(end);
+  while (unread_ && !over() && !hub_.stop.IsSet() && Now() < end) co_await Wait(end);
 }
 
 class AsioConnections final : public Connections {

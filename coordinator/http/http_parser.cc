@@ -43,7 +43,8 @@ class BeastParser final : public RequestParser {
     used = 0;
     body_ = {};
     if (state_ == State::kFailed || state_ == State::kDone) return state_;
-    if (!head_done_) SkipEmptyLines(bytes, used);
+    if (!started_) SkipEmptyLines(bytes, used);
+    if (!started_) return state_ = State::kNeedMore;
     if (head_done_ && parser_->is_done()) return state_ = State::kDone;  // there was no body
     while (used < bytes.size()) {
       boost::system::error_code error;
@@ -60,7 +61,6 @@ class BeastParser final : public RequestParser {
       if (parser_->is_done()) return state_ = State::kDone;
       if (error == bhttp::error::need_more) break;
     }
-    started_ = started_ || used < bytes.size();
     return state_ = State::kNeedMore;
   }
 
@@ -72,8 +72,8 @@ class BeastParser final : public RequestParser {
  private:
   // Some clients end a body with a line too many.
   void SkipEmptyLines(std::string_view bytes, size_t& used) {
-    while (!started_ && bytes.substr(used).starts_with("\r\n")) used += 2;
-    started_ = started_ || (used < bytes.size() && bytes.substr(used) != "\r");
+    while (bytes.substr(used).starts_with("\r\n")) used += 2;
+    started_ = used < bytes.size() && bytes.substr(used) != "\r";
   }
 
   State TakeHead() {
