@@ -30,6 +30,8 @@ std::string FlagOf(std::string_view key) {
   return flag;
 }
 
+}  // namespace
+
 std::map<std::string, std::string> Environment() {
   std::map<std::string, std::string> variables;
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -39,6 +41,8 @@ std::map<std::string, std::string> Environment() {
   }
   return variables;
 }
+
+namespace {
 
 absl::Status StartLog(const Config::Log& log) {
   LogOptions options;
@@ -81,6 +85,17 @@ void CommandSet::AddCommonFlags(CLI::App& command, Generation generation) {
         ->take_last()
         ->group(common ? "Options" : "Settings (also in --config FILE and as PALIMPSEST_... variables)");
   }
+}
+
+void CommandSet::AddShortFlag(CLI::App& command, std::string_view flag, std::string_view key) {
+  command
+      .add_option_function<std::string>(
+          std::string(flag),
+          [this, key = std::string(key)](const std::string& text) {
+            common_.settings.emplace_back(key, text);
+          },
+          fmt::format("short for {}", FlagOf(key)))
+      ->take_last();
 }
 
 CLI::App& CommandSet::AddTo(CLI::App& parent, std::string_view name, std::string_view summary,

@@ -55,6 +55,9 @@ class CommandSet {
   CLI::App& AddTo(CLI::App& parent, std::string_view name, std::string_view summary, Generation generation,
                   RunCommand run);
 
+  // Another name for the flag of a setting.
+  void AddShortFlag(CLI::App& command, std::string_view flag, std::string_view key);
+
   CLI::App& app() { return app_; }
   // Runs what was parsed.
   absl::Status Run(const CancelToken& cancel);
@@ -77,12 +80,18 @@ class CommandSet {
 
 void AddAskCommand(CommandSet& commands);
 void AddBenchCommand(CommandSet& commands);
+void AddCoordinatorCommand(CommandSet& commands);
 void AddDocumentsCommand(CommandSet& commands);
 void AddIngestCommand(CommandSet& commands);
 void AddInspectCommand(CommandSet& commands);
+void AddServeCommand(CommandSet& commands);
+void AddWorkerCommand(CommandSet& commands);
 
 // All of it: parses, runs, reports. The exit status.
 int RunCommandLine(int argc, char** argv, const CancelToken& cancel);
+
+// All variables of this process.
+std::map<std::string, std::string> Environment();
 
 // Writes to stdout, now. Unavailable if it cannot.
 absl::Status WriteOut(std::string_view text);

@@ -143,7 +143,8 @@ class ProcessSupervisor final : public Supervisor {
     Prepared prepared(commands_[index]);
     while (Spawn(index, prepared)) {
       const TimePoint started = RealClock().Now();
-      if (!AfterDeath(index, Reap(index), RealClock().Now() - started)) break;
+      const int status = Reap(index);
+      if (!AfterDeath(index, status, RealClock().Now() - started)) break;
     }
     {
       const std::lock_guard lock(mu_);
