@@ -31,6 +31,7 @@ int64_t Admission::SecondsUntilRoom(const Capacity& capacity) const {
 
 absl::StatusOr<Admission::Id> Admission::Enter(const std::string& tenant, const Capacity& capacity,
                                                TimePoint now) {
+  // Those that free slots are about to take do not count.
   if (waiting_requests() >= limits_.waiting + std::max<int64_t>(limits_.running - running_slots_, 0)) {
     const int64_t seconds = SecondsUntilRoom(capacity);
     return WithRetryAfter(

@@ -21,8 +21,10 @@ struct AnswerRequest {
   PrefillChoice prefill = PrefillChoice::kAuto;
   std::string policy = "full", recall = "none";  // checked by whoever made the request
   bool question_visible = false;
-  proto::Sampling sampling;  // max_tokens 0: as many as the window and limits allow
-  int64_t choices = 1;       // choice i is sampled with seed + i
+  // max_tokens 0: as many as the window and the workers' memory allow. Up to generate.max_tokens it is cut to
+  // that too; a larger one that does not fit is refused.
+  proto::Sampling sampling;
+  int64_t choices = 1;  // choice i is sampled with seed + i
   bool logprobs = false;
   int32_t top_logprobs = 0;
   std::string tenant;      // whose request this is; "" with no keys

@@ -62,7 +62,7 @@ ServingMetrics::ServingMetrics(Metrics* metrics) : metrics_(metrics) {
   waiting_ = Gauge("num_requests_waiting", "Requests in the queue.");
   ingesting_ = Gauge("num_documents_ingesting", "Documents that are ingested or wait for it.");
   workers_ = Gauge("workers", "Workers that are alive and not leaving.");
-  joins_ = Gauge("worker_joins_total", "Workers that ever joined, each time they came back too.");
+  joins_ = Counter("worker_joins_total", "Workers that ever joined, each time they came back too.");
   kv_used_ = Gauge("kv_cache_usage_ratio", "Share of the workers' device memory for KV that is held.");
   first_token_ = Histogram("time_to_first_token_seconds", "From a request's arrival.", FirstTokenBuckets());
   token_gap_ =
@@ -105,7 +105,7 @@ void ServingMetrics::SetState(const State& state) {
   Set(waiting_, static_cast<double>(state.waiting));
   Set(ingesting_, static_cast<double>(state.ingesting));
   Set(workers_, static_cast<double>(state.workers));
-  Set(joins_, static_cast<double>(state.joins));
+  Add(joins_, static_cast<double>(state.joins - joins_counted_.exchange(state.joins)));
   Set(kv_used_, state.kv_used);
 }
 

@@ -2,9 +2,11 @@
 // Each handle is looked up once. Without a Metrics nothing is counted. Threads: any thread.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <map>
 #include <string>
-#include <string_view>
+#include <vector>
 
 #include "proto/base/metrics.h"
 #include "proto/worker.pb.h"
@@ -40,6 +42,7 @@ class ServingMetrics {
                              const std::vector<double>& buckets);
 
   Metrics* const metrics_;
+  std::atomic<int64_t> joins_counted_{0};
   std::map<Refused, MetricCounter*> refused_;
   std::map<Finish, MetricCounter*> finished_;
   MetricCounter* prompt_tokens_ = nullptr;
@@ -48,11 +51,11 @@ class ServingMetrics {
   MetricCounter* cache_hits_ = nullptr;
   MetricCounter* generation_tokens_ = nullptr;
   MetricCounter* failovers_ = nullptr;
+  MetricCounter* joins_ = nullptr;
   MetricGauge* running_ = nullptr;
   MetricGauge* waiting_ = nullptr;
   MetricGauge* ingesting_ = nullptr;
   MetricGauge* workers_ = nullptr;
-  MetricGauge* joins_ = nullptr;
   MetricGauge* kv_used_ = nullptr;
   MetricHistogram* first_token_ = nullptr;
   MetricHistogram* token_gap_ = nullptr;
