@@ -66,6 +66,12 @@ absl::StatusOr<std::string> FindModelFile(const Config& config) {
   return is_path ? NotFound("model file {} does not exist", Quoted(name, 4096)) : NoModel(name, folder);
 }
 
+absl::StatusOr<EngineOptions> ServingOptionsOf(const Config& config) {
+  PALIMPSEST_ASSIGN_OR_RETURN(EngineOptions options, EngineOptionsOf(config));
+  options.step_seconds = static_cast<double>(config.prefill.step_ms) / 1e3;
+  return options;
+}
+
 absl::StatusOr<EngineOptions> EngineOptionsOf(const Config& config) {
   EngineOptions options;
   options.backend.isa = config.device.isa;
@@ -77,6 +83,7 @@ absl::StatusOr<EngineOptions> EngineOptionsOf(const Config& config) {
   options.arena_bytes = config.device.arena_bytes;
   options.host_bytes = config.host.store_bytes;
   options.chunk_tokens = config.prefill.chunk_tokens;
+  options.share = config.prefill.share;
   return options;
 }
 

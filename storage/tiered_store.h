@@ -118,6 +118,9 @@ class TieredStore {
   // Is it on the device now? Changes nothing.
   bool OnDevice(const BlockId& id) const { return sealed_.contains(id); }
 
+  // Does some tier hold it? Changes nothing; what it holds may yet turn out to be damaged.
+  bool Holds(const BlockId& id) const { return OnDevice(id) || (below_ != nullptr && below_->Contains(id)); }
+
   // Tiles that Open could get: free ones and those of unpinned sealed groups.
   int64_t available_tiles() const;
   const KvShape& shape() const { return shape_; }

@@ -11,50 +11,6 @@ namespace palimpsest {
 Engine::Engine(const EngineOptions& options) : options_(options) {}
 Engine::~Engine() = default;
 
-bool Engine::Admit(Job& job) {
-  if (reserved_tiles_ + job.worst_tiles > arena_->capacity_tiles()) return false;
-  reserved_tiles_ += job.worst_tiles;
-  if (!job.was_admitted) job.admitted = options_.clock->Now();
-  job.was_admitted = true;
-  job.sequence = std::make_unique<Sequence>(store_.get(), job.worst_tiles / store_->shape().tiles());
-  if (job.max_tokens > 0) {
-    job.sampler = std::make_unique<Sampler>(job.request.sampling, config_.vocabulary, job.tokens);
-    job.outcome.tokens.reserve(static_cast<size_t>(job.max_tokens));
-    // A token is 4 bytes or so; what goes on for longer pays a copy each time the text has doubled.
-    constexpr int64_t kTextBytesPerToken = 8, kTextBytesMax = 1 << 16;
-    job.outcome.text.reserve(
-        std::max(job.outcome.text.size(),
-                 static_cast<size_t>(std::min(job.max_tokens * kTextBytesPerToken, kTextBytesMax))));
-  }
-  FindCached(job);
-  job.state = Job::State::kPrompt;
-  return true;
-}
-
-// Takes the longest run of shared blocks from here on that some tier holds. The last token is always run if
-// its logits are needed.
-void Engine::FindCached(Job& job) {
-  const int64_t before = job.cached;
-  while (job.next_block < job.blocks.size()) {
-    Job::Block& block = job.blocks[job.next_block];
-    const bool last = block.first + block.rows == job.length();
-    if (!block.shared || (last && job.wants_logits())) break;
-    const TimePoint start = options_.clock->Now();
-    std::optional<TieredStore::Found> found = store_->Find(block.id, block.first, /*base=*/0, block.rows);
-    if (!found.has_value()) break;
-    if (found->source == TieredStore::Source::kBelow) job.load_seconds += Since(start);
-    job.sequence->AddPinned(std::move(found->pin));
-    block.cached = true;
-    job.cached += block.rows;
-    job.prefilled += block.rows;
-    ++job.next_block;
-  }
-  job.next_seal = job.next_block;
-  if (job.cached == before) return;
-  stats_.cached_tokens += job.cached - before;
-  if (job.request.on_found) job.request.on_found(job.cached);
-}
-
 // Opens the next group: of the prompt as planned, of what follows it as decoding does.
 void Engine::OpenGroup(Job& job) {
   const bool planned =
@@ -66,14 +22,15 @@ void Engine::OpenGroup(Job& job) {
   if (planned) ++job.next_block;
 }
 
-// Takes up to `budget` tokens into the step; false if none were taken.
-bool Engine::AddPromptRows(Job& job, int64_t budget) {
+// Takes up to `budget` tokens into the step, fewer where the next block is there already or another request
+// is computing it: it is looked for again in the next step.
+void Engine::AddPromptRows(Job& job, int64_t budget) {
   const int64_t first = job.prefilled;
   const int64_t end = std::min(job.length(), first + budget);
   while (job.prefilled < end) {
     // Where the open group ends: a block of the prompt may leave slots of it empty.
-    const bool border =
-        job.next_block < job.blocks.size() && job.blocks[job.next_block].first == job.prefilled;
+    const bool border = job.at_border();
+    if (border && job.prefilled > first && !MayCompute(job)) break;
     if (border || job.sequence->room() == 0) OpenGroup(job);
     const int64_t block_end =
         job.next_block < job.blocks.size() ? job.blocks[job.next_block].first : job.length();
@@ -82,7 +39,6 @@ bool Engine::AddPromptRows(Job& job, int64_t budget) {
     job.prefilled += n;
   }
   const int64_t taken = job.prefilled - first;
-  if (taken == 0) return false;
   job.computed += taken;
   stats_.prefilled_tokens += taken;
   step_.push_back(
@@ -90,7 +46,6 @@ bool Engine::AddPromptRows(Job& job, int64_t budget) {
        .tokens = std::span(job.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(taken)),
        .logits = job.prefilled == job.length() && job.wants_logits()});
   step_jobs_.push_back(&job);
-  return true;
 }
 
 void Engine::AddDecodeRow(Job& job) {
@@ -101,41 +56,65 @@ void Engine::AddDecodeRow(Job& job) {
   step_jobs_.push_back(&job);
 }
 
+// Who could have rows in this step. True if a prompt ended here, because all of it was found.
+bool Engine::GatherCandidates() {
+  bool ended = false;
+  for (auto& job : jobs_) {
+    job->urged = false;
+    if (job->state != Job::State::kPrompt) continue;
+    FindCached(*job);
+    if (job->prefilled == job->length()) {
+      AfterPrompt(*job);
+      ended = true;
+    }
+  }
+  for (auto& job : jobs_) {
+    job->waits_for = job->state == Job::State::kPrompt ? ComputedBy(*job) : nullptr;
+    if (job->waits_for != nullptr && !job->request.background) job->waits_for->urged = true;
+  }
+  candidates_.clear();
+  candidate_jobs_.clear();
+  for (auto& job : jobs_) {
+    const bool decoding = job->state == Job::State::kDecode && !job->decoding_paused();
+    if (!decoding && (job->state != Job::State::kPrompt || job->waits_for != nullptr)) continue;
+    candidates_.push_back({.id = job->id,
+                           .decoding = decoding,
+                           .background = job->request.background && !job->urged,
+                           .rows = decoding ? 1 : job->length() - job->prefilled,
+                           .depth = job->sequence->length(),
+                           .starved_seconds = decoding ? 0 : Since(job->last_rows)});
+    candidate_jobs_.push_back(job.get());
+  }
+  return ended;
+}
+
 bool Engine::Step() {
   step_.clear();
   step_jobs_.clear();
   arena_->ResetPeak();
-  bool active = false, full = false;
   for (auto& job : jobs_) {  // who is cancelled leaves before the step
     if (job->state != Job::State::kDone && job->request.cancel->IsSet()) {
       Finish(*job, absl::CancelledError("cancelled"), "");
     }
   }
-  for (auto& job : jobs_) {  // first come, first served
-    if (job->state == Job::State::kWaiting && !full) full = !Admit(*job);
-  }
-  int64_t budget = options_.chunk_tokens, decoding = 0;
-  for (auto& job : jobs_) {
-    if (job->state == Job::State::kDecode && budget > 0 && !job->decoding_paused()) {
-      AddDecodeRow(*job);
-      --budget;
+  AdmitWaiting();
+  const bool ended = GatherCandidates();
+  const TimePoint start = options_.clock->Now();
+  int64_t decoding = 0;
+  for (const StepGrant& grant : scheduler_->Pick(candidates_)) {
+    Job& job = *candidate_jobs_[grant.candidate];
+    job.last_rows = start;
+    if (job.state == Job::State::kDecode) {
+      AddDecodeRow(job);
       ++decoding;
-    }
-  }
-  for (auto& job : jobs_) {
-    if (job->state != Job::State::kPrompt) continue;
-    if (job->prefilled == job->length()) {  // all of it was cached
-      AfterPrompt(*job);
-      active = true;
-    } else if (budget > 0 && AddPromptRows(*job, budget)) {
-      budget -= static_cast<int64_t>(step_.back().tokens.size());
+    } else {
+      AddPromptRows(job, grant.rows);
     }
   }
   for (auto& job : jobs_) {
     if (job->sequence != nullptr) job->peak_tiles = std::max(job->peak_tiles, arena_->peak_tiles());
   }
-  if (step_.empty()) return active;
-  const TimePoint start = options_.clock->Now();
+  if (step_.empty()) return ended;
   const Rows<const float> logits = transformer_->Step(step_, arena_->pool());
   int64_t row = 0;
   for (size_t i = 0; i < step_.size(); ++i) {
@@ -144,25 +123,29 @@ bool Engine::Step() {
                         : std::span<const float>();
     AfterStep(*step_jobs_[i], own);
   }
-  CountStep(decoding, Since(start));
+  const double seconds = Since(start);
+  scheduler_->Observe(seconds);
+  CountStep(decoding, seconds);
   return true;
 }
 
 void Engine::AfterStep(Job& job, std::span<const float> logits) {
   if (job.state == Job::State::kDecode) return Emit(job, logits);
   const int64_t spilled_before = store_->stats().spilled_bytes;
-  while (job.next_seal < job.blocks.size() && job.blocks[job.next_seal].shared &&
-         job.sequence->SealOldest(job.blocks[job.next_seal].id)) {
-    ++job.next_seal;
-  }
+  SealFull(job);
   job.spilled_bytes += store_->stats().spilled_bytes - spilled_before;
-  const int64_t done = std::min(job.prefilled, job.prompt_tokens);
-  if (job.request.on_prefill && done > job.told) job.request.on_prefill(done, job.prompt_tokens);
-  job.told = done;
+  TellPrefill(job);
   if (job.prefilled < job.length()) return;
   if (job.request.top > 0 && job.emitted == 0) job.outcome.top = TopTokens(logits, job.request.top);
   AfterPrompt(job);
   if (job.state == Job::State::kDecode) Emit(job, logits);
+}
+
+void Engine::TellPrefill(Job& job) {
+  const int64_t done = std::min(job.prefilled, job.prompt_tokens);
+  if (done <= job.told) return;
+  job.told = done;
+  if (job.request.on_prefill) job.request.on_prefill(done, job.prompt_tokens);
 }
 
 void Engine::AfterPrompt(Job& job) {
@@ -175,7 +158,7 @@ void Engine::AfterPrompt(Job& job) {
     const double seconds = Seconds(job.prompt_done - job.admitted) - job.load_seconds;
     receipt.mutable_seconds()->set_load(job.load_seconds);
     receipt.mutable_seconds()->set_prefill(seconds);
-    CountPrefill(job, seconds);
+    if (job.gave_way == 0) CountPrefill(job, seconds);
   }
   if (job.max_tokens == 0)
     return Finish(job, absl::OkStatus(), job.request.sampling.max_tokens() == 0 ? "stop" : "length");
@@ -225,13 +208,6 @@ void Engine::Emit(Job& job, std::span<const float> logits) {
     job.request.on_token(told);
   }
   if (!outcome.finish_reason.empty()) Finish(job, absl::OkStatus(), outcome.finish_reason);
-}
-
-// Gives back what it holds of the device; sealed blocks stay, unpinned.
-void Engine::Release(Job& job) {
-  if (job.sequence == nullptr) return;
-  job.sequence.reset();
-  reserved_tiles_ -= job.worst_tiles;
 }
 
 absl::StatusOr<Outcome> Engine::Run(Request request) {

@@ -6,8 +6,12 @@
 //          they are not prefilled twice.
 // Resume : a request may bring the beginning of its answer. It goes on exactly as the request would have that
 //          had generated it: same tokens, same text, same probabilities.
-// Memory : a request is admitted when the device arena holds its worst case (prompt and all it may generate)
-//          beside the worst cases of those that run; others wait. So a running request never lacks room.
+// Sharing: of several requests for a block that nobody has computed yet one computes it; the others wait for
+// it. Memory : a request is admitted when the device arena holds its worst case (prompt and all it may
+// generate)
+//          beside the worst cases of those that run; others wait. So a running request never lacks room. In
+//          order of arrival, but what is smaller may pass for a few seconds. A background request is stopped
+//          when another needs its room; its sealed blocks stay, and it goes on later with the same bits.
 // Errors : Submit: InvalidArgument (too long for the window, both numbers; bad token id; bad sampling),
 //          ResourceExhausted (can never fit the arena). A request's own outcome: Cancelled.
 // Threads: one at a time; math runs on the backend's pool.
@@ -22,6 +26,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -37,6 +42,7 @@
 #include "worker/model/sampler.h"
 #include "worker/model/transformer.h"
 #include "worker/model/weights.h"
+#include "worker/scheduler.h"
 #include "worker/sequence.h"
 
 namespace palimpsest {
@@ -100,6 +106,8 @@ struct EngineOptions {
   int64_t arena_bytes = 0;     // 0: room for two of the model's windows
   int64_t host_bytes = 0;      // 0: no tier under the device
   int64_t chunk_tokens = 512;  // rows of a step at most
+  double share = 0.5;          // of a step's prompt rows for one request while others want some
+  double step_seconds = 0;     // a step's rows are cut to what takes about so long; 0: they are not
   CacheDomain tenant_key{};    // of requests that name no domain
   const Clock* clock = &RealClock();
 };
@@ -152,17 +160,28 @@ class Engine {
   void PlanBlocks(Job& job) const;
   absl::Status Replay(Job& job) const;
   // engine.cc
-  bool Admit(Job& job);
-  void FindCached(Job& job);
+  bool GatherCandidates();
   void OpenGroup(Job& job);
-  bool AddPromptRows(Job& job, int64_t budget);
+  void AddPromptRows(Job& job, int64_t budget);
   void AddDecodeRow(Job& job);
   void AfterStep(Job& job, std::span<const float> logits);
+  void TellPrefill(Job& job);
   void AfterPrompt(Job& job);
   bool EndsAnswer(const Job& job, int32_t token) const;
   std::string Append(Job& job, int32_t token) const;
   void Emit(Job& job, std::span<const float> logits);
+  // engine_admission.cc
+  void AdmitWaiting();
+  bool Fits(const Job& job) const;
+  bool Admit(Job& job);
+  void MakeRoom(const Job& job);
+  void GiveWay(Job& job);
   void Release(Job& job);
+  void FindCached(Job& job);
+  void SealFull(Job& job);
+  Job* ComputedBy(Job& job);
+  bool MayCompute(Job& job);
+  void Unclaim(const Job& job, const BlockId& id);
   // engine_receipt.cc
   void Finish(Job& job, absl::Status status, std::string reason);
   void FillReceipt(Job& job);
@@ -184,8 +203,13 @@ class Engine {
   std::unique_ptr<TieredStore> store_;
   std::unique_ptr<Transformer> transformer_;
   std::deque<std::unique_ptr<Job>> jobs_;  // in order of arrival; finished ones until taken
-  std::vector<StepRows> step_;             // of the step in progress
+  std::unique_ptr<Scheduler> scheduler_;
+  std::vector<StepCandidate> candidates_;  // of the step in progress
+  std::vector<Job*> candidate_jobs_;
+  std::vector<StepRows> step_;
   std::vector<Job*> step_jobs_;
+  // Shared blocks that are not sealed yet, by who computes them: others wait for him.
+  std::unordered_map<BlockId, Job*, BlockIdHash> computing_;
   int64_t reserved_tiles_ = 0;  // worst cases of the admitted
   JobId next_id_ = 1;
   EngineStats stats_;  // but for the levels

@@ -15,24 +15,33 @@ struct Engine::Job {
   struct Block {
     int64_t first, rows;  // tokens of the prompt
     bool shared;
-    BlockId id;           // of shared blocks
-    bool cached = false;  // its KV was there already
+    BlockId id;                                                              // of shared blocks
+    enum class Origin { kNone, kCached, kComputed } origin = Origin::kNone;  // of its KV, the first time
   };
 
   Job(JobId job_id, Request r, std::shared_ptr<const Tokenizer> tokenizer)
       : id(job_id),
         request(std::move(r)),
+        gives_way(request.background),
         text(std::move(tokenizer), {request.sampling.stop().begin(), request.sampling.stop().end()}) {}
 
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
   // Somebody looks at the logits of the last token: it is run, whatever is cached.
   bool wants_logits() const { return max_tokens > 0 || request.top > 0; }
+  // All that is prefilled is in whole blocks of the prompt, and another block follows.
+  bool at_border() const { return next_block < blocks.size() && blocks[next_block].first == prefilled; }
+  // The block that follows may be found, or left to another request that is computing it.
+  bool at_shared_border() const {
+    if (!at_border() || !blocks[next_block].shared) return false;
+    return blocks[next_block].first + blocks[next_block].rows < length() || !wants_logits();
+  }
   bool decoding_paused() const {
     return request.paused != nullptr && request.paused->load(std::memory_order_relaxed);
   }
 
   const JobId id;
   Request request;
+  bool gives_way;  // to requests that need its room
   AnswerText text;
   // To be prefilled: all segments, one after the other, and then what is known of the answer.
   std::vector<int32_t> tokens;
@@ -51,8 +60,13 @@ struct Engine::Job {
   int64_t emitted = 0;    // tokens of the answer that were generated here
   Outcome outcome;
   enum class State { kWaiting, kPrompt, kDecode, kDone } state = State::kWaiting;
-  TimePoint submitted, admitted, prompt_done, decode_start, ended;
+  TimePoint submitted, waiting_since, admitted, prompt_done, decode_start, ended;
   bool was_admitted = false;
+  double waited_seconds = 0;  // before its last admission
+  int64_t gave_way = 0;       // times
+  TimePoint last_rows;        // when it had some, or was admitted
+  Job* waits_for = nullptr;   // in this step: computes the block that this one needs next
+  bool urged = false;         // in this step: somebody waits for a block of this one
   double load_seconds = 0;
   int64_t peak_tiles = 0;     // most the arena held in the steps of this request before the last
   int64_t spilled_bytes = 0;  // by sealing this request's blocks

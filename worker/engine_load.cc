@@ -71,6 +71,15 @@ absl::Status Engine::Load(const GgufFile& file) {
   store_ = std::make_unique<TieredStore>(shape, arena_.get(), backend_.get(), rope_.get(), host_.get());
   transformer_ =
       std::make_unique<Transformer>(config_, &weights_, backend_.get(), rope_.get(), options_.chunk_tokens);
+  // Attention runs at about half the rate of the products.
+  const double product_work = static_cast<double>(
+      config_.hidden * (2 * config_.q_columns() + 2 * config_.kv_columns() + 3 * config_.ffn));
+  const double attention_work = 2 * static_cast<double>(2 * config_.q_columns());  // of one token of depth
+  scheduler_ =
+      std::make_unique<Scheduler>(Scheduler::Options{.rows_max = options_.chunk_tokens,
+                                                     .share = options_.share,
+                                                     .step_seconds = options_.step_seconds,
+                                                     .attention_depth = product_work / attention_work});
   step_.reserve(static_cast<size_t>(options_.chunk_tokens));
   step_jobs_.reserve(static_cast<size_t>(options_.chunk_tokens));
 

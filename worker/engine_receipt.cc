@@ -71,7 +71,7 @@ int64_t Engine::RecomputedTokens(const Job& job) {
   for (const Segment& segment : job.request.segments) {
     position += static_cast<int64_t>(segment.tokens.size());
     for (; block != job.blocks.end() && block->first < position; ++block) {
-      if (segment.known && !block->cached) recomputed += block->rows;
+      if (segment.known && block->origin != Job::Block::Origin::kCached) recomputed += block->rows;
     }
   }
   return recomputed;

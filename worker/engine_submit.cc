@@ -59,7 +59,7 @@ void Engine::PlanBlocks(Job& job) const {
     for (int64_t first = 0; first < size; first += kTileSlots) {
       const int64_t rows = std::min(kTileSlots, size - first);
       const bool shared = segment.shared && (rows == kTileSlots || !segment.full_blocks);
-      Job::Block block{position + first, rows, shared, {}};
+      Job::Block block{.first = position + first, .rows = rows, .shared = shared, .id = {}};
       if (shared) {
         parent = chain.Next(
             parent, position + first,
@@ -109,7 +109,7 @@ absl::StatusOr<Engine::JobId> Engine::Submit(Request request) {
         job->prompt_tokens, job->max_tokens, job->worst_tiles * arena_->tile_bytes(),
         arena_->capacity_tiles() * arena_->tile_bytes());
   }
-  job->submitted = options_.clock->Now();
+  job->submitted = job->waiting_since = options_.clock->Now();
   // All of it is there already: nothing needs to run.
   if (!job->outcome.finish_reason.empty()) Finish(*job, absl::OkStatus(), job->outcome.finish_reason);
   jobs_.push_back(std::move(job));

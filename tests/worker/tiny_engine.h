@@ -26,6 +26,7 @@ struct TinyEngineOptions {
   int64_t chunk_tokens = 512;
   int64_t arena_groups = 0;  // block groups that the arena holds; 0: the engine's default
   int64_t host_bytes = 0;
+  double step_seconds = 0;
   bool tokenizer = true;
   const Clock* clock = &RealClock();
 };
