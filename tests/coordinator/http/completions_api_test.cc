@@ -181,7 +181,8 @@ TEST_F(CompletionsApiTest, StreamIsRoleTokensEndAndDone) {
   const std::vector<std::string> events = Events();
   ASSERT_EQ(events.size(), 5u) << response_.body();
   const std::string frame =
-      R"({"object":"chat.completion.chunk","model":"tiny","system_fingerprint":"fp_aaaaaaaaaaaa","choices":[)";
+      R"({"object":"chat.completion.chunk","model":"tiny","system_fingerprint":"fp_aaaaaaaaaaaa",)"
+      R"("choices":[)";
   EXPECT_EQ(
       Golden(json::parse(events[0])),
       frame +
