@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <fstream>
-#include <regex>
 
 #include "coordinator/http/api_keys_file.h"
 #include "proto/base/ids.h"
@@ -127,7 +127,8 @@ TEST_F(Keys, AFileThatOthersMayWriteIsWarnedOf) {
 
 TEST_F(Keys, ANewKeyWorksWithItsEntry) {
   const NewKey made = MakeKey("it's: a name");
-  EXPECT_TRUE(std::regex_match(made.key, std::regex("plm-[0-9a-f]{64}")));
+  EXPECT_TRUE(made.key.starts_with("plm-"));
+  EXPECT_TRUE(Hash256::FromHex(made.key.substr(4)).ok());
   EXPECT_NE(made.key, MakeKey("x").key);
   EXPECT_THAT(made.entry, Not(HasSubstr(made.key)));
   Load("keys:\n" + made.entry);

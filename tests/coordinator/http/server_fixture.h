@@ -19,6 +19,8 @@ namespace palimpsest::http {
 bool Eventually(const std::function<bool()>& holds, double seconds = 10);
 int64_t OpenDescriptors();
 int64_t ResidentBytes();
+// Of resident bytes; 0 under a sanitizer, which keeps what is freed.
+int64_t GrowthSince(int64_t resident_bytes);
 
 //   GET /hello           "hello"
 //   GET /items/{id}      the id
