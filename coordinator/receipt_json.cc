@@ -1,48 +1,88 @@
 #include "coordinator/receipt_json.h"
 
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/message.h>
+
 #include <boost/json.hpp>
+
+#include "proto/base/status.h"
 
 namespace palimpsest {
 namespace {
 
 namespace json = boost::json;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
 
-json::object RecalledJson(const proto::Recalled& recalled) {
-  return {{"slices", recalled.slices()}, {"bytes", recalled.bytes()}};
+json::object Write(const Message& message) {
+  const auto& reflection = *message.GetReflection();
+  json::object object;
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor* const field = message.GetDescriptor()->field(i);
+    json::value& value = object[field->name()];
+    if (field->is_repeated()) {
+      PALIMPSEST_CHECK(field->cpp_type() == FieldDescriptor::CPPTYPE_STRING,
+                       "{}: a list of another type than text", field->full_name());
+      json::array& list = value.emplace_array();
+      for (int at = 0; at < reflection.FieldSize(message, field); ++at) {
+        list.emplace_back(reflection.GetRepeatedString(message, field, at));
+      }
+      continue;
+    }
+    switch (field->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_STRING:
+        value = reflection.GetString(message, field);
+        break;
+      case FieldDescriptor::CPPTYPE_INT64:
+        value = reflection.GetInt64(message, field);
+        break;
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        value = reflection.GetDouble(message, field);
+        break;
+      case FieldDescriptor::CPPTYPE_MESSAGE:
+        value = Write(reflection.GetMessage(message, field));
+        break;
+      default:
+        PALIMPSEST_CHECK(false, "{}: of a type that receipts do not have", field->full_name());
+    }
+  }
+  return object;
 }
 
-json::object SecondsJson(const proto::Receipt::Seconds& seconds) {
-  return {{"queue", seconds.queue()},   {"load", seconds.load()},     {"prefill", seconds.prefill()},
-          {"recall", seconds.recall()}, {"decode", seconds.decode()}, {"first_token", seconds.first_token()}};
+void ReadInto(Message& message, const json::object& object) {
+  const auto& reflection = *message.GetReflection();
+  boost::system::error_code ignored;
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor* const field = message.GetDescriptor()->field(i);
+    const json::value* const value = object.if_contains(field->name());
+    if (value == nullptr) continue;
+    if (field->is_repeated()) {
+      if (!value->is_array()) continue;
+      for (const json::value& one : value->get_array()) {
+        if (one.is_string()) reflection.AddString(&message, field, std::string(one.get_string()));
+      }
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      if (value->is_object()) ReadInto(*reflection.MutableMessage(&message, field), value->get_object());
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+      if (value->is_string()) reflection.SetString(&message, field, std::string(value->get_string()));
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_INT64) {
+      const int64_t number = value->to_number<int64_t>(ignored);
+      if (!ignored) reflection.SetInt64(&message, field, number);
+    } else {
+      const double number = value->to_number<double>(ignored);
+      if (!ignored) reflection.SetDouble(&message, field, number);
+    }
+  }
 }
 
 }  // namespace
 
-boost::json::object ReceiptJson(const proto::Receipt& receipt) {
-  json::object object;
-  object["policy"] = receipt.policy();
-  object["recall"] = receipt.recall();
-  object["prefill"] = receipt.prefill();
-  object["prefill_reason"] = receipt.prefill_reason();
-  object["question"] = receipt.question();
-  object["prompt_tokens"] = receipt.prompt_tokens();
-  object["resident_tokens"] = receipt.resident_tokens();
-  object["device_bytes"] = json::object{{"resident", receipt.device_bytes().resident()},
-                                        {"digests", receipt.device_bytes().digests()},
-                                        {"peak", receipt.device_bytes().peak()}};
-  object["spilled_bytes"] =
-      json::object{{"host", receipt.spilled_bytes().host()}, {"ssd", receipt.spilled_bytes().ssd()}};
-  object["recalled"] = json::object{{"device", RecalledJson(receipt.recalled().device())},
-                                    {"host", RecalledJson(receipt.recalled().host())},
-                                    {"ssd", RecalledJson(receipt.recalled().ssd())},
-                                    {"remote", RecalledJson(receipt.recalled().remote())}};
-  object["recomputed_tokens"] = receipt.recomputed_tokens();
-  object["degraded"] = json::array(receipt.degraded().begin(), receipt.degraded().end());
-  object["seconds"] = SecondsJson(receipt.seconds());
-  object["tokens_per_second"] = json::object{{"prefill", receipt.tokens_per_second().prefill()},
-                                             {"decode", receipt.tokens_per_second().decode()}};
-  object["workers"] = receipt.workers();
-  return object;
+boost::json::object ReceiptJson(const proto::Receipt& receipt) { return Write(receipt); }
+
+proto::Receipt ReceiptFromJson(const boost::json::value& value) {
+  proto::Receipt receipt;
+  if (value.is_object()) ReadInto(receipt, value.get_object());
+  return receipt;
 }
 
 }  // namespace palimpsest
