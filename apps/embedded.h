@@ -1,90 +1,50 @@
-// The coordinator's and the worker's code in this process: what `ask` and `ingest` run on.
+// The coordinator's and the worker's code in this process: what `ask` and `ingest` run on without --server.
 //
 // The catalog is opened, and the data folder locked, when the first document is named; the weights are loaded
 // when the first prompt runs. Documents survive the process, their KV lives as long as it: the second
 // question about a document finds its blocks here, the first one in a new process computes them again
 // (receipt.recomputed_tokens).
-//
-// Errors : of the parts, worded by them. Cancelled once the token is set; what is in the catalog by then
-// stays. Threads: one at a time.
 #pragma once
 
-#include <functional>
 #include <memory>
-#include <optional>
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "absl/status/statusor.h"
+#include "apps/client.h"
 #include "apps/model.h"
-#include "coordinator/catalog.h"
-#include "coordinator/prompt_plan.h"
-#include "proto/base/cancel.h"
-#include "proto/base/config.h"
-#include "proto/base/progress.h"
-#include "worker/engine.h"
+#include "coordinator/coordinator.h"
+#include "worker/worker_host.h"
 
 namespace palimpsest {
 
-struct IngestedDocument {
-  DocumentInfo info;
-  std::string path;        // as named this time
-  int64_t blocks = 0;      // of the document: one for 64 tokens of a layer
-  int64_t host_bytes = 0;  // written to host memory by this call
-  double seconds = 0;      // from text to sealed blocks
-  bool already_known = false;
-};
-
-struct Question {
-  std::vector<std::string> documents;  // ids or paths
-  std::string text;
-  PrefillChoice prefill = PrefillChoice::kAuto;
-  bool visible = false;  // may the policy see the question; with `full` nothing is dropped either way
-  proto::Sampling sampling;
-  std::function<void(std::string_view text)> on_text;  // the answer as it comes
-};
-
-struct Answer {
-  std::string text;
-  std::string finish_reason;  // stop | length
-  std::vector<DocumentId> documents;
-  proto::Usage usage;
-  proto::Receipt receipt;
-};
-
-class Embedded {
+class Embedded final : public Client {
  public:
   struct Options {
     const CancelToken* cancel = &CancelToken::Never();
     ProgressOutput progress = NoProgress();
   };
   static absl::StatusOr<std::unique_ptr<Embedded>> Open(const Config& config, Options options);
+  ~Embedded() override;
 
-  // `path` names the text in the catalog and in errors.
-  absl::StatusOr<IngestedDocument> Ingest(const std::string& path, const std::string& text);
-  absl::StatusOr<Answer> Ask(const Question& question);
+  absl::Status Check() override;
+  absl::StatusOr<IngestedDocument> Ingest(const std::string& path, const std::string& text) override;
+  absl::StatusOr<Answer> Ask(const Question& question) override;
 
   Model& model() { return *model_; }
-  absl::StatusOr<Catalog*> OpenCatalog();
+  Coordinator& coordinator() { return *coordinator_; }
 
  private:
   Embedded(const Config& config, Options options) : config_(config), options_(std::move(options)) {}
-
-  struct Found {
-    DocumentInfo info;
-    PromptDocument document;
-  };
-  absl::StatusOr<Found> AddText(const std::string& path, const std::string& text);
-  absl::StatusOr<Found> FindDocument(const std::string& name);
-  absl::StatusOr<Found> FindById(const std::string& id);
-  absl::StatusOr<Outcome> Run(Request request, std::string_view label);
+  absl::Status StartWorker();
+  absl::StatusOr<DocumentId> FindDocument(const std::string& name);
+  absl::StatusOr<DocumentState> WaitUntilRead(DocumentState state, const std::string& path);
 
   const Config config_;
   const Options options_;
   std::unique_ptr<Model> model_;
-  std::optional<PromptPlanner> planner_;
-  std::unique_ptr<Catalog> catalog_;
+  std::shared_ptr<Registry> registry_;
+  std::unique_ptr<WorkerHost> worker_;  // outlives the coordinator, which stops its own work first
+  std::unique_ptr<Coordinator> coordinator_;
 };
 
 }  // namespace palimpsest

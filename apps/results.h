@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "apps/embedded.h"
+#include "apps/client.h"
 #include "coordinator/catalog.h"
 #include "worker/engine.h"
 

@@ -70,6 +70,7 @@ absl::StatusOr<proto::Welcome> Registry::Join(const proto::Hello& hello, std::sh
     ++joins_;
   }
   changed_.notify_all();
+  if (hello.address().empty()) return welcome;  // in this process: nobody watches it
   PALIMPSEST_LOG(kInfo, "worker joined address {} incarnation {} process {} arena_bytes {}",
                  LogName(hello.address()), welcome.incarnation(), hello.process_id(), hello.arena_bytes());
   return welcome;

@@ -95,7 +95,7 @@ struct Outcome {
   std::vector<int32_t> tokens;  // generated, with those the request brought, and with the end token
   std::string finish_reason;    // stop | length
   std::vector<TopToken> top;
-  int64_t blocks = 0;  // block groups of shared segments
+  int64_t blocks = 0;  // of the last shared segment: one for at most 64 tokens of a layer
   proto::Usage usage;
   proto::Receipt receipt;
 };

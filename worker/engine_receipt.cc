@@ -39,7 +39,12 @@ void Engine::FillReceipt(Job& job) {
   outcome.usage.set_prompt_tokens(job.prompt_tokens);
   outcome.usage.set_completion_tokens(generated);
   outcome.usage.set_cached_tokens(job.cached);
-  for (const Job::Block& block : job.blocks) outcome.blocks += block.shared ? 1 : 0;
+  for (const Segment& segment : job.request.segments) {
+    const int64_t size = static_cast<int64_t>(segment.tokens.size());
+    if (!segment.shared || size == 0) continue;
+    const int64_t groups = segment.full_blocks ? size / kTileSlots : DivideUp(size, kTileSlots);
+    outcome.blocks = groups * config_.layers;
+  }
   proto::Receipt& receipt = outcome.receipt;
   receipt.set_policy("full");
   receipt.set_recall("none");

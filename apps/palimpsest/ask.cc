@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <memory>
 
-#include "apps/embedded.h"
+#include "apps/client.h"
 #include "apps/input_files.h"
 #include "apps/palimpsest/command.h"
 #include "apps/results.h"
@@ -57,6 +57,8 @@ absl::StatusOr<Question> MakeQuestion(const Flags& flags, const CommandContext& 
                         DidYouMean(flags.visibility, std::vector<std::string>{"hidden", "visible"})));
   }
   question.visible = flags.visibility == "visible";
+  question.policy = flags.policy;
+  question.recall = flags.recall;
   PALIMPSEST_RETURN_IF_ERROR(UsageError(CheckStop(flags.stop, context.config.limits)));
   question.documents = flags.documents;
   question.text = flags.question;
@@ -78,11 +80,10 @@ absl::StatusOr<Question> MakeQuestion(const Flags& flags, const CommandContext& 
 
 absl::Status Run(const Flags& flags, const CommandContext& context) {
   PALIMPSEST_ASSIGN_OR_RETURN(Question question, MakeQuestion(flags, context));
-  PALIMPSEST_ASSIGN_OR_RETURN(
-      const std::unique_ptr<Embedded> embedded,
-      Embedded::Open(context.config, {.cancel = context.cancel, .progress = StderrProgress()}));
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
+                              OpenClient(context.config, ClientOptionsOf(context)));
   if (context.json) {
-    PALIMPSEST_ASSIGN_OR_RETURN(const Answer answer, embedded->Ask(question));
+    PALIMPSEST_ASSIGN_OR_RETURN(const Answer answer, client->Ask(question));
     return WriteOut(AnswerJson(answer) + "\n");
   }
   absl::Status written;
@@ -91,7 +92,7 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
     begun = true;
     written.Update(WriteOut(text));
   };
-  const absl::StatusOr<Answer> answer = embedded->Ask(question);
+  const absl::StatusOr<Answer> answer = client->Ask(question);
   if (begun) written.Update(WriteOut("\n"));  // also after what an interrupted answer left
   PALIMPSEST_RETURN_IF_ERROR(answer.status());
   PALIMPSEST_RETURN_IF_ERROR(written);
@@ -113,6 +114,7 @@ void AddAskCommand(CommandSet& commands) {
   CLI::App& ask =
       commands.Add("ask", "answers a question about documents, or about none", Generation::kYes,
                    [flags](const CommandContext& context) { return RunOrSayWhatStays(*flags, context); });
+  commands.TakesServer(ask);
   ask.add_option("--document", flags->documents,
                  "what the question is about; give it again for more. A file is ingested first")
       ->type_name("ID|PATH")

@@ -68,7 +68,6 @@ void CommandSet::AddCommonFlags(CLI::App& command, Generation generation) {
       ->take_last();
   command.add_flag("--print-effective-config", common_.print_config,
                    "print all settings with where each comes from, and stop");
-  command.add_option("--server", common_.server)->group("");  // hidden until there is one
   for (const ConfigField& field : ConfigFields()) {
     const bool generate = field.key.starts_with(kGenerateSection);
     if (generate && generation == Generation::kNo) continue;
@@ -98,6 +97,16 @@ void CommandSet::AddShortFlag(CLI::App& command, std::string_view flag, std::str
       ->take_last();
 }
 
+void CommandSet::TakesServer(CLI::App& command) {
+  command
+      .add_option("--server", common_.server,
+                  "a running `palimpsest serve` does the work: http://HOST:PORT (default: "
+                  "$PALIMPSEST_SERVER, else this "
+                  "process); $PALIMPSEST_API_KEY is sent as its key")
+      ->type_name("URL")
+      ->take_last();
+}
+
 CLI::App& CommandSet::AddTo(CLI::App& parent, std::string_view name, std::string_view summary,
                             Generation generation, RunCommand run) {
   CLI::App* const command = parent.add_subcommand(std::string(name), std::string(summary));
@@ -123,7 +132,15 @@ absl::StatusOr<CommandContext> CommandSet::MakeContext(const CancelToken& cancel
   absl::StatusOr<Config> config = LoadConfig(inputs);
   if (config.status().code() == absl::StatusCode::kInvalidArgument) return UsageError(config.status());
   PALIMPSEST_RETURN_IF_ERROR(config.status());
-  return CommandContext{.config = std::move(*config), .json = common_.json, .cancel = &cancel};
+  const auto variable = [&](const char* name) {
+    const auto found = inputs.environment.find(name);
+    return found == inputs.environment.end() ? std::string() : found->second;
+  };
+  return CommandContext{.config = std::move(*config),
+                        .json = common_.json,
+                        .cancel = &cancel,
+                        .server = common_.server.empty() ? variable("PALIMPSEST_SERVER") : common_.server,
+                        .api_key = variable("PALIMPSEST_API_KEY")};
 }
 
 absl::Status CommandSet::Run(const CancelToken& cancel) {
@@ -131,13 +148,17 @@ absl::Status CommandSet::Run(const CancelToken& cancel) {
     if (!command->parsed()) continue;
     PALIMPSEST_ASSIGN_OR_RETURN(const CommandContext context, MakeContext(cancel));
     if (common_.print_config) return WriteOut(PrintEffective(context.config));
-    if (!common_.server.empty()) {
-      return Unimplemented("--server is not there yet: without it the command does the work in this process");
-    }
     PALIMPSEST_RETURN_IF_ERROR(StartLog(context.config.log));
     return run(context);
   }
   return absl::OkStatus();  // help
+}
+
+ClientOptions ClientOptionsOf(const CommandContext& context) {
+  return {.server = context.server,
+          .api_key = context.api_key,
+          .cancel = context.cancel,
+          .progress = StderrProgress()};
 }
 
 absl::Status WriteOut(std::string_view text) {

@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "apps/client.h"
 #include "proto/base/cancel.h"
 #include "proto/base/config.h"
 
@@ -33,6 +34,8 @@ struct CommandContext {
   Config config;              // of all sources
   bool json = false;          // one JSON object on stdout and nothing else
   const CancelToken* cancel;  // set by Ctrl-C
+  std::string server;         // URL of --server or $PALIMPSEST_SERVER; empty: this process does the work
+  std::string api_key;        // $PALIMPSEST_API_KEY, for that server
 };
 
 // OK: exit status 0. An error: one line on stderr and 1, or 2 if it is a UsageError.
@@ -57,6 +60,8 @@ class CommandSet {
 
   // Another name for the flag of a setting.
   void AddShortFlag(CLI::App& command, std::string_view flag, std::string_view key);
+  // Gives the command --server.
+  void TakesServer(CLI::App& command);
 
   CLI::App& app() { return app_; }
   // Runs what was parsed.
@@ -77,6 +82,9 @@ class CommandSet {
   Common common_;
   std::vector<std::pair<CLI::App*, RunCommand>> runs_;
 };
+
+// Who does the work of the command.
+ClientOptions ClientOptionsOf(const CommandContext& context);
 
 void AddAskCommand(CommandSet& commands);
 void AddBenchCommand(CommandSet& commands);

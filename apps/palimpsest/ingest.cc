@@ -4,7 +4,7 @@
 #include <CLI/Formatter.hpp>
 #include <memory>
 
-#include "apps/embedded.h"
+#include "apps/client.h"
 #include "apps/input_files.h"
 #include "apps/palimpsest/command.h"
 #include "apps/results.h"
@@ -21,14 +21,15 @@ struct Flags {
 // Errors that belong to one document; after others (disk full, Ctrl-C) going on makes no sense.
 bool IsOfDocument(const absl::Status& status) {
   return status.code() == absl::StatusCode::kInvalidArgument ||
-         status.code() == absl::StatusCode::kNotFound || status.code() == absl::StatusCode::kPermissionDenied;
+         status.code() == absl::StatusCode::kNotFound ||
+         status.code() == absl::StatusCode::kPermissionDenied || status.code() == absl::StatusCode::kAborted;
 }
 
-absl::StatusOr<IngestedDocument> IngestFile(Embedded& embedded, const std::string& path,
+absl::StatusOr<IngestedDocument> IngestFile(Client& client, const std::string& path,
                                             const CommandContext& context) {
   PALIMPSEST_ASSIGN_OR_RETURN(const std::string text,
                               ReadInput(path, context.config.limits.document_bytes, *context.cancel));
-  return embedded.Ingest(path, text);
+  return client.Ingest(path, text);
 }
 
 // The one line of the exit: the error itself for one document, a count for several.
@@ -41,16 +42,15 @@ absl::Status Summarize(const std::vector<FailedDocument>& failed, const absl::St
 
 absl::Status Run(const Flags& flags, const CommandContext& context) {
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<std::string> files, ExpandFolders(flags.paths));
-  PALIMPSEST_ASSIGN_OR_RETURN(
-      const std::unique_ptr<Embedded> embedded,
-      Embedded::Open(context.config, {.cancel = context.cancel, .progress = StderrProgress()}));
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
+                              OpenClient(context.config, ClientOptionsOf(context)));
   // Found out now: not after the weights are loaded.
-  PALIMPSEST_RETURN_IF_ERROR(embedded->OpenCatalog().status());
+  PALIMPSEST_RETURN_IF_ERROR(client->Check());
   std::vector<IngestedDocument> documents;
   std::vector<FailedDocument> failed;
   absl::Status last;
   for (const std::string& path : files) {
-    absl::StatusOr<IngestedDocument> document = IngestFile(*embedded, path, context);
+    absl::StatusOr<IngestedDocument> document = IngestFile(*client, path, context);
     if (document.status().code() == absl::StatusCode::kCancelled) {
       return Error(
           absl::StatusCode::kCancelled,
@@ -77,6 +77,7 @@ void AddIngestCommand(CommandSet& commands) {
   CLI::App& ingest =
       commands.Add("ingest", "stores text and Markdown files and reads them once", Generation::kNo,
                    [flags](const CommandContext& context) { return Run(*flags, context); });
+  commands.TakesServer(ingest);
   ingest.add_option("PATH", flags->paths, "files, folders of .txt and .md files, or - for standard input")
       ->required()
       ->type_name("");

@@ -31,6 +31,8 @@ constexpr std::string_view kPrefix = "PALIMPSEST_";
 constexpr size_t kFileBytesMax = 1 << 20;
 constexpr std::string_view kTestPrefix = "PALIMPSEST_TEST_";
 constexpr std::string_view kFileVariable = "PALIMPSEST_CONFIG";
+// Of commands, not of the process: where a server is, and the key it asks for.
+constexpr std::string_view kServerVariable = "PALIMPSEST_SERVER", kKeyVariable = "PALIMPSEST_API_KEY";
 
 absl::Status At(std::string_view source, std::string_view key, const absl::Status& status) {
   return Error(status.code(), "{}: {}: {}", source, key, Message(status));
@@ -224,7 +226,8 @@ absl::Status ReadVariable(Config& config, const std::string& name, const std::st
 
 absl::Status ReadEnvironment(const ConfigInputs& inputs, Config& config) {
   for (const auto& [name, value] : inputs.environment) {
-    if (!name.starts_with(kPrefix) || name.starts_with(kTestPrefix) || name == kFileVariable) continue;
+    if (!name.starts_with(kPrefix) || name.starts_with(kTestPrefix)) continue;
+    if (name == kFileVariable || name == kServerVariable || name == kKeyVariable) continue;
     if (value.empty()) continue;
     PALIMPSEST_RETURN_IF_ERROR(ReadVariable(config, name, value));
   }

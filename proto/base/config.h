@@ -8,8 +8,9 @@
 //     arena_bytes: 4GiB          # or PALIMPSEST_DEVICE_ARENA_BYTES=4GiB
 //
 // An unknown key or variable is an error that names the nearest known one and, for the file, the line: a
-// typing mistake never leaves a default in force silently. Exempt: PALIMPSEST_CONFIG, PALIMPSEST_TEST_*, and
-// empty variables, which count as not set. Nothing in here is secret.
+// typing mistake never leaves a default in force silently. Exempt: PALIMPSEST_CONFIG, PALIMPSEST_SERVER,
+// PALIMPSEST_API_KEY (both of commands that talk to a server), PALIMPSEST_TEST_*, and empty variables, which
+// count as not set. Nothing in here is secret.
 //
 // Errors: InvalidArgument "FILE line 3: device.arena_bytes: '4GB' is not ...".
 #pragma once

@@ -74,9 +74,9 @@ TEST_F(EmbeddedTest, SecondQuestionAboutADocumentDoesNotPrefillItAgain) {
   EXPECT_EQ(first->usage.cached_tokens(), 0);
   const auto second = embedded->Ask(Ask({path}, "And now another question?"));
   ASSERT_TRUE(second.ok()) << second.status();
-  const auto list = (*embedded->OpenCatalog())->List();
+  const auto list = embedded->coordinator().ListDocuments("");
   ASSERT_TRUE(list.ok());
-  EXPECT_GE(second->usage.cached_tokens(), list->front().tokens);
+  EXPECT_GE(second->usage.cached_tokens(), list->front().info.tokens);
   EXPECT_EQ(second->receipt.recomputed_tokens(), 0);
   const auto by_id = embedded->Ask(Ask({first->documents.front()}));
   ASSERT_TRUE(by_id.ok()) << by_id.status();
@@ -151,7 +151,7 @@ TEST_F(EmbeddedTest, DocumentLongerThanTheWindowIsNotStored) {
   const auto ingested = embedded->Ingest("long.txt", Text(3 * kWindow));
   EXPECT_THAT(ErrorOf(ingested.status(), absl::StatusCode::kInvalidArgument),
               AllOf(HasSubstr("long.txt"), HasSubstr("was trained for 1024")));
-  EXPECT_TRUE((*embedded->OpenCatalog())->List()->empty());
+  EXPECT_TRUE(embedded->coordinator().ListDocuments("")->empty());
 }
 
 TEST_F(EmbeddedTest, UnknownDocumentsAreNamed) {
@@ -188,8 +188,8 @@ TEST_F(EmbeddedTest, ArenaTooSmallSaysBothSizes) {
 
 TEST_F(EmbeddedTest, FolderInUseNamesTheProcess) {
   const auto first = OpenEmbedded();
-  ASSERT_TRUE(first->OpenCatalog().ok());
-  EXPECT_THAT(ErrorOf(OpenEmbedded()->OpenCatalog().status(), absl::StatusCode::kFailedPrecondition),
+  ASSERT_TRUE(first->Check().ok());
+  EXPECT_THAT(ErrorOf(OpenEmbedded()->Check(), absl::StatusCode::kFailedPrecondition),
               HasSubstr(fmt::format("process {}", ::getpid())));
 }
 
