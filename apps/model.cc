@@ -66,7 +66,7 @@ absl::StatusOr<std::string> FindModelFile(const Config& config) {
   return is_path ? NotFound("model file {} does not exist", Quoted(name, 4096)) : NoModel(name, folder);
 }
 
-absl::StatusOr<EngineOptions> ServingOptionsOf(const Config& config) {
+absl::StatusOr<EngineOptions> ServingEngineOptionsOf(const Config& config) {
   PALIMPSEST_ASSIGN_OR_RETURN(EngineOptions options, EngineOptionsOf(config));
   options.step_seconds = static_cast<double>(config.prefill.step_ms) / 1e3;
   return options;

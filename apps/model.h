@@ -30,7 +30,7 @@ absl::StatusOr<std::string> FindModelFile(const Config& config);
 // The engine's part of the configuration.
 absl::StatusOr<EngineOptions> EngineOptionsOf(const Config& config);
 // The same for a worker that serves many: its steps are cut to prefill.step_ms.
-absl::StatusOr<EngineOptions> ServingOptionsOf(const Config& config);
+absl::StatusOr<EngineOptions> ServingEngineOptionsOf(const Config& config);
 
 // The likeliest token each time; nothing is penalized. 0 tokens: only prefill.
 proto::Sampling GreedySampling(int64_t max_tokens);
