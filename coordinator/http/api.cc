@@ -45,8 +45,8 @@ Router MakePublicRouter(ApiParts parts) {
          response.Send(200, "application/json", R"({"status":"ok"})");
        }});
   router.Add({"GET", "/openapi.json", Route::Body::kNone, Route::Access::kOpen,
-              [](const Request&, Response& response) {
-                response.Send(200, "application/json", std::string(OpenApiJson()));
+              [description = OpenApiJson(parts)](const Request&, Response& response) {
+                response.Send(200, "application/json", description);
               }});
   return router;
 }

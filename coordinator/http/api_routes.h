@@ -1,6 +1,7 @@
 // The parts of the public API's router, by topic; api.cc puts them together.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "coordinator/http/api.h"
@@ -24,7 +25,9 @@ bool IsJson(const Request& request, Response& response);
 std::string MediaType(const Request& request);
 std::string HeaderOf(const Request& request, std::string_view name);  // name in lower case; "" if absent
 
-// The description of all of it, OpenAPI 3.0 as JSON (openapi.json).
-std::string_view OpenApiJson();
+// The description of all of it, OpenAPI 3.0 as JSON: openapi.json with this server's limits where it says
+// "x-limit": "limits.choices".
+std::string OpenApiJson(const ApiParts& parts);
+std::string_view OpenApiTemplate();
 
 }  // namespace palimpsest::http

@@ -9,6 +9,7 @@
 
 #include "coordinator/http/api_error.h"
 #include "coordinator/http/api_routes.h"
+#include "coordinator/http/openai_text.h"
 #include "proto/base/json.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
@@ -19,7 +20,7 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr size_t kNameBytesMax = 4096;
+constexpr int64_t kNameCharactersMax = 4096;
 constexpr int64_t kWaitSecondsMax = 3600;
 constexpr std::string_view kHowToSend =
     "send the text itself as the body: curl --data-binary @FILE -H 'Content-Type: text/plain' "
@@ -151,9 +152,11 @@ absl::StatusOr<DocumentState> Add(const ApiParts& parts, const Request& request,
   PALIMPSEST_ASSIGN_OR_RETURN(const Duration wait, WaitOf(request));
   const auto found = request.query.find("name");
   const std::string name = found == request.query.end() ? "upload" : found->second;
-  if (name.empty() || name.size() > kNameBytesMax) {
-    return AtParam(InvalidArgument("name has {} bytes; expected 1 to {}", name.size(), kNameBytesMax), "name",
-                   "invalid_value");
+  const int64_t characters = CountCharacters(name);
+  if (characters < 1 || characters > kNameCharactersMax) {
+    return AtParam(
+        InvalidArgument("name has {} characters; expected 1 to {}", characters, kNameCharactersMax), "name",
+        "invalid_value");
   }
   PALIMPSEST_ASSIGN_OR_RETURN(std::string text, ReadUpload(request));
   const int64_t bytes_max = parts.config.limits.document_bytes;

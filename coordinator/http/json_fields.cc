@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "coordinator/http/api_error.h"
+#include "coordinator/http/openai_text.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "proto/base/suggest.h"
@@ -120,19 +121,20 @@ absl::StatusOr<std::optional<double>> JsonFields::Real(std::string_view name, do
   return std::optional<double>(number);
 }
 
-absl::StatusOr<std::optional<std::string_view>> JsonFields::Text(std::string_view name, int64_t bytes_min,
-                                                                 int64_t bytes_max) {
+absl::StatusOr<std::optional<std::string_view>> JsonFields::Text(std::string_view name,
+                                                                 int64_t characters_min,
+                                                                 int64_t characters_max) {
   const json::value* const value = Take(name);
   if (value == nullptr) return std::optional<std::string_view>();
   if (!value->is_string()) return Wrong(name, "a string", *value);
-  const json::string& text = value->get_string();
-  const auto bytes = static_cast<int64_t>(text.size());
-  if (bytes < bytes_min || bytes > bytes_max) {
-    return AtParam(
-        InvalidArgument("{} has {} bytes; expected {} to {}", Path(name), bytes, bytes_min, bytes_max),
-        Path(name), "invalid_value");
+  const std::string_view text(value->get_string().data(), value->get_string().size());
+  const int64_t characters = CountCharacters(text);
+  if (characters < characters_min || characters > characters_max) {
+    return AtParam(InvalidArgument("{} has {} characters; expected {} to {}", Path(name), characters,
+                                   characters_min, characters_max),
+                   Path(name), "invalid_value");
   }
-  return std::optional<std::string_view>(std::string_view(text.data(), text.size()));
+  return std::optional<std::string_view>(text);
 }
 
 absl::StatusOr<const json::object*> JsonFields::Object(std::string_view name) {

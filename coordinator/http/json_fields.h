@@ -42,8 +42,8 @@ class JsonFields {
   absl::StatusOr<std::optional<bool>> Bool(std::string_view name);
   absl::StatusOr<std::optional<int64_t>> Integer(std::string_view name, int64_t low, int64_t high);
   absl::StatusOr<std::optional<double>> Real(std::string_view name, double low, double high);
-  absl::StatusOr<std::optional<std::string_view>> Text(std::string_view name, int64_t bytes_min,
-                                                       int64_t bytes_max);
+  absl::StatusOr<std::optional<std::string_view>> Text(std::string_view name, int64_t characters_min,
+                                                       int64_t characters_max);
   absl::StatusOr<const boost::json::object*> Object(std::string_view name);  // null: absent
   absl::StatusOr<const boost::json::array*> Array(std::string_view name);
 

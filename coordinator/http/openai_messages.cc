@@ -14,10 +14,10 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr int64_t kRoleBytesMax = 64;
+constexpr int64_t kRoleCharactersMax = 64;
 
 absl::StatusOr<std::string> ParseRole(JsonFields& fields) {
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto role, fields.Text("role", 1, kRoleBytesMax));
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto role, fields.Text("role", 1, kRoleCharactersMax));
   const std::string path = fields.Path("role");
   if (!role.has_value()) {
     return AtParam(InvalidArgument("{} is missing; give system, user or assistant", path), path, "missing");
@@ -43,7 +43,7 @@ absl::Status AppendPart(const json::value& part, const std::string& path, std::s
                    path, "invalid_type");
   }
   JsonFields fields(part.get_object(), path);
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto type, fields.Text("type", 0, kRoleBytesMax));
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto type, fields.Text("type", 0, kRoleCharactersMax));
   if (type.has_value() && *type != "text") {
     return AtParam(InvalidArgument("{}.type {} is not supported; only text is", path, Quoted(*type)),
                    path + ".type", "unsupported");

@@ -19,9 +19,9 @@ namespace json = boost::json;
 
 constexpr int64_t kTokensMax = 1 << 24;  // of one answer; the window is checked with the prompt
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
-constexpr int64_t kNameBytesMax = 512;
-constexpr int64_t kPolicyBytesMax = 4096;
-constexpr int64_t kSaltBytesMax = 1024;
+constexpr int64_t kNameCharactersMax = 512;
+constexpr int64_t kPolicyCharactersMax = 4096;
+constexpr int64_t kSaltCharactersMax = 1024;
 constexpr int64_t kDocumentsMax = 1024;
 constexpr int64_t kCompletionTokens = 16;  // OpenAI's default
 
@@ -44,12 +44,6 @@ constexpr std::string_view kHarmless[] = {"user",
 
 absl::Status Missing(std::string_view name) {
   return AtParam(InvalidArgument("{} is missing", name), name, "missing");
-}
-
-absl::Status CheckModel(JsonFields& fields, const RequestRules& rules) {
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto model, fields.Text("model", 1, kNameBytesMax));
-  if (!model.has_value() || IsServed(*model, rules.model)) return absl::OkStatus();
-  return AtParam(ModelNotFound(*model, rules.model), "model", "model_not_found");
 }
 
 absl::Status ReadTokens(JsonFields& fields, bool chat, proto::Sampling* sampling) {
@@ -159,25 +153,25 @@ absl::Status ReadDocuments(JsonFields& own, std::vector<std::string>* documents)
 }
 
 absl::Status ReadOwn(JsonFields& fields, AnswerRequest* answer) {
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto salt, fields.Text("cache_salt", 1, kSaltBytesMax));
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto salt, fields.Text("cache_salt", 1, kSaltCharactersMax));
   answer->cache_salt = std::string(salt.value_or(""));
   PALIMPSEST_ASSIGN_OR_RETURN(const json::object* const object, fields.Object("palimpsest"));
   if (object == nullptr) return absl::OkStatus();
   JsonFields own(*object, "palimpsest");
   PALIMPSEST_RETURN_IF_ERROR(ReadDocuments(own, &answer->documents));
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto policy, own.Text("policy", 1, kPolicyBytesMax));
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto policy, own.Text("policy", 1, kPolicyCharactersMax));
   answer->policy = std::string(policy.value_or(answer->policy));
   PALIMPSEST_RETURN_IF_ERROR(AtOwn(CheckPolicy(answer->policy), "policy"));
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto recall, own.Text("recall", 1, kPolicyBytesMax));
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto recall, own.Text("recall", 1, kPolicyCharactersMax));
   answer->recall = std::string(recall.value_or(answer->recall));
   PALIMPSEST_RETURN_IF_ERROR(AtOwn(CheckRecall(answer->recall), "recall"));
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto prefill, own.Text("prefill", 1, kPolicyBytesMax));
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto prefill, own.Text("prefill", 1, kPolicyCharactersMax));
   if (prefill.has_value()) {
     const absl::StatusOr<PrefillChoice> choice = ParsePrefill(*prefill);
     PALIMPSEST_RETURN_IF_ERROR(AtOwn(choice.status(), "prefill"));
     answer->prefill = *choice;
   }
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto question, own.Text("question", 1, kPolicyBytesMax));
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto question, own.Text("question", 1, kPolicyCharactersMax));
   if (question.has_value() && *question != "hidden" && *question != "visible") {
     const std::vector<std::string> words = {"hidden", "visible"};
     return AtOwn(
@@ -185,14 +179,14 @@ absl::Status ReadOwn(JsonFields& fields, AnswerRequest* answer) {
         "question");
   }
   answer->question_visible = question == "visible";
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto own_salt, own.Text("cache_salt", 1, kSaltBytesMax));
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto own_salt, own.Text("cache_salt", 1, kSaltCharactersMax));
   if (own_salt.has_value()) answer->cache_salt = std::string(*own_salt);
   return own.NoOthers();
 }
 
 // What both kinds of requests have.
 absl::Status ReadCommon(JsonFields& fields, const RequestRules& rules, OpenAiRequest* request) {
-  PALIMPSEST_RETURN_IF_ERROR(CheckModel(fields, rules));
+  PALIMPSEST_RETURN_IF_ERROR(CheckModel(fields, rules.model));
   proto::Sampling* const sampling = &request->answer.sampling;
   PALIMPSEST_RETURN_IF_ERROR(ReadTokens(fields, request->chat, sampling));
   PALIMPSEST_RETURN_IF_ERROR(ReadSampling(fields, rules, sampling));
@@ -290,6 +284,12 @@ bool IsServed(std::string_view name, std::string_view served) {
 
 absl::Status ModelNotFound(std::string_view name, std::string_view served) {
   return NotFound("model {} is not served here; {} is", Quoted(name, 256), Quoted(served, 256));
+}
+
+absl::Status CheckModel(JsonFields& fields, std::string_view served) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto model, fields.Text("model", 1, kNameCharactersMax));
+  if (!model.has_value() || IsServed(*model, served)) return absl::OkStatus();
+  return AtParam(ModelNotFound(*model, served), "model", "model_not_found");
 }
 
 absl::StatusOr<OpenAiRequest> ParseChatRequest(std::string_view body, const RequestRules& rules) {

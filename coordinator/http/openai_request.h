@@ -28,6 +28,8 @@ class value;
 
 namespace palimpsest::http {
 
+class JsonFields;
+
 struct RequestRules {
   Config::Limits limits;
   Config::Generate generate;
@@ -47,6 +49,9 @@ absl::StatusOr<OpenAiRequest> ParseCompletionRequest(std::string_view body, cons
 // Is it the model that is served? Its file's ending may be there or not.
 bool IsServed(std::string_view name, std::string_view served);
 absl::Status ModelNotFound(std::string_view name, std::string_view served);
+
+// The field `model`, if it is there, must be the one that is served.
+absl::Status CheckModel(JsonFields& fields, std::string_view served);
 
 // The array `messages` of a request.
 absl::StatusOr<std::vector<ChatMessage>> ParseMessages(const boost::json::value& messages,

@@ -68,8 +68,7 @@ absl::StatusOr<json::object> Tokenized(const ApiParts& parts, std::string_view b
   const ServedModel& model = parts.coordinator->model();
   PALIMPSEST_ASSIGN_OR_RETURN(const json::value value, ParseJsonBody(body, limits.json_depth));
   JsonFields fields(value.get_object(), "");
-  constexpr std::string_view kIgnored[] = {"model"};
-  fields.Ignore(kIgnored);
+  PALIMPSEST_RETURN_IF_ERROR(CheckModel(fields, model.name));
   PALIMPSEST_ASSIGN_OR_RETURN(auto text, fields.Text("text", 0, limits.body_bytes));
   PALIMPSEST_ASSIGN_OR_RETURN(const auto prompt, fields.Text("prompt", 0, limits.body_bytes));
   if (!text.has_value()) text = prompt;  // the name that other servers have for it
@@ -93,8 +92,7 @@ absl::StatusOr<json::object> Detokenized(const ApiParts& parts, std::string_view
   const ServedModel& model = parts.coordinator->model();
   PALIMPSEST_ASSIGN_OR_RETURN(const json::value value, ParseJsonBody(body, parts.config.limits.json_depth));
   JsonFields fields(value.get_object(), "");
-  constexpr std::string_view kIgnored[] = {"model"};
-  fields.Ignore(kIgnored);
+  PALIMPSEST_RETURN_IF_ERROR(CheckModel(fields, model.name));
   PALIMPSEST_ASSIGN_OR_RETURN(const json::array* const array, fields.Array("tokens"));
   PALIMPSEST_RETURN_IF_ERROR(fields.NoOthers());
   if (array == nullptr) return AtParam(InvalidArgument("tokens is missing"), "tokens", "missing");

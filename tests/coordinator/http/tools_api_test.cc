@@ -158,6 +158,7 @@ TEST_F(ToolsApiTest, WrongTokenRequestsAreRefused) {
       {"/tokenize", R"({"text": 1})", "text"},
       {"/tokenize", R"({"messages": []})", "messages"},
       {"/tokenize", R"({"text": "a", "x": 1})", "x"},
+      {"/tokenize", R"({"text": "a", "model": 1})", "model"},
       {"/detokenize", "{}", "tokens"},
       {"/detokenize", R"({"tokens": [1, 258]})", "tokens[1]"},
       {"/detokenize", R"({"tokens": ["a"]})", "tokens[0]"},
@@ -198,8 +199,20 @@ TEST_F(ToolsApiTest, DescriptionHasTheRoutesAndTheyHaveIt) {
   EXPECT_EQ(described, routed);
 }
 
+TEST_F(ToolsApiTest, DescriptionHasTheLimitsOfThisServer) {
+  Config config;
+  config.limits.choices = 3;
+  const json::value description =
+      json::parse(OpenApiJson({.coordinator = &coordinator_, .metrics = nullptr, .config = config}));
+  const json::value& schemas = description.at("components").at("schemas");
+  EXPECT_EQ(schemas.at("ChatRequest").at("properties").at("n").at("maximum").as_int64(), 3);
+  EXPECT_EQ(
+      schemas.at("DetokenizeRequest").at("properties").at("tokens").at("items").at("maximum").as_int64(),
+      257);
+}
+
 TEST_F(ToolsApiTest, DescriptionSaysWhichRoutesNeedAKey) {
-  const json::value description = json::parse(std::string(OpenApiJson()));
+  const json::value description = Call("GET", "/openapi.json");
   for (const Route& route : router_.routes()) {
     std::string method = route.method;
     for (char& c : method) c = static_cast<char>(std::tolower(c));
@@ -227,7 +240,7 @@ void ExpectDescribed(const json::value& schema, const std::string& path) {
 }
 
 TEST_F(ToolsApiTest, DescriptionExplainsEveryField) {
-  ExpectDescribed(json::parse(std::string(OpenApiJson())), "openapi");
+  ExpectDescribed(Call("GET", "/openapi.json"), "openapi");
 }
 
 }  // namespace
