@@ -78,8 +78,8 @@ class Coordinator {
   virtual absl::Status Answer(const AnswerRequest& request, AnswerSink& sink, const CancelToken& cancel) = 0;
 
   // Stores the text (durable when this returns). `name` is what people call it. kIfNew lets it be ingested in
-  // the background unless it was known; kAlways also if it was, since its blocks may be gone; kNever leaves
-  // it to the first question, to which its tokens then do not count as computed again.
+  // the background unless this coordinator has done so; kAlways in any case, since its blocks may be gone;
+  // kNever leaves it to the first question, to which its tokens then do not count as computed again.
   enum class Ingest { kIfNew, kAlways, kNever };
   virtual absl::StatusOr<DocumentState> AddDocument(const std::string& name, const std::string& text,
                                                     const std::string& tenant, Ingest ingest) = 0;

@@ -52,15 +52,17 @@ absl::StatusOr<DocumentState> Documents::Add(const std::string& name, const std:
   PALIMPSEST_ASSIGN_OR_RETURN(const std::shared_ptr<Catalog> catalog, OpenCatalog(tenant));
   PALIMPSEST_ASSIGN_OR_RETURN(const Catalog::Added added,
                               catalog->Add(name, text, options_.tokenizer_hash, document.tokens));
-  return Enqueue({tenant, added.info.id}, added,
-                 ingest == Coordinator::Ingest::kAlways ||
-                     (ingest == Coordinator::Ingest::kIfNew && !added.already_known));
+  return Enqueue({tenant, added.info.id}, added, ingest);
 }
 
-absl::StatusOr<DocumentState> Documents::Enqueue(const Key& key, const Catalog::Added& added, bool ingest) {
+absl::StatusOr<DocumentState> Documents::Enqueue(const Key& key, const Catalog::Added& added,
+                                                 Coordinator::Ingest when) {
   const std::lock_guard<std::mutex> lock(mu_);
   const auto known = entries_.find(key);
   const bool under_way = known != entries_.end() && UnderWay(known->second.state);
+  const bool read =
+      known != entries_.end() && known->second.state.phase == Phase::kReady && !known->second.unread;
+  const bool ingest = when == Coordinator::Ingest::kAlways || (when == Coordinator::Ingest::kIfNew && !read);
   if (under_way || !ingest) {
     if (!added.already_known && known == entries_.end()) {
       entries_[key].unread = true;

@@ -85,7 +85,8 @@ class Documents {
   };
 
   absl::StatusOr<std::shared_ptr<Catalog>> OpenCatalog(const std::string& tenant);
-  absl::StatusOr<DocumentState> Enqueue(const Key& key, const Catalog::Added& added, bool ingest);
+  absl::StatusOr<DocumentState> Enqueue(const Key& key, const Catalog::Added& added,
+                                        Coordinator::Ingest when);
   DocumentState StateOf(const Key& key, DocumentInfo info) const;
   void StartThread();
   void Work();

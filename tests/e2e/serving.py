@@ -159,6 +159,7 @@ class Stream:
         return self
 
     def close(self):
+        self.response.close()
         self.connection.close()
 
 
@@ -174,6 +175,15 @@ class ServeTest(cli.CliTest):
                                        stdout=subprocess.PIPE, stderr=stderr)
         self.addCleanup(self.end, process)
         return Server(process, log, whole)
+
+    def expect_serve_error(self, *arguments, contains=()):
+        """The last line on stderr says all of `contains`; log lines may stand before it."""
+        run = self.run_command("serve", *arguments)
+        self.assertEqual(run.status, cli.FAILED, str(run))
+        last = run.err.splitlines()[-1]
+        self.assertTrue(last.startswith("palimpsest: "), str(run))
+        for part in contains:
+            self.assertIn(part, last)
 
     @staticmethod
     def end(process: subprocess.Popen):
@@ -212,7 +222,8 @@ class ServeTest(cli.CliTest):
         """Nothing runs and no session holds device memory (I-12)."""
         def idle():
             status = server.status()
-            return status if not status["running"] and not status["waiting"] and all(
+            requests = status["requests"]
+            return status if not requests["running"] and not requests["waiting"] and all(
                 worker["arena_pinned_bytes"] == 0 and worker["running"] == 0 and worker["waiting"] == 0
                 for worker in status["workers"]) else None
         self.eventually(idle, 20, "an idle server")
