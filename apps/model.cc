@@ -146,6 +146,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Model::MakeEngine() const {
   return Engine::Create(file_, tokenizer_, options);
 }
 
+absl::StatusOr<std::unique_ptr<Engine>> Model::MakeServingEngine() const {
+  PALIMPSEST_ASSIGN_OR_RETURN(const EngineOptions options, ServingEngineOptionsOf(config_));
+  return Engine::Create(file_, tokenizer_, options);
+}
+
 absl::StatusOr<Engine*> Model::StartEngine() {
   if (engine_ == nullptr) {
     PALIMPSEST_ASSIGN_OR_RETURN(engine_, MakeEngine());

@@ -49,6 +49,7 @@ class Model {
   absl::StatusOr<ServedModel> Served() const;
   // Loads the weights.
   absl::StatusOr<std::unique_ptr<Engine>> MakeEngine() const;
+  absl::StatusOr<std::unique_ptr<Engine>> MakeServingEngine() const;  // see ServingEngineOptionsOf
   // The same at the first call, and kept.
   absl::StatusOr<Engine*> StartEngine();
 

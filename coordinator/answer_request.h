@@ -25,6 +25,7 @@ struct AnswerRequest {
   // that too; a larger one that does not fit is refused.
   proto::Sampling sampling;
   int64_t choices = 1;  // choice i is sampled with seed + i
+  bool ignore_end = false;  // generate past end tokens, for measurements
   bool logprobs = false;
   int32_t top_logprobs = 0;
   std::string tenant;      // whose request this is; "" with no keys

@@ -134,6 +134,7 @@ proto::GenerateRequest GenerateRequestOf(PromptPlan plan, const AnswerRequest& r
   generate.mutable_sampling()->set_max_tokens(max_tokens);
   generate.set_logprobs(request.logprobs);
   generate.set_top_logprobs(request.top_logprobs);
+  generate.set_ignore_end(request.ignore_end);
   generate.set_cache_domain(std::move(cache_domain));
   generate.set_priority(proto::INTERACTIVE);
   return generate;

@@ -45,7 +45,7 @@ ClusterTls ClusterTlsOf(const Config& config) {
 absl::Status RunWorker(const Config& config, const CancelToken& stop) {
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(config));
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerHost> host,
-                              WorkerHost::Start([&model] { return model->MakeEngine(); }, {}));
+                              WorkerHost::Start([&model] { return model->MakeServingEngine(); }, {}));
   const ClusterTls tls = ClusterTlsOf(config);
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerService> service,
                               WorkerService::Start(*host, {.listen = config.cluster.listen, .tls = tls}));

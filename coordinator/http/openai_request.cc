@@ -181,6 +181,8 @@ absl::Status ReadOwn(JsonFields& fields, AnswerRequest* answer) {
   answer->question_visible = question == "visible";
   PALIMPSEST_ASSIGN_OR_RETURN(const auto own_salt, own.Text("cache_salt", 1, kSaltCharactersMax));
   if (own_salt.has_value()) answer->cache_salt = std::string(*own_salt);
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto ignore_end, own.Bool("ignore_end"));
+  answer->ignore_end = ignore_end.value_or(false);
   return own.NoOthers();
 }
 

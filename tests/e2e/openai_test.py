@@ -32,14 +32,14 @@ class OpenaiTest(serving.ServeTest):
         return client.chat.completions.create(model=self.model_name, max_tokens=24, temperature=0,
                                               messages=[{"role": "user", "content": content}], **more)
 
-    def start(self):
+    def begin(self):
         server = self.serve()
         client = self.client(server)
         self.model_name = client.models.list().data[0].id
         return server, client
 
     def test_chat_and_streaming_say_the_same(self):
-        _, client = self.start()
+        _, client = self.begin()
         whole = self.ask(client)
         self.assertEqual(whole.choices[0].message.role, "assistant")
         self.assertEqual(whole.usage.total_tokens, whole.usage.prompt_tokens + whole.usage.completion_tokens)
@@ -55,7 +55,7 @@ class OpenaiTest(serving.ServeTest):
         self.assertEqual(usage.completion_tokens, whole.usage.completion_tokens)
 
     def test_stop_ends_the_answer(self):
-        _, client = self.start()
+        _, client = self.begin()
         text = self.ask(client).choices[0].message.content
         stop = text[len(text) // 2:][:3]
         stopped = self.ask(client, stop=[stop]).choices[0]
@@ -63,7 +63,7 @@ class OpenaiTest(serving.ServeTest):
         self.assertEqual(stopped.finish_reason, "stop")
 
     def test_seed_makes_answers_repeatable(self):
-        _, client = self.start()
+        _, client = self.begin()
         asked = dict(model=self.model_name, max_tokens=24, temperature=1.0,
                      messages=[{"role": "user", "content": "Tell me."}])
         texts = [client.chat.completions.create(seed=seed, **asked).choices[0].message.content for seed in (1, 1, 2)]
@@ -73,7 +73,7 @@ class OpenaiTest(serving.ServeTest):
         self.assertEqual([choice.message.content for choice in sorted(several, key=lambda c: c.index)], texts[1:])
 
     def test_logprobs(self):
-        _, client = self.start()
+        _, client = self.begin()
         answer = self.ask(client, logprobs=True, top_logprobs=3)
         content = answer.choices[0].logprobs.content
         self.assertEqual(len(content), answer.usage.completion_tokens)
@@ -83,7 +83,7 @@ class OpenaiTest(serving.ServeTest):
             self.assertLessEqual(token.logprob, 0)
 
     def test_plain_completions(self):
-        _, client = self.start()
+        _, client = self.begin()
         whole = client.completions.create(model=self.model_name, prompt="Once upon a time", max_tokens=12, temperature=0)
         text = "".join(chunk.choices[0].text for chunk in client.completions.create(
             model=self.model_name, prompt="Once upon a time", max_tokens=12, temperature=0, stream=True) if chunk.choices)
@@ -91,7 +91,7 @@ class OpenaiTest(serving.ServeTest):
         self.assertEqual(whole.object, "text_completion")
 
     def test_errors_are_those_the_package_knows(self):
-        server, client = self.start()
+        server, client = self.begin()
         with self.assertRaises(openai.BadRequestError) as caught:
             self.ask(client, content="word " * 3000)
         self.assertEqual(caught.exception.code, "context_length_exceeded")
@@ -110,7 +110,7 @@ class OpenaiTest(serving.ServeTest):
         self.assertEqual(len(self.client(guarded, api_key=made["key"]).models.list().data), 1)
 
     def test_closing_a_stream_ends_its_work(self):
-        server, client = self.start()
+        server, client = self.begin()
         stream = client.chat.completions.create(model=self.model_name, max_tokens=1900, temperature=0, stream=True,
                                                 messages=[{"role": "user", "content": "Tell me."}])
         next(iter(stream))
@@ -119,7 +119,7 @@ class OpenaiTest(serving.ServeTest):
 
     def test_description_fits_the_server(self):
         """schemathesis, bounded: no answer that the description does not allow, no 5xx."""
-        server, _ = self.start()
+        server, _ = self.begin()
         schema = self.folder / "openapi.json"
         schema.write_bytes(server.call("GET", "/openapi.json").body)
         run = subprocess.run(

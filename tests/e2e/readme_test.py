@@ -15,7 +15,7 @@ class ReadmeTest(serving.ServeTest):
     def test_curl_examples_run_as_written(self):
         if shutil.which("curl") is None:
             self.skipTest("curl is not installed")
-        server = self.serve()
+        server = self.serve(model=self.real_model())
         pages = [cli.SOURCE / "README.md", cli.SOURCE / "docs" / "serve.md"]
         examples = [block for page in pages for block in BLOCK.findall(page.read_text()) if "curl" in block]
         self.assertGreaterEqual(len(examples), 2, "the README shows how to call the server")
