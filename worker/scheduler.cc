@@ -94,11 +94,14 @@ std::span<const StepGrant> Scheduler::Pick(std::span<const StepCandidate> candid
   const int64_t rows = options_.rows_max - static_cast<int64_t>(grants_.size());
   const double cost = PromptCostMax();
   int64_t interactive = 0, background = 0;
+  bool due = false;  // a background prompt has paused long enough
   for (const StepCandidate& c : candidates) {
-    if (!c.decoding) ++(IsBackground(c) ? background : interactive);
+    if (c.decoding) continue;
+    ++(IsBackground(c) ? background : interactive);
+    due = due || (IsBackground(c) && c.starved_seconds >= kPauseSeconds);
   }
-  if (interactive == 0 || background == 0) {
-    PickPrompts(candidates, background > 0, rows, cost);
+  if (interactive == 0 || !due) {
+    PickPrompts(candidates, interactive == 0, rows, cost);
     return grants_;
   }
   const int64_t kept = rows > 1 ? std::max<int64_t>(1, rows / 8) : 0;  // for the background

@@ -2,12 +2,13 @@
 // prompts.
 //
 // Decode : all sessions that decode have their row; if there are more than rows, they take turns.
-// Prompts: interactive ones first, but background ones keep an eighth, so that they never stand still. Within
-// a
-//          class the one with the least left goes first, so that a short question does not wait for a long
-//          document; what has had no row for kStarvedSeconds goes before all others. One request has at most
-//          `share` of the class's rows while others want some; what it leaves is not filled: a shorter step
-//          is what the others wait for.
+// Prompts: interactive ones first. Background ones are left out beside them, since their rows are what a
+// short
+//          question would wait for, but have an eighth of a step each kPauseSeconds, so that they never stand
+//          still. Within a class the one with the least left goes first, so that a short question does not
+//          wait for a long document; what has had no row for kStarvedSeconds goes before all others. One
+//          request has at most `share` of the class's rows while others want some; what it leaves is not
+//          filled: a shorter step is what the others wait for.
 // Time   : rows are cut to what `step_seconds` is predicted to hold, by a running mean of the cost of a row.
 // A
 //          row's result never depends on the rows beside it, so neither cuts nor clocks change an answer.
@@ -38,7 +39,8 @@ struct StepGrant {
 class Scheduler {
  public:
   static constexpr double kStarvedSeconds = 2;
-  static constexpr int64_t kRowsMin = 32;  // no prediction cuts a step's prompt rows below this
+  static constexpr double kPauseSeconds = 0.5;  // of a background prompt beside interactive ones
+  static constexpr int64_t kRowsMin = 16;       // no prediction cuts a step's prompt rows below this
 
   struct Options {
     int64_t rows_max = 512;         // of a step

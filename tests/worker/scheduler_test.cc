@@ -73,13 +73,16 @@ TEST(SchedulerTest, WhatStarvedGoesFirstInOrderOfArrival) {
               ElementsAre(Pair(1, 50), Pair(2, 20)));
 }
 
-TEST(SchedulerTest, TheBackgroundComesLastButKeepsAnEighth) {
+TEST(SchedulerTest, TheBackgroundPausesBesideQuestionsButGetsAnEighthNowAndThen) {
   Scheduler scheduler({.rows_max = 160});
-  EXPECT_THAT(Pick(scheduler, {Background(1, 10), Prompt(2, 1000)}), ElementsAre(Pair(2, 140), Pair(1, 10)));
-  EXPECT_THAT(Pick(scheduler, {Background(1, 1000), Prompt(2, 1000)}),
-              ElementsAre(Pair(2, 140), Pair(1, 20)));
-  EXPECT_THAT(Pick(scheduler, {Background(1, 1000), Prompt(2, 5)}), ElementsAre(Pair(2, 5), Pair(1, 20)))
+  EXPECT_THAT(Pick(scheduler, {Background(1, 10), Prompt(2, 1000)}), ElementsAre(Pair(2, 160)));
+  EXPECT_THAT(Pick(scheduler, {Background(1, 1000), Prompt(2, 5)}), ElementsAre(Pair(2, 5)))
       << "a short step is what the question waits for";
+  EXPECT_THAT(Pick(scheduler, {Background(1, 10, 0.6), Prompt(2, 1000)}),
+              ElementsAre(Pair(2, 140), Pair(1, 10)));
+  EXPECT_THAT(Pick(scheduler, {Background(1, 1000, 0.6), Prompt(2, 1000)}),
+              ElementsAre(Pair(2, 140), Pair(1, 20)));
+  EXPECT_THAT(Pick(scheduler, {Background(1, 1000), Decoding(2)}), ElementsAre(Pair(2, 1), Pair(1, 159)));
   EXPECT_THAT(Pick(scheduler, {Background(1, 1000)}), ElementsAre(Pair(1, 160)));
 }
 
