@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "proto/base/ids.h"
-#include "proto/base/sizes.h"
 #include "proto/base/status.h"
 #include "storage/tile_arena.h"
 
@@ -112,9 +111,10 @@ absl::StatusOr<Admission::Need> FitAnswer(const PromptPlan& plan, int64_t max_to
       const int64_t needs =
           (prompt_blocks + Blocks(ingest ? 0 : answer)) * kTileSlots * memory.bytes_per_token;
       return ResourceExhausted(
-          "a prompt of {} tokens and an answer of {} need {} of device memory, the biggest worker has {} "
-          "(device.arena_bytes); shorten them, or give the workers more",
-          plan.tokens, answer, FormatBytes(needs), FormatBytes(memory.arena_bytes));
+          "a prompt of {} tokens and an answer of {} need {} bytes of device memory, the biggest worker has "
+          "{}; "
+          "raise device.arena_bytes, or shorten them",
+          plan.tokens, ingest ? 0 : answer, needs, memory.arena_bytes);
     }
     answer = std::min(answer, left);
   }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What takes too long for every change: all tests under both sanitizers, each fuzz target for ten minutes, clang-tidy
-# over all sources, and the benchmarks, printed and never judged. Some hours on 2 cores.
+# What takes too long for every change: all tests under both sanitizers, 200 kills of a worker, each fuzz target for ten
+# minutes, clang-tidy over all sources, and the benchmarks, printed and never judged. Some hours on 2 cores.
 set -euo pipefail
 # shellcheck source=deploy/prepare.sh
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/prepare.sh"
@@ -24,6 +24,7 @@ require_writable_checkout
 
 status=0
 PALIMPSEST_TEST_SANITIZE_LABELS='.*' PALIMPSEST_TEST_FUZZ_SECONDS=${PALIMPSEST_TEST_FUZZ_SECONDS:-600} \
+  PALIMPSEST_TEST_KILLS=${PALIMPSEST_TEST_KILLS:-200} \
   "$REPO/deploy/test.sh" all || status=1
 
 say "clang-tidy over every source that the release build compiles"

@@ -10,8 +10,9 @@ import time
 import cli
 import serving
 
-PYTHON = os.environ.get("PALIMPSEST_TEST_PYTHON")
-if importlib.util.find_spec("openai") is None and PYTHON and os.path.realpath(PYTHON) != os.path.realpath(sys.executable):
+# Of two virtual environments the interpreter may be one file, so paths do not tell them apart: the variable does.
+PYTHON = os.environ.pop("PALIMPSEST_TEST_PYTHON", None)
+if importlib.util.find_spec("openai") is None and PYTHON:
     os.execv(PYTHON, [PYTHON, "-B", *sys.argv])
 try:
     import openai
