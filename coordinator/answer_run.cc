@@ -1,10 +1,23 @@
 #include "coordinator/answer_run.h"
 
+#include <system_error>
 #include <utility>
 
 #include "proto/base/status.h"
 
 namespace palimpsest {
+
+// The other choices may run still if the sink threw in the first one.
+AnswerRun::~AnswerRun() {
+  if (others_.empty()) return;
+  options_.cancel->Set();
+  JoinOthers();
+}
+
+void AnswerRun::JoinOthers() {
+  for (std::thread& other : others_) other.join();
+  others_.clear();
+}
 
 absl::Status AnswerRun::Run() {
   const auto choices = static_cast<size_t>(options_.request->choices);
@@ -16,7 +29,7 @@ absl::Status AnswerRun::Run() {
     const std::lock_guard<std::mutex> lock(mu_);
     StartOthers();
   }
-  for (std::thread& other : others_) other.join();
+  JoinOthers();
   if (stopped_) return Error(absl::StatusCode::kCancelled, "nobody listens any more");
   return failed_;
 }
@@ -36,9 +49,17 @@ absl::Status AnswerRun::RunChoice(int64_t choice) {
 
 // REQUIRES: mu_. Once.
 void AnswerRun::StartOthers() {
-  if (!others_.empty()) return;
-  for (int64_t choice = 1; choice < options_.request->choices; ++choice) {
-    others_.emplace_back([this, choice] { (void)RunChoice(choice); });
+  if (std::exchange(others_begun_, true)) return;
+  try {
+    for (int64_t choice = 1; choice < options_.request->choices; ++choice) {
+      others_.emplace_back([this, choice] { (void)RunChoice(choice); });
+    }
+  } catch (const std::system_error&) {
+    if (failed_.ok()) {
+      failed_ = WithRetryAfter(
+          Error(absl::StatusCode::kUnavailable, "the machine gives no more threads; come again in 1 s"), 1);
+    }
+    options_.cancel->Set();
   }
 }
 

@@ -34,6 +34,7 @@ class AnswerRun {
     const Clock* clock = &RealClock();
   };
   explicit AnswerRun(Options options) : options_(std::move(options)) {}
+  ~AnswerRun();
 
   // The first error of a choice; Cancelled if the sink wanted no more.
   absl::Status Run();
@@ -45,12 +46,14 @@ class AnswerRun {
   bool OnEvent(int64_t choice, const proto::GenerateEvent& event);
   bool OnToken(int64_t choice, const proto::TokenEvent& token);
   void StartOthers();
+  void JoinOthers();
   proto::DoneEvent Complete(int64_t choice, const proto::DoneEvent& done) const;
 
   const Options options_;
   std::mutex mu_;
   bool prompt_read_ = false;  // guarded by mu_, as all below; read alone once Run is over
   bool stopped_ = false;
+  bool others_begun_ = false;
   absl::Status failed_;
   std::vector<TimePoint> last_token_;  // by choice; the epoch before its first
   std::vector<double> first_token_seconds_;

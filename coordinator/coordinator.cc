@@ -80,6 +80,18 @@ class CoordinatorImpl final : public Coordinator {
   // One that runs; Unavailable once draining has begun.
   absl::Status EnterGate(CancelToken* cancel);
   void LeaveGate(CancelToken* cancel);
+  // Leaves also if a sink or a library throws: the token does not live longer than the call.
+  class Inside {
+   public:
+    Inside(CoordinatorImpl& coordinator, CancelToken* cancel) : coordinator_(coordinator), cancel_(cancel) {}
+    ~Inside() { coordinator_.LeaveGate(cancel_); }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+
+   private:
+    CoordinatorImpl& coordinator_;
+    CancelToken* const cancel_;
+  };
   absl::Status Draining() const;
   void Observe() const;
   Documents::Options DocumentOptions();
@@ -169,10 +181,10 @@ absl::Status CoordinatorImpl::Answer(const AnswerRequest& request, AnswerSink& s
     metrics_.CountRefused(ServingMetrics::Refused::kDraining);
     return refused;
   }
+  const Inside inside(*this, &own);
   const TimePoint arrived = options_.clock->Now();
   absl::Status status = AnswerInside(request, sink, own);
   metrics_.ObserveRequest(Seconds(options_.clock->Now() - arrived));
-  LeaveGate(&own);
   return status;
 }
 

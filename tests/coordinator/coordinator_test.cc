@@ -293,6 +293,37 @@ TEST(CoordinatorTest, DrainRefusesTheNewLetsTheOldEndAndStopCancelsTheRest) {
   EXPECT_TRUE(serving.coordinator->Drain(std::chrono::milliseconds(20)));
 }
 
+// A front catches what a library throws in its sink, and serves on: nothing of that answer may be left here.
+TEST(CoordinatorTest, ASinkThatThrowsLeavesNothingBehind) {
+  Serving serving([](const auto&) { return Script{}; });
+  class ThrowingSink final : public AnswerSink {
+   public:
+    explicit ThrowingSink(bool at_start) : at_start_(at_start) {}
+    bool OnStart(int64_t, const std::vector<std::string>&) override {
+      if (at_start_) throw std::runtime_error("no more threads");
+      return true;
+    }
+    bool OnPrefill(int64_t, int64_t) override { return true; }
+    bool OnToken(int64_t choice, const proto::TokenEvent&) override {
+      if (choice == 0) throw std::runtime_error("no more memory");
+      return true;
+    }
+    bool OnDone(int64_t, const proto::DoneEvent&) override { return true; }
+
+   private:
+    const bool at_start_;
+  };
+  for (const bool at_start : {true, false}) {
+    ThrowingSink sink(at_start);
+    AnswerRequest request = Ask("x");
+    request.choices = 4;
+    EXPECT_THROW((void)serving.coordinator->Answer(request, sink, kNever), std::runtime_error);
+    EXPECT_EQ(serving.coordinator->Status().running, 0);
+  }
+  EXPECT_TRUE(serving.coordinator->Drain(std::chrono::milliseconds(20)));
+  serving.coordinator->Stop();
+}
+
 TEST(CoordinatorTest, TheMetricsOutliveTheCoordinatorAndCountWhatHappened) {
   const std::unique_ptr<Metrics> metrics = Metrics::Create();
   {
