@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -74,35 +73,32 @@ bool Admission::Fits(const Need& need, const Capacity& capacity) const {
   return running_slots_ + need.slots <= limits_.running && need.bytes <= capacity.bytes - running_bytes_;
 }
 
-// 0: nobody else waits.
-Admission::Id Admission::Next(const std::vector<Id>& passed, TimePoint now) const {
-  Id best = 0;
-  double best_tokens = std::numeric_limits<double>::infinity();
-  std::vector<const std::string*> seen;  // tenants whose first was looked at
+// Who waits, first to be let in first. What a tenant holds does not change as its requests are let in, so one
+// order serves a whole Grant; and within a tenant who came first has waited longest.
+std::vector<Admission::Id> Admission::InTurn(TimePoint now) const {
+  std::vector<std::pair<double, Id>> order;
   for (const auto& [id, entry] : entries_) {
     if (entry.running || !entry.known) continue;
-    if (std::find(passed.begin(), passed.end(), id) != passed.end()) continue;
-    const auto same = [&entry = entry](const std::string* tenant) { return *tenant == entry.tenant; };
-    if (std::any_of(seen.begin(), seen.end(), same)) continue;
-    seen.push_back(&entry.tenant);
     const auto held = tokens_.find(entry.tenant);
-    const double tokens = static_cast<double>(held == tokens_.end() ? 0 : held->second) -
-                          Seconds(now - entry.arrived) * static_cast<double>(kAgeTokensPerSecond);
-    if (tokens < best_tokens) best = id, best_tokens = tokens;
+    order.emplace_back(static_cast<double>(held == tokens_.end() ? 0 : held->second) -
+                           Seconds(now - entry.arrived) * static_cast<double>(kAgeTokensPerSecond),
+                       id);
   }
-  return best;
+  std::sort(order.begin(), order.end());
+  std::vector<Id> ids;
+  ids.reserve(order.size());
+  for (const auto& [tokens, id] : order) ids.push_back(id);
+  return ids;
 }
 
 void Admission::Grant(const Capacity& capacity, TimePoint now) {
-  if (capacity.bytes <= 0) return;
-  std::vector<Id> passed;
-  while (running_requests_ == 0 || running_slots_ < limits_.running) {
-    const Id id = Next(passed, now);
-    if (id == 0) return;
+  const auto has_slots = [this] { return running_requests_ == 0 || running_slots_ < limits_.running; };
+  if (capacity.bytes <= 0 || waiting_requests() == 0 || !has_slots()) return;
+  for (const Id id : InTurn(now)) {
+    if (!has_slots()) return;
     Entry& entry = entries_.at(id);
     if (!Fits(entry.need, capacity)) {
       if (now - entry.arrived >= kPassedOver) return;
-      passed.push_back(id);
       continue;
     }
     entry.running = true;

@@ -73,7 +73,7 @@ class Admission {
     bool known = false;  // its need
     bool running = false;
   };
-  Id Next(const std::vector<Id>& passed, TimePoint now) const;
+  std::vector<Id> InTurn(TimePoint now) const;
   bool Fits(const Need& need, const Capacity& capacity) const;
   int64_t SecondsUntilRoom(const Capacity& capacity) const;
 

@@ -50,6 +50,24 @@ TEST_F(AdmissionTest, AsManyRunAsMayAndTheNextFollowsWhenOneLeaves) {
   Audit();
 }
 
+// Each of those who wait looks for itself, many times a second.
+TEST_F(AdmissionTest, AQueueOfThousandsThatDoesNotFitIsLookedThroughQuickly) {
+  Admission many({.running = 8, .waiting = 4096, .waiting_tokens = 1 << 30, .waiting_seconds = 100});
+  const auto arrive = [&](int64_t bytes) {
+    const auto id = many.Enter("tenant", capacity_, now_);
+    EXPECT_TRUE(id.ok() && many.SetNeed(*id, {.prompt_tokens = 1, .bytes = bytes}, capacity_).ok());
+    return *id;
+  };
+  const auto first = arrive(60);
+  many.Grant(capacity_, now_);
+  for (int i = 0; i < 4000; ++i) arrive(60);
+  const auto last = arrive(40);
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 10; ++i) many.Grant(capacity_, now_);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, seconds(5));
+  EXPECT_TRUE(many.running(first) && many.running(last));
+}
+
 TEST_F(AdmissionTest, AFullQueueRefusesWithItsNumbers) {
   for (int i = 0; i < 2; ++i) EXPECT_TRUE(Runs(Arrive("", {.prompt_tokens = 10, .bytes = 1})));
   for (int i = 0; i < 3; ++i) EXPECT_FALSE(Runs(Arrive("", {.prompt_tokens = 100, .answer_tokens = 20})));
