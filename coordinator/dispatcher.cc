@@ -84,6 +84,9 @@ absl::Status Dispatcher::Run(proto::GenerateRequest request, const WorkerLink::L
     // A call that ends well without a done event has failed too.
     if (!status.ok() && !WorkerLost(status)) return status;
     job.last = status;
+    // A worker that had begun was at work until now, however long its last event is ago: the wait for the
+    // next one begins here.
+    if (job.begun) job.progress = std::chrono::steady_clock::now();
     if (job.request.generated_size() > delivered) {
       job.dead.clear();
       job.broken.clear();

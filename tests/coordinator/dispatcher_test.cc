@@ -157,6 +157,31 @@ TEST_F(DispatcherTest, AWorkerThatComesInTimeIsUsed) {
   comes.join();
 }
 
+// As a slow client holds up the events, or a worker's own queue the first of them.
+TEST_F(DispatcherTest, ALongSilenceBeforeADeathDoesNotShortenTheWaitForTheNextWorker) {
+  std::atomic<int> calls{0};
+  Start([&](const auto&) { return Script{.die_after_prefills = calls++ == 0 ? 1 : -1}; },
+        std::chrono::seconds(1));
+  cluster_->restart = false;
+  std::thread comes;
+  bool silent = false;
+  const absl::Status status = dispatcher_->Run(
+      Request(9),
+      [&](const proto::GenerateEvent&) {
+        if (!std::exchange(silent, true)) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+          comes = std::thread([this] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(200));
+            cluster_->AddWorker();
+          });
+        }
+        return true;
+      },
+      CancelToken::Never());
+  EXPECT_TRUE(status.ok()) << status;
+  comes.join();
+}
+
 TEST_F(DispatcherTest, AWorkersVerdictOnTheRequestIsFinal) {
   Start([](const auto&) { return Script{.refuse = InvalidArgument("token id 9 is not in the vocabulary")}; });
   EXPECT_EQ(Run(Request(9)).code(), absl::StatusCode::kInvalidArgument);
