@@ -12,7 +12,7 @@ namespace {
 
 constexpr Duration kLook = std::chrono::milliseconds(50);  // for cancellation, while waiting
 constexpr Duration kLetGo = std::chrono::seconds(10);      // for a read to stop before a delete
-constexpr int64_t kQueueFullSeconds = 30;
+constexpr int64_t kQueueFullSeconds = 30, kStoppingSeconds = 5;
 constexpr size_t kNameBytesMax = 4096;
 
 using Phase = DocumentState::Phase;
@@ -121,6 +121,13 @@ absl::StatusOr<DocumentState> Documents::Wait(const std::string& id, const std::
     const TimePoint now = std::chrono::steady_clock::now();
     if (now >= end) break;
     std::unique_lock<std::mutex> lock(mu_);
+    if (stopping_) {  // nobody reads it any more
+      return WithRetryAfter(Error(absl::StatusCode::kUnavailable,
+                                  "the server is being stopped; document {} is stored and is read when it is "
+                                  "asked about",
+                                  key.second),
+                            kStoppingSeconds);
+    }
     changed_.wait_for(lock, std::min<Duration>(kLook, end - now));
     if (entries_.count(key) == 0) {  // deleted, or forgotten as one that was done long ago
       lock.unlock();
@@ -170,6 +177,8 @@ absl::Status Documents::Delete(const std::string& id, const std::string& tenant)
                                   info->id, Seconds(kLetGo)),
                             5);
     }
+    // Once more: deleted by another call and added again meanwhile, it may wait in the queue.
+    waiting_.erase(std::remove(waiting_.begin(), waiting_.end(), key), waiting_.end());
     entries_.erase(key);
   }
   changed_.notify_all();

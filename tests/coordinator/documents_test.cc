@@ -187,5 +187,48 @@ TEST_F(DocumentsTest, AStopLeavesTheTextAndTheNextCoordinatorHasIt) {
   EXPECT_EQ(*coordinator().DocumentText(state.info.id, ""), "Some text.");
 }
 
+TEST_F(DocumentsTest, AStopEndsTheWaitForADocument) {
+  Start([](const auto&) { return Script{.never_ends = true}; });
+  const DocumentState state = Add("Some text.");
+  std::atomic<bool> waits{false};
+  std::thread waiter([&] {
+    DocumentState seen = state;
+    absl::Status ended;
+    waits = true;
+    while (ended.ok()) {
+      const auto next = coordinator().WaitDocument(state.info.id, "", seen, std::chrono::seconds(60), kNever);
+      ended = next.status();
+      if (next.ok()) seen = *next;
+    }
+    EXPECT_EQ(ended.code(), absl::StatusCode::kUnavailable) << ended;
+    EXPECT_TRUE(RetryAfter(ended).has_value());
+  });
+  while (!waits) std::this_thread::yield();
+  const TimePoint start = std::chrono::steady_clock::now();
+  coordinator().Stop();
+  waiter.join();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
+}
+
+// Of two deletes of a document the later one must not take away what was added between them.
+TEST_F(DocumentsTest, DeletesAndAddsOfOneDocumentMayCross) {
+  Start([](const auto&) { return Script{.before_prefill = std::chrono::microseconds(200)}; });
+  const std::string id = Add("Some text.").info.id;
+  std::atomic<bool> deleted{false};
+  std::vector<std::thread> adds, deletes;
+  for (int i = 0; i < 4; ++i) {
+    adds.emplace_back([&] {
+      while (!deleted) (void)coordinator().AddDocument("a.txt", "Some text.", "", Ingest::kAlways);
+    });
+    deletes.emplace_back([&] {
+      for (int round = 0; round < 500; ++round) (void)coordinator().DeleteDocument(id, "");
+    });
+  }
+  for (std::thread& thread : deletes) thread.join();
+  deleted = true;
+  for (std::thread& thread : adds) thread.join();
+  EXPECT_EQ(Done(Add("Some text.", "", Ingest::kAlways)).phase, Phase::kReady);
+}
+
 }  // namespace
 }  // namespace palimpsest::testing
