@@ -76,7 +76,7 @@ absl::Status Dispatcher::Run(proto::GenerateRequest request, const WorkerLink::L
   while (true) {
     PALIMPSEST_ASSIGN_OR_RETURN(const Registry::Worker worker, WaitForWorker(job));
     const int64_t delivered = job.request.generated_size();
-    const absl::Status status = RunOn(worker, job);
+    absl::Status status = RunOn(worker, job);
     if (job.done) return absl::OkStatus();
     PALIMPSEST_RETURN_IF_ERROR(job.wrong);
     PALIMPSEST_RETURN_IF_ERROR(cancel.Check());
@@ -166,6 +166,7 @@ std::optional<Registry::Worker> Dispatcher::Choose(Job& job) {
   };
   alive.erase(std::remove_if(alive.begin(), alive.end(), paused), alive.end());
   std::vector<uint64_t> incarnations;
+  incarnations.reserve(alive.size());
   for (const Registry::Worker& worker : alive) incarnations.push_back(worker.incarnation);
   std::optional<uint64_t> chosen;
   {
