@@ -23,6 +23,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// For clients to be told that their answer was cancelled.
+constexpr Duration kGoodbye = std::chrono::seconds(1);
+
 // Uploads are written here before they are documents; what a crash left is nobody's.
 absl::StatusOr<std::string> EmptyUploadFolder(const DataFolder& data) {
   const fs::path folder = fs::path(data.path()) / "uploads";
@@ -77,18 +80,26 @@ class OneCoordinatorProcess final : public CoordinatorProcess {
 
   bool Drain(Duration limit) override {
     // Side by side: connections that are kept alive see their next request refused, new ones are not taken.
+    // What is left then is cancelled, and its clients have a moment to be told so.
     bool coordinator_drained = false;
-    std::thread coordinator([&] { coordinator_drained = coordinator_->Drain(limit); });
-    const bool http_drained = api_->Drain(limit);
+    std::thread coordinator([&] {
+      coordinator_drained = coordinator_->Drain(limit);
+      coordinator_->Stop();
+    });
+    const bool http_drained = api_->Drain(limit + kGoodbye);
     coordinator.join();
-    coordinator_->Stop();  // what is left: its workers are stopped next
     return coordinator_drained && http_drained;
   }
 
   void Stop() override {
-    if (coordinator_ != nullptr)
-      coordinator_->Stop();  // ends handlers that wait, so that their servers can stop
-    if (api_ != nullptr) api_->Stop();
+    if (coordinator_ != nullptr && api_ != nullptr) {
+      // Side by side: an answer that waits for its client to take it ends when the client is cut.
+      std::thread coordinator([&] { coordinator_->Stop(); });
+      api_->Drain(kGoodbye);
+      coordinator.join();
+    } else if (coordinator_ != nullptr) {
+      coordinator_->Stop();
+    }
     if (admin_ != nullptr) admin_->Stop();
     if (join_ != nullptr) join_->Stop();
   }

@@ -232,6 +232,18 @@ class ServeTest(serving.ServeTest):
         for pid in workers:
             self.assertFalse(os.path.exists(f"/proc/{pid}"), "a worker is left")
 
+    def test_term_tells_clients_whose_answer_it_cuts(self):
+        server = self.serve("--server-drain-seconds", 0)
+        stream = serving.Stream(server, "hi", max_tokens=1900, n=8, palimpsest={"ignore_end": True})
+        pieces = iter(stream)
+        next(pieces)
+        server.process.send_signal(signal.SIGTERM)
+        for _ in pieces:
+            pass
+        self.assertIsNotNone(stream.error, "it had ended before")
+        self.assertIn("stopping", stream.error["message"])
+        self.assertEqual(server.process.wait(30), 0, server.log.read_text())
+
     def test_coordinator_killed_gives_a_clear_end_and_comes_back(self):
         server = self.serve()
         document = self.ingest(server, "a.txt", TEXT)
