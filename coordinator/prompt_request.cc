@@ -110,11 +110,11 @@ absl::StatusOr<Admission::Need> FitAnswer(const PromptPlan& plan, int64_t max_to
     if (ingest || left < 1 || !may_cut) {
       const int64_t needs =
           (prompt_blocks + Blocks(ingest ? 0 : answer)) * kTileSlots * memory.bytes_per_token;
-      return ResourceExhausted(
+      return MarkOverWindow(ResourceExhausted(
           "a prompt of {} tokens and an answer of {} need {} bytes of device memory, the biggest worker has "
           "{}; "
           "raise device.arena_bytes, or shorten them",
-          plan.tokens, ingest ? 0 : answer, needs, memory.arena_bytes);
+          plan.tokens, ingest ? 0 : answer, needs, memory.arena_bytes));
     }
     answer = std::min(answer, left);
   }

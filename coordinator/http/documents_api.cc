@@ -1,6 +1,7 @@
 // /v1/documents: texts that questions are about. An upload is durable when it is answered; it is read in the
 // background, and can be asked about meanwhile.
 #include <algorithm>
+#include <atomic>
 #include <boost/json.hpp>
 #include <charconv>
 #include <fstream>
@@ -22,6 +23,8 @@ namespace json = boost::json;
 
 constexpr int64_t kNameCharactersMax = 4096;
 constexpr int64_t kWaitSecondsMax = 3600;
+// Each that waits holds one of the server's threads, of which some must be left for everybody else.
+constexpr int64_t kWaitsMax = 16;
 constexpr std::string_view kHowToSend =
     "send the text itself as the body: curl --data-binary @FILE -H 'Content-Type: text/plain' "
     "'.../v1/documents?name=FILE'";
@@ -99,9 +102,26 @@ absl::StatusOr<Duration> WaitOf(const Request& request) {
   return Duration(std::chrono::seconds(seconds));
 }
 
-// The state once the document is read, or after `limit`.
+// One of kWaitsMax places, if one is free.
+class WaitPlace {
+ public:
+  WaitPlace() : taken_(count_.fetch_add(1) < kWaitsMax) {}
+  ~WaitPlace() { count_.fetch_sub(1); }
+  WaitPlace(const WaitPlace&) = delete;
+  WaitPlace& operator=(const WaitPlace&) = delete;
+  bool taken() const { return taken_; }
+
+ private:
+  static inline std::atomic<int64_t> count_{0};
+  const bool taken_;
+};
+
+// The state once the document is read, or after `limit`; as it is now if too many wait already.
 absl::StatusOr<DocumentState> Waited(Coordinator& coordinator, const std::string& tenant, DocumentState state,
                                      Duration limit, const CancelToken& gone) {
+  if (IsOver(state) || limit == Duration::zero()) return state;
+  const WaitPlace place;
+  if (!place.taken()) return state;
   const Deadline deadline = Deadline::After(RealClock(), limit);
   const bool already_known = state.already_known;
   while (!IsOver(state) && !deadline.Expired()) {
@@ -173,11 +193,12 @@ absl::StatusOr<DocumentState> Add(const ApiParts& parts, const Request& request,
 
 void SendDocumentError(Response& response, const absl::Status& status) {
   const bool is_missing = status.code() == absl::StatusCode::kNotFound;
-  const bool is_too_long = IsOverWindow(status);
-  SendApiError(response, AtParam(status, is_missing ? "id" : "",
-                                 is_missing    ? "document_not_found"
-                                 : is_too_long ? "context_length_exceeded"
-                                               : ""));
+  // Longer than the window or than any worker's memory: the document's fault, unlike a full disk.
+  if (IsOverWindow(status)) {
+    return SendApiError(response, AtParam(Error(absl::StatusCode::kInvalidArgument, "{}", Message(status)),
+                                          "", "context_length_exceeded"));
+  }
+  SendApiError(response, AtParam(status, is_missing ? "id" : "", is_missing ? "document_not_found" : ""));
 }
 
 void Create(const ApiParts& parts, const Request& request, Response& response) {

@@ -142,6 +142,7 @@ TEST(CoordinatorTest, WhatCannotBeIsRefusedWithBothNumbers) {
   RecordingSink sink;
   const absl::Status memory = small.coordinator->Answer(Ask(std::string(2000, 'x'), 300), sink, kNever);
   EXPECT_EQ(memory.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(IsOverWindow(memory));
   EXPECT_THAT(Message(memory), AllOf(HasSubstr("81920"), HasSubstr("device.arena_bytes")));
 }
 

@@ -2,6 +2,7 @@
 // coordinator that plays a script.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -59,7 +60,7 @@ class FakeResponse final : public http::Response {
   int status_ = 0;
   std::string type_, body_;
   http::Headers headers_;
-  bool ended_ = false;
+  std::atomic<bool> ended_{false};
   int64_t writes_left_ = 1 << 30;
   CancelToken gone_;
 };
@@ -109,7 +110,9 @@ class FakeCoordinator final : public Coordinator {
   std::vector<AnswerRequest> requests;
   std::map<std::string, std::pair<DocumentState, std::string>> documents;  // by id: state and text
   std::string last_tenant;
-  int64_t waits = 0;  // after which a document is ready
+  int64_t waits = 0;              // after which a document is ready
+  std::function<void()> on_wait;  // instead: it is ready when this returns
+  absl::Status add_error;
 
   absl::Status Answer(const AnswerRequest& request, AnswerSink& sink, const CancelToken& cancel) override {
     requests.push_back(request);
@@ -118,6 +121,7 @@ class FakeCoordinator final : public Coordinator {
   absl::StatusOr<DocumentState> AddDocument(const std::string& name, const std::string& text,
                                             const std::string& tenant, Ingest /*ingest*/) override {
     last_tenant = tenant;
+    PALIMPSEST_RETURN_IF_ERROR(add_error);
     PALIMPSEST_RETURN_IF_ERROR(CheckUtf8(text));
     for (auto& [id, document] : documents) {
       if (document.second != text) continue;
@@ -144,6 +148,12 @@ class FakeCoordinator final : public Coordinator {
                                              const DocumentState& /*seen*/, Duration /*limit*/,
                                              const CancelToken& /*cancel*/) override {
     DocumentState& state = documents.at(id).first;
+    if (on_wait) {
+      DocumentState ready = state;
+      on_wait();
+      ready.phase = DocumentState::Phase::kReady;
+      return ready;
+    }
     if (++state.done_tokens, --waits <= 0) state.phase = DocumentState::Phase::kReady;
     return state;
   }

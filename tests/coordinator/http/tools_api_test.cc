@@ -2,9 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
 #include <boost/json.hpp>
 #include <fstream>
 #include <set>
+#include <thread>
 
 #include "coordinator/http/api.h"
 #include "coordinator/http/api_routes.h"
@@ -87,6 +90,51 @@ TEST_F(ToolsApiTest, UploadMayWaitUntilItIsRead) {
   coordinator_.waits = 3;
   EXPECT_EQ(Upload("hello", {{"wait", "60"}}).at("status").as_string(), "ready");
   EXPECT_EQ(status_, 201);
+}
+
+// Each holds a thread of the server.
+TEST_F(ToolsApiTest, OnlySoManyWaitAtOnce) {
+  const std::string path = "/v1/documents/" + std::string(Upload("some text").at("id").as_string());
+  const Router::Match match = router_.Find("GET", path);
+  Request request;
+  request.parameters = match.parameters;
+  request.query["wait"] = "3600";
+  std::atomic<int> waiting{0};
+  std::atomic<bool> ready{false};
+  coordinator_.on_wait = [&] {
+    ++waiting;
+    while (!ready) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  std::vector<std::thread> clients;
+  std::array<FakeResponse, 16> responses;
+  for (FakeResponse& response : responses) {  // one after the other, as the fake is nobody's but one's
+    const int before = waiting;
+    clients.emplace_back([&] { match.route->handler(request, response); });
+    while (waiting == before) std::this_thread::yield();
+  }
+  FakeResponse one_more;
+  std::thread late([&] { match.route->handler(request, one_more); });
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!one_more.ended() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  EXPECT_TRUE(one_more.ended());
+  ready = true;
+  for (std::thread& client : clients) client.join();
+  late.join();
+  EXPECT_THAT(one_more.body(), HasSubstr(R"("reading")"));
+  for (const FakeResponse& response : responses) EXPECT_THAT(response.body(), HasSubstr(R"("ready")"));
+  FakeResponse next;
+  match.route->handler(request, next);
+  EXPECT_THAT(next.body(), HasSubstr(R"("ready")"));
+}
+
+TEST_F(ToolsApiTest, DocumentThatNeverFitsIsTheRequestsFaultAndAFullDiskIsNot) {
+  coordinator_.add_error = MarkOverWindow(ResourceExhausted("needs 5 bytes of 4"));
+  Upload("some text");
+  EXPECT_EQ(status_, 400);
+  EXPECT_EQ(Code(), "context_length_exceeded");
+  coordinator_.add_error = ResourceExhausted("the disk is full");
+  Upload("some text");
+  EXPECT_EQ(status_, 507);
 }
 
 TEST_F(ToolsApiTest, UploadTakesTextOnly) {
