@@ -97,6 +97,10 @@ absl::StatusOr<PromptPlanner> PromptPlanner::Create(std::shared_ptr<const Tokeni
   PALIMPSEST_ASSIGN_OR_RETURN(planner.tail_, words.Encode(frame.tail, Tokenizer::Special::kParse));
   planner.AddBos(&planner.prefix_);
   planner.prefix_text_ = std::move(frame.prefix);
+  for (int64_t id = 0; id < words.vocabulary_size(); ++id) {
+    const auto bytes = static_cast<int64_t>(words.TokenText(static_cast<int32_t>(id)).size());
+    planner.longest_token_bytes_ = std::max(planner.longest_token_bytes_, bytes);
+  }
   return planner;
 }
 
@@ -108,9 +112,20 @@ void PromptPlanner::AddBos(std::vector<int32_t>* tokens) const {
   }
 }
 
+absl::Status PromptPlanner::CheckDocumentBytes(std::string_view path, int64_t bytes) const {
+  constexpr int64_t kSmall = 1 << 20;  // is cut into tokens all the same, to tell how many there are
+  const int64_t tokens = (bytes + longest_token_bytes_ - 1) / longest_token_bytes_;
+  if (bytes <= kSmall || tokens <= limits_.window_tokens) return absl::OkStatus();
+  return OverWindow(
+      "document {} has {} bytes, which are {} tokens or more; {} was trained for {}; "
+      "split the document, or use a model with a longer window ({})",
+      Name(path), bytes, tokens, limits_.model, limits_.window_tokens, kNotYet);
+}
+
 absl::StatusOr<std::vector<int32_t>> PromptPlanner::TokenizeDocument(std::string_view path,
                                                                      std::string_view text) const {
   if (text.empty()) return InvalidArgument("document {} is empty; give a file with text", Name(path));
+  PALIMPSEST_RETURN_IF_ERROR(CheckDocumentBytes(path, static_cast<int64_t>(text.size())));
   absl::StatusOr<std::vector<int32_t>> tokens = tokenizer_->Encode(text, Tokenizer::Special::kAsText);
   if (tokens.ok()) return tokens;
   return Error(tokens.status().code(), "document {}: {}", Name(path), Message(tokens.status()));

@@ -68,7 +68,9 @@ class PromptPlanner {
                                               std::shared_ptr<const ChatTemplate> chat_template,
                                               ChatTemplate::Options options, Limits limits);
 
-  // `path` is for errors.
+  // Refuses a text of so many bytes that it cannot fit, whatever it says: before it is read and cut into
+  // tokens, which take several times its memory. `path` is for errors; the same below.
+  absl::Status CheckDocumentBytes(std::string_view path, int64_t bytes) const;
   absl::StatusOr<std::vector<int32_t>> TokenizeDocument(std::string_view path, std::string_view text) const;
   // Is there room for this document and some question? Both numbers if not.
   absl::Status CheckDocument(const PromptDocument& document) const;
@@ -105,6 +107,7 @@ class PromptPlanner {
   std::shared_ptr<const ChatTemplate> chat_template_;  // shared with copies of this planner
   ChatTemplate::Options options_;
   Limits limits_;
+  int64_t longest_token_bytes_ = 1;
   std::string prefix_text_;
   std::vector<int32_t> prefix_, tail_;
 };

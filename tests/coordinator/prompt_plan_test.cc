@@ -67,6 +67,19 @@ std::string ErrorOf(const absl::Status& status, absl::StatusCode code = absl::St
 
 using Kind = PromptSegment::Kind;
 
+TEST(PromptPlanTest, AHugeDocumentIsRefusedByItsBytesAndASmallerOneByItsTokens) {
+  const PromptPlanner planner = Planner();
+  // The longest token is "<start>", 7 bytes.
+  const absl::Status huge = planner.TokenizeDocument("a.txt", std::string(7 << 20, 'x')).status();
+  EXPECT_TRUE(IsOverWindow(huge));
+  EXPECT_THAT(Message(huge),
+              AllOf(HasSubstr("7340032 bytes"), HasSubstr("1048576 tokens"), HasSubstr("100")));
+  EXPECT_TRUE(planner.TokenizeDocument("a.txt", std::string(1000, 'x')).ok());
+  const PromptPlanner wide = Planner(/*window=*/1 << 20);
+  EXPECT_TRUE(wide.CheckDocumentBytes("a.txt", 7 << 20).ok());
+  EXPECT_FALSE(wide.CheckDocumentBytes("a.txt", (7 << 20) + 1).ok());
+}
+
 TEST(PromptPlanTest, QuestionAloneFollowsThePrefixAndEndsWithTheTail) {
   const auto plan = Planner().PlanQuestion({}, "hi", PrefillChoice::kAuto);
   ASSERT_TRUE(plan.ok()) << plan.status();
