@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "apps/model.h"
@@ -44,11 +45,18 @@ ClusterTls ClusterTlsOf(const Config& config) {
 
 absl::Status RunWorker(const Config& config, const CancelToken& stop) {
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(config));
+  // All that a coordinator with these settings lets in, and what it ingests beside: what a worker refuses is
+  // tried again for limits.waiting_seconds.
+  constexpr int64_t kIngestsMax = 32;
+  WorkerHost::Options limits;
+  limits.requests_max = std::max(limits.requests_max, config.limits.running + kIngestsMax);
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerHost> host,
-                              WorkerHost::Start([&model] { return model->MakeServingEngine(); }, {}));
+                              WorkerHost::Start([&model] { return model->MakeServingEngine(); }, limits));
   const ClusterTls tls = ClusterTlsOf(config);
-  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerService> service,
-                              WorkerService::Start(*host, {.listen = config.cluster.listen, .tls = tls}));
+  PALIMPSEST_ASSIGN_OR_RETURN(
+      const std::unique_ptr<WorkerService> service,
+      WorkerService::Start(
+          *host, {.listen = config.cluster.listen, .tls = tls, .requests_max = limits.requests_max}));
   PALIMPSEST_ASSIGN_OR_RETURN(
       const std::unique_ptr<JoinClient> join,
       JoinClient::Start(
