@@ -190,8 +190,12 @@ absl::StatusOr<Documents::Found> Documents::Find(const std::string& id, const st
   PALIMPSEST_ASSIGN_OR_RETURN(Document document, catalog->Get(id, options_.tokenizer_hash));
   if (document.token_ids.empty()) {  // added for a model with another tokenizer
     PALIMPSEST_ASSIGN_OR_RETURN(document.token_ids, options_.planner->TokenizeDocument(id, document.text));
-    PALIMPSEST_RETURN_IF_ERROR(
-        catalog->PutTokenIds(document.info.id, options_.tokenizer_hash, document.token_ids));
+    // Kept for the next time; a full disk does not spoil this question.
+    const absl::Status kept =
+        catalog->PutTokenIds(document.info.id, options_.tokenizer_hash, document.token_ids);
+    if (!kept.ok()) {
+      PALIMPSEST_LOG(kWarn, "token ids not kept document {} status {}", LogName(document.info.id), kept);
+    }
   }
   Found found{.id = document.info.id,
               .document = {.name = id, .tokens = std::move(document.token_ids), .known = true}};

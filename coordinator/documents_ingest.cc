@@ -78,9 +78,12 @@ void Documents::Finish(const Key& key, const absl::Status& status) {
     state.phase = Phase::kReady;
     state.seconds = Seconds(options_.clock->Now() - entry.added);
     entry.unread = false;
-  } else if (cancelled) {
-    state.phase = Phase::kWaiting;  // for its delete, or for who starts this again
+  } else if (cancelled && stopping_) {
+    state.phase = Phase::kWaiting;  // for who starts this again
     return;
+  } else if (cancelled) {  // by its delete, which may have given up on it
+    state.phase = Phase::kFailed;
+    state.error = "its ingestion was stopped by a delete; add it again";
   } else {
     state.phase = Phase::kFailed;
     state.error = Message(status);

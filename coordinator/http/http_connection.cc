@@ -44,9 +44,10 @@ using std::chrono::seconds;
 constexpr size_t kReadBytes = 16 << 10;
 constexpr size_t kAheadBytesMax = 64 << 10;  // read before they are asked for
 constexpr size_t kWriteBytes = 64 << 10;
-constexpr size_t kDiskBytes = 256 << 10;                 // of an upload, written at once
-constexpr int64_t kBodiesBytesMax = int64_t{256} << 20;  // of all bodies in memory together
-constexpr int64_t kUploadsMax = 16;  // at once; each holds up to limits.document_bytes of disk
+constexpr size_t kDiskBytes = 256 << 10;  // of an upload, written at once
+constexpr int64_t kBodiesBytesMax = int64_t{64}
+                                    << 20;  // of all bodies in memory; parsed, tiny values take 15 times
+constexpr int64_t kUploadsMax = 16;         // at once; each holds up to limits.document_bytes of disk
 // A body must come at 1 KiB/s after its first half minute: a byte now and then is no progress.
 constexpr int64_t kBodyBytesPerSecondMin = 1 << 10;
 constexpr seconds kBodyGrace{30};
@@ -119,6 +120,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   absl::Status Keep(std::string_view piece, Exchange& exchange);
   void Refuse(const Refusal& refusal, const Admitted& admitted, const RequestParser::Head& head, bool close);
   void ReleaseBody();
+  bool Drips();
   bool CutIfStalled();
   bool over() const { return closed_ || read_end_ || broken_; }
 
@@ -135,6 +137,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   std::shared_ptr<Outbox> outbox_;
   boost::beast::flat_buffer ahead_;  // read and not yet parsed
   std::optional<TimePoint> write_begun_;
+  std::optional<TimePoint> full_since_;  // of the outbox
+  int64_t sent_before_full_ = 0;
   bool read_end_ = false, broken_ = false, closed_ = false;
   bool discard_ = false;   // what still comes is of no interest
   bool answered_ = false;  // something was sent: say goodbye properly
@@ -501,8 +505,27 @@ awaitable<bool> Connection::OneRequest() {
   co_return !exchange->close_after() && !closed_ && !broken_;
 }
 
+// A buffer that stays full, and is not taken once over in unsent_seconds: a byte now and then is no progress,
+// and would hold the handler, and an answer's memory, for hours.
+bool Connection::Drips() {
+  if (outbox_->unsent() < limits_.unsent_bytes / 2) {
+    full_since_.reset();
+    return false;
+  }
+  if (!full_since_) {
+    full_since_ = Now();
+    sent_before_full_ = outbox_->sent();
+  }
+  if (Now() - *full_since_ < seconds(limits_.unsent_seconds)) return false;
+  const bool drips = outbox_->sent() - sent_before_full_ < limits_.unsent_bytes;
+  full_since_.reset();
+  return drips;
+}
+
 bool Connection::CutIfStalled() {
-  if (closed_ || !write_begun_ || Now() - *write_begun_ < seconds(limits_.unsent_seconds)) return false;
+  if (closed_) return false;
+  const bool takes_nothing = write_begun_ && Now() - *write_begun_ >= seconds(limits_.unsent_seconds);
+  if (!Drips() && !takes_nothing) return false;
   hub_.meter.OnCut("slow reader");
   error_code ignored;
   socket_.set_option(asio::socket_base::linger(true, 0), ignored);  // the kernel keeps nothing for it either

@@ -40,12 +40,18 @@ std::string Outbox::Take() {
 void Outbox::Sent(size_t bytes) {
   std::lock_guard<std::mutex> lock(mu_);
   unsent_ -= static_cast<int64_t>(bytes);
+  sent_ += static_cast<int64_t>(bytes);
   room_.notify_all();
 }
 
 int64_t Outbox::unsent() const {
   std::lock_guard<std::mutex> lock(mu_);
   return closed_ ? 0 : unsent_;
+}
+
+int64_t Outbox::sent() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return sent_;
 }
 
 void Outbox::Close() {

@@ -27,6 +27,7 @@ class Outbox {
   std::string Take();
   void Sent(size_t bytes);  // so many of what was taken are with the kernel
   int64_t unsent() const;   // waiting or taken
+  int64_t sent() const;     // so far
   void Close();             // frees what waits; Append returns false
   bool closed() const;
 
@@ -36,7 +37,7 @@ class Outbox {
   mutable std::mutex mu_;
   std::condition_variable room_;
   std::string waiting_;  // guarded by mu_, as all below
-  int64_t unsent_ = 0;
+  int64_t unsent_ = 0, sent_ = 0;
   bool closed_ = false;
 };
 

@@ -169,6 +169,22 @@ TEST_F(HostileClient, ASlowReaderIsCutWithABoundedBufferWhileOthersGoOn) {
               HasSubstr(R"(palimpsest_http_cut_total{listener="api",reason="slow reader"} 1)"));
 }
 
+TEST_F(HostileClient, AByteNowAndThenIsNoProgress) {
+  options.config.limits.unsent_seconds = 2;
+  options.config.limits.unsent_bytes = 1 << 20;
+  Start();
+  Client drip(server->port(), 16 << 10);  // some 100 KB/s, each piece in time
+  drip.Send("GET /flood HTTP/1.1\r\nHost: x\r\n\r\n");
+  ASSERT_TRUE(Eventually([&] { return working == 1; }));
+  std::atomic<bool> stop{false};
+  std::thread reader([&] {
+    while (!stop && !drip.ReceiveSome().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  });
+  EXPECT_TRUE(Eventually([&] { return gone == 1; }, 20));
+  stop = true;
+  reader.join();
+}
+
 TEST_F(HostileClient, PipelinedBytesAreBounded) {
   Start();
   Client client(server->port());
