@@ -28,10 +28,26 @@ int64_t Admission::SecondsUntilRoom(const Capacity& capacity) const {
   return static_cast<int64_t>(std::ceil(std::clamp(seconds / 2, 1.0, most)));
 }
 
+int64_t Admission::WaitingOf(const std::string& tenant) const {
+  return std::count_if(entries_.begin(), entries_.end(), [&](const auto& entry) {
+    return !entry.second.running && entry.second.tenant == tenant;
+  });
+}
+
 absl::StatusOr<Admission::Id> Admission::Enter(const std::string& tenant, const Capacity& capacity,
                                                TimePoint now) {
   // Those that free slots are about to take do not count.
-  if (waiting_requests() >= limits_.waiting + std::max<int64_t>(limits_.running - running_slots_, 0)) {
+  const int64_t places = limits_.waiting + std::max<int64_t>(limits_.running - running_slots_, 0);
+  // One tenant leaves a quarter to others: its flood must not be what refuses them.
+  if (!tenant.empty() && WaitingOf(tenant) >= places - places / 4 && waiting_requests() < places) {
+    const int64_t seconds = SecondsUntilRoom(capacity);
+    return WithRetryAfter(
+        Error(absl::StatusCode::kUnavailable,
+              "{} requests of this key wait, three quarters of limits.waiting, {}; come again in {} s",
+              WaitingOf(tenant), limits_.waiting, seconds),
+        seconds);
+  }
+  if (waiting_requests() >= places) {
     const int64_t seconds = SecondsUntilRoom(capacity);
     return WithRetryAfter(
         Error(absl::StatusCode::kUnavailable,

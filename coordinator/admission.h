@@ -44,7 +44,8 @@ class Admission {
 
   explicit Admission(Limits limits) : limits_(limits) {}
 
-  // A place in the queue for a request whose need is not known yet, or a refusal; cheap.
+  // A place in the queue for a request whose need is not known yet, or a refusal; cheap. A tenant that has a
+  // name has three quarters of the places at most.
   absl::StatusOr<Id> Enter(const std::string& tenant, const Capacity& capacity, TimePoint now);
   // It can be let in from now on. Refused if its tokens are too many beside those that wait: then Leave.
   absl::Status SetNeed(Id id, const Need& need, const Capacity& capacity);
@@ -76,6 +77,7 @@ class Admission {
   std::vector<Id> InTurn(TimePoint now) const;
   bool Fits(const Need& need, const Capacity& capacity) const;
   int64_t SecondsUntilRoom(const Capacity& capacity) const;
+  int64_t WaitingOf(const std::string& tenant) const;
 
   const Limits limits_;
   std::map<Id, Entry> entries_;            // in order of arrival

@@ -54,7 +54,7 @@ TEST_F(AdmissionTest, AsManyRunAsMayAndTheNextFollowsWhenOneLeaves) {
 TEST_F(AdmissionTest, AQueueOfThousandsThatDoesNotFitIsLookedThroughQuickly) {
   Admission many({.running = 8, .waiting = 4096, .waiting_tokens = 1 << 30, .waiting_seconds = 100});
   const auto arrive = [&](int64_t bytes) {
-    const auto id = many.Enter("tenant", capacity_, now_);
+    const auto id = many.Enter("", capacity_, now_);
     EXPECT_TRUE(id.ok() && many.SetNeed(*id, {.prompt_tokens = 1, .bytes = bytes}, capacity_).ok());
     return *id;
   };
@@ -77,6 +77,18 @@ TEST_F(AdmissionTest, AFullQueueRefusesWithItsNumbers) {
   EXPECT_EQ(Message(refused),
             "3 requests with 300 prompt tokens wait, limits.waiting is 3; come again in 5 s");
   EXPECT_EQ(RetryAfter(refused), 5);
+}
+
+TEST_F(AdmissionTest, OneTenantLeavesAQuarterOfThePlacesToOthers) {
+  Admission places({.running = 1, .waiting = 7, .waiting_tokens = 1000, .waiting_seconds = 100});
+  for (int i = 0; i < 6; ++i) ASSERT_TRUE(places.Enter("flood", capacity_, now_).ok()) << i;
+  const auto refused = places.Enter("flood", capacity_, now_);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(refused.status()), AllOf(HasSubstr("6 requests"), HasSubstr("limits.waiting, 7")));
+  EXPECT_TRUE(RetryAfter(refused.status()).has_value());
+  EXPECT_TRUE(places.Enter("other", capacity_, now_).ok());
+  EXPECT_TRUE(places.Enter("other", capacity_, now_).ok());
+  EXPECT_THAT(Message(places.Enter("third", capacity_, now_).status()), HasSubstr("8 requests"));
 }
 
 TEST_F(AdmissionTest, TooManyTokensInTheQueueAreRefusedButOneAloneMayBeLong) {
