@@ -270,7 +270,7 @@ class ThreadWorkerHost final : public WorkerHost {
     });
     std::unique_lock<std::mutex> lock(mu);
     made.wait(lock, [&] { return result.has_value(); });
-    return *result;
+    return result.value_or(absl::OkStatus());
   }
 
   absl::Status Generate(const proto::GenerateRequest& request, const EventListener& listener,
@@ -280,7 +280,7 @@ class ThreadWorkerHost final : public WorkerHost {
     PALIMPSEST_ASSIGN_OR_RETURN(Request asked, RequestOf(request));
     const auto call = std::make_shared<Call>(std::move(asked), options_.events_max);
     PALIMPSEST_RETURN_IF_ERROR(shared->Enter(call, options_.requests_max));
-    const absl::Status status = Listen(*call, *shared, listener, cancel);
+    absl::Status status = Listen(*call, *shared, listener, cancel);
     shared->Leave();
     return status;
   }

@@ -7,6 +7,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -143,8 +144,9 @@ class FileKeys final : public ApiKeys {
     for (const Key& key : *keys) {  // all of them: see SameInConstantTime
       if (SameInConstantTime(key.entry.hash, hash)) found = &key;
     }
-    const bool expired = found != nullptr && found->entry.expired_from_unix_seconds.has_value() &&
-                         clock_.UnixMillis() / 1000 >= *found->entry.expired_from_unix_seconds;
+    constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+    const bool expired = found != nullptr && clock_.UnixMillis() / 1000 >=
+                                                 found->entry.expired_from_unix_seconds.value_or(kNever);
     if (!text || found == nullptr || expired) {
       return Error(
           absl::StatusCode::kPermissionDenied,
