@@ -24,7 +24,7 @@ struct AnswerRequest {
   // max_tokens 0: as many as the window and the workers' memory allow. Up to generate.max_tokens it is cut to
   // that too; a larger one that does not fit is refused.
   proto::Sampling sampling;
-  int64_t choices = 1;  // choice i is sampled with seed + i
+  int64_t choices = 1;      // choice i is sampled with seed + i
   bool ignore_end = false;  // generate past end tokens, for measurements
   bool logprobs = false;
   int32_t top_logprobs = 0;

@@ -16,8 +16,14 @@ namespace {
 constexpr size_t kMaxTextBytes = size_t{1} << 30;
 constexpr size_t kMaxWordBytes = size_t{16} << 20;  // merging takes up to 50 bytes of memory for each
 
+// May plain text become this token? Not a control token (kAsText), and not one that would come back as other
+// bytes: those that are written as they are, like "Ġ" of the unknown or user-defined type, which is no blank.
+bool StandsForText(const TokenizerData& data, size_t id) {
+  return !IsSpecialType(data.types[id]) && PieceOf(data, id) == BytesOfAlphabet(data.tokens[id]);
+}
+
 // A merge with a part or a result that is no token is an error: ids could not say what it makes, and no
-// converter writes one. A merge that makes a control token is left out: text must not become one (kAsText).
+// converter writes one. A merge whose result does not stand for text is left out.
 absl::Status AddMerges(const TokenizerData& data, const IdByText& index, Bpe* bpe) {
   std::string result;
   for (size_t i = 0; i < data.merges.size(); ++i) {
@@ -41,7 +47,7 @@ absl::Status AddMerges(const TokenizerData& data, const IdByText& index, Bpe* bp
             what, i, data.tokens.size());
       }
     }
-    if (IsSpecialType(data.types[result_id->second])) continue;
+    if (!StandsForText(data, static_cast<size_t>(result_id->second))) continue;
     bpe->AddMerge(left_id->second, right_id->second, result_id->second);
   }
   return absl::OkStatus();
@@ -56,7 +62,9 @@ void AddBytes(const TokenizerData& data, const IdByText& index, Bpe* bpe) {
   for (int byte = 0; byte < 256; ++byte) {
     const std::string token = AlphabetOfBytes(std::string(1, static_cast<char>(byte)));
     const auto found = index.find(std::string_view(token));
-    if (found != index.end()) bpe->SetByte(static_cast<uint8_t>(byte), found->second);
+    if (found != index.end() && StandsForText(data, static_cast<size_t>(found->second))) {
+      bpe->SetByte(static_cast<uint8_t>(byte), found->second);
+    }
   }
 }
 

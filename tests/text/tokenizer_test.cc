@@ -165,6 +165,18 @@ TEST(TokenizerTest, ByteTokensStandInForMissingBytes) {
   EXPECT_EQ(tokenizer->Decode(std::vector<int32_t>{259}, false), "\x01");
 }
 
+// A blank is written "Ġ" in the alphabet of bytes; a token of the unknown or user-defined type is written as
+// it is.
+TEST(TokenizerTest, WhatWouldComeBackAsOtherBytesIsNoTokenOfText) {
+  for (const int32_t type : {2, kControl, kUserDefined}) {
+    TokenizerData data = SmallData();
+    data.types[' '] = type;
+    data.types[258] = type;  // " ab"
+    const auto tokenizer = MakeOrFail(std::move(data));
+    EXPECT_THAT(Encode(*tokenizer, " ab", Tokenizer::Special::kAsText), ElementsAre(256)) << type;
+  }
+}
+
 TEST(TokenizerTest, InvalidUtf8IsAnErrorWithItsOffset) {
   const auto ids = MakeOrFail(SmallData())->Encode("abc\xff", Tokenizer::Special::kParse);
   EXPECT_EQ(ids.status().code(), absl::StatusCode::kInvalidArgument);
