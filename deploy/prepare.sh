@@ -10,8 +10,9 @@ set -euo pipefail
 REPO=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd -P)
 
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git python3 python3-venv python3-pip ca-certificates
-  protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libgrpc++-dev prometheus-cpp-dev librocksdb-dev libabsl-dev libgtest-dev libgmock-dev libboost1.81-dev
-  libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev libpcre2-dev libxxhash-dev libssl-dev)
+  protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libgrpc++-dev prometheus-cpp-dev librocksdb-dev libabsl-dev
+  libgtest-dev libgmock-dev libboost1.81-dev libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev libpcre2-dev
+  libxxhash-dev libssl-dev)
 # shellcheck disable=SC2034  # test.sh and nightly.sh read it
 TEST_PACKAGES=(clang-16 libclang-rt-16-dev clang-format-14)
 
