@@ -1,12 +1,12 @@
 #include "apps/embedded.h"
 
 #include <filesystem>
-#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "apps/in_process_worker.h"
 #include "apps/input_files.h"
+#include "apps/late_progress.h"
 #include "proto/base/clock.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
@@ -16,8 +16,6 @@ namespace {
 
 constexpr std::string_view kIdStart = "doc-";
 const std::string kTenant;  // this process serves one person
-// Below this, a bar would flash by.
-constexpr int64_t kProgressTokensMin = 1024;
 // Nothing expires in one process: its worker does not beat.
 constexpr Duration kLease = std::chrono::hours(24 * 365);
 
@@ -25,28 +23,6 @@ bool IsFile(const std::string& path) {
   std::error_code ignored;
   return std::filesystem::exists(path, ignored);
 }
-
-// A bar that begins once it is known to be worth one.
-class LateProgress {
- public:
-  LateProgress(std::string label, ProgressOutput output)
-      : label_(std::move(label)), output_(std::move(output)) {}
-  void Set(int64_t done, int64_t total) {
-    if (total < kProgressTokensMin) return;
-    if (!progress_.has_value()) progress_.emplace(label_, "tokens", total, output_);
-    progress_->Add(done - progress_->done());
-    if (done == total && !ended_) {
-      progress_->Done();
-      ended_ = true;
-    }
-  }
-
- private:
-  const std::string label_;
-  const ProgressOutput output_;
-  std::optional<Progress> progress_;
-  bool ended_ = false;
-};
 
 // Gathers one answer.
 class Gather final : public AnswerSink {

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <filesystem>
-#include <optional>
 #include <system_error>
 #include <thread>
 #include <utility>
 
 #include "apps/input_files.h"
+#include "apps/late_progress.h"
 #include "coordinator/receipt_json.h"
 #include "proto/base/clock.h"
 #include "proto/base/quote.h"
@@ -21,7 +21,6 @@ namespace json = boost::json;
 
 constexpr std::string_view kIdStart = "doc-";
 constexpr Duration kPollInterval = std::chrono::milliseconds(100);
-constexpr int64_t kProgressTokensMin = 1024;
 constexpr int kOk = 200, kFailed = 300;
 
 const json::value* At(const json::value& value, std::string_view key) {
@@ -230,24 +229,21 @@ absl::StatusOr<IngestedDocument> ServerClient::Ingest(const std::string& path, c
   const json::value* const known = At(document, "already_known");
   const bool already_known = known != nullptr && known->is_bool() && known->get_bool();
   const std::string id = TextAt(document, "id");
-  std::optional<Progress> progress;
+  LateProgress progress("ingest " + OneLine(std::filesystem::path(path).filename().string(), 128),
+                        options_.progress);
   while (TextAt(document, "status") == "waiting" || TextAt(document, "status") == "reading") {
     PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
     std::this_thread::sleep_for(kPollInterval);
     PALIMPSEST_ASSIGN_OR_RETURN(body, Fetch({.target = "/v1/documents/" + UrlEncode(id)}));
     PALIMPSEST_ASSIGN_OR_RETURN(document, Parse(body));
-    const json::value* const far = At(document, "progress");
-    const int64_t total = far == nullptr ? 0 : NumberAt(*far, "total_tokens");
-    if (total < kProgressTokensMin) continue;
-    const std::string name = OneLine(std::filesystem::path(path).filename().string(), 128);
-    if (!progress.has_value()) progress.emplace("ingest " + name, "tokens", total, options_.progress);
-    progress->Add(NumberAt(*far, "done_tokens") - progress->done());
+    if (const json::value* const far = At(document, "progress")) {
+      progress.Set(NumberAt(*far, "done_tokens"), NumberAt(*far, "total_tokens"));
+    }
   }
   if (TextAt(document, "status") == "failed") {
     return Error(absl::StatusCode::kAborted, "document {}: {}", Quoted(path, 1024),
                  OneLine(TextAt(document, "error"), 4096));
   }
-  if (progress.has_value()) progress->Done();
   IngestedDocument ingested{.info = InfoOf(document), .path = path, .already_known = already_known};
   ingested.blocks = NumberAt(document, "blocks");
   if (const json::value* const bytes = At(document, "tier_bytes"))

@@ -4,18 +4,19 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <boost/json.hpp>
 
 #include "apps/palimpsest/command.h"
 #include "apps/palimpsest/serving_flags.h"
+#include "proto/base/json.h"
 #include "proto/base/status.h"
 
 namespace palimpsest {
 namespace {
 
 absl::Status PrintReady(const std::string& url, const std::string& admin_url) {
-  // Addresses that a listener took hold nothing that JSON would have to escape.
   return WriteOut(
-      fmt::format("{{\"url\": \"{}\", \"admin_url\": \"{}\", \"pid\": {}}}\n", url, admin_url, ::getpid()));
+      PrintJson(boost::json::object{{"url", url}, {"admin_url", admin_url}, {"pid", ::getpid()}}) + "\n");
 }
 
 }  // namespace

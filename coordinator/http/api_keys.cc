@@ -11,10 +11,10 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <tuple>
 #include <vector>
 
 #include "coordinator/http/api_keys_file.h"
+#include "coordinator/http/file_stamp.h"
 #include "proto/base/ids.h"
 #include "proto/base/log.h"
 #include "proto/base/quote.h"
@@ -22,14 +22,6 @@
 
 namespace palimpsest::http {
 namespace {
-
-using FileStamp = std::tuple<int64_t, int64_t, int64_t, int64_t>;
-
-FileStamp StampOf(const std::string& file) {
-  struct stat info {};
-  if (::stat(file.c_str(), &info) != 0) return {};
-  return {static_cast<int64_t>(info.st_ino), info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec};
-}
 
 void WarnIfOthersMayWrite(const std::string& file) {
   struct stat info {};

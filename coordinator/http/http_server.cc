@@ -1,12 +1,11 @@
 #include "coordinator/http/http_server.h"
 
-#include <sys/stat.h>
-
 #include <chrono>
 #include <mutex>
 #include <thread>
 
 #include "coordinator/http/connections.h"
+#include "coordinator/http/file_stamp.h"
 #include "coordinator/http/listener.h"
 #include "coordinator/http/tls.h"
 #include "coordinator/http/upload_file.h"
@@ -16,14 +15,6 @@
 
 namespace palimpsest::http {
 namespace {
-
-// What changes when a file is written anew or replaced.
-using FileStamp = std::tuple<int64_t, int64_t, int64_t, int64_t>;
-FileStamp StampOf(const std::string& file) {
-  struct stat info {};
-  if (::stat(file.c_str(), &info) != 0) return {};
-  return {static_cast<int64_t>(info.st_ino), info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec};
-}
 
 // The current certificate; read again when one of its files changes.
 class Certificate {

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "proto/base/status.h"
-#include "text/byte_alphabet.h"
 
 namespace palimpsest::testing {
 namespace {
@@ -14,24 +13,6 @@ constexpr char kTemplate[] =
     "{% if add_generation_prompt %}<start>assistant:{% endif %}";
 
 }  // namespace
-
-std::shared_ptr<const Tokenizer> ByteTokenizer() {
-  TokenizerData data;
-  data.pre = "gpt-2";
-  for (int byte = 0; byte < 256; ++byte) {
-    data.tokens.push_back(AlphabetOfBytes(std::string(1, static_cast<char>(byte))));
-  }
-  data.types.assign(256, 1);
-  for (const char* special : {"<start>", "<end>"}) {
-    data.tokens.push_back(special);
-    data.types.push_back(3);
-  }
-  data.eos = 257;
-  data.end_tokens = {257};
-  auto tokenizer = Tokenizer::Create(std::move(data));
-  PALIMPSEST_CHECK(tokenizer.ok(), "{}", Message(tokenizer.status()));
-  return *tokenizer;
-}
 
 ServedModel ByteModel(int64_t window) {
   ServedModel model{.name = "bytes", .hash = "model", .window_tokens = window, .bytes_per_token = 64};

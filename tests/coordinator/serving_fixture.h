@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "coordinator/coordinator.h"
+#include "tests/coordinator/byte_tokenizer.h"
 #include "tests/coordinator/fake_worker_link.h"
 #include "tests/testing/temporary_folder.h"
 
@@ -17,7 +18,6 @@ namespace palimpsest::testing {
 
 inline constexpr int64_t kTestWindow = 4096;
 
-std::shared_ptr<const Tokenizer> ByteTokenizer();
 ServedModel ByteModel(int64_t window = kTestWindow);
 
 // Records an answer; every breach of the sink's contract is a line in `wrong`.

@@ -14,7 +14,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/http/http.h"
 #include "proto/base/status.h"
-#include "text/byte_alphabet.h"
+#include "tests/coordinator/byte_tokenizer.h"
 
 namespace palimpsest::testing {
 
@@ -64,26 +64,6 @@ class FakeResponse final : public http::Response {
   int64_t writes_left_ = 1 << 30;
   CancelToken gone_;
 };
-
-inline constexpr int32_t kFakeStart = 256, kFakeEnd = 257;  // ids of the special tokens; other ids are bytes
-
-inline std::shared_ptr<const Tokenizer> ByteTokenizer() {
-  TokenizerData data;
-  data.pre = "gpt-2";
-  for (int byte = 0; byte < 256; ++byte) {
-    data.tokens.push_back(AlphabetOfBytes(std::string(1, static_cast<char>(byte))));
-  }
-  data.types.assign(256, 1);
-  for (const char* special : {"<start>", "<end>"}) {
-    data.tokens.push_back(special);
-    data.types.push_back(3);
-  }
-  data.eos = kFakeEnd;
-  data.end_tokens = {kFakeEnd};
-  auto tokenizer = Tokenizer::Create(std::move(data));
-  PALIMPSEST_CHECK(tokenizer.ok(), "{}", Message(tokenizer.status()));
-  return *tokenizer;
-}
 
 inline ServedModel FakeModel() {
   ServedModel model;
