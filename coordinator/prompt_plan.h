@@ -20,15 +20,25 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "proto/base/policy_spec.h"
+#include "proto/worker.pb.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace palimpsest {
 
-enum class PrefillChoice { kAuto, kExact };
+enum class PrefillChoice { kAuto, kExact, kAnchored, kPot };
 
-// auto exact anchored pot. Unimplemented for the last two, InvalidArgument for anything else.
+// auto exact anchored pot; InvalidArgument for anything else.
 absl::StatusOr<PrefillChoice> ParsePrefill(std::string_view name);
+
+// How a prompt is to be read and what of it may stay.
+struct PromptOptions {
+  PrefillChoice prefill = PrefillChoice::kAuto;
+  PolicySpec policy{.kind = PolicySpec::Kind::kAuto};
+  bool question_visible = false;
+  std::string catalyst;  // text, for infinipot with catalyst=@FILE
+};
 
 // A document as the catalog has it.
 struct PromptDocument {

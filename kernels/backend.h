@@ -48,6 +48,9 @@ class Backend {
   virtual void StoreKv(const StoreKvArgs& args) = 0;
   virtual void LoadBlock(const LoadBlockArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
+  virtual void ScoreKeys(const ScoreKeysArgs& args) = 0;
+  virtual void GatherKv(const GatherKvArgs& args) = 0;
+  virtual void TokenLosses(const TokenLossesArgs& args) = 0;
 
   // Bytes of scratch memory held between calls (grows to the largest step seen).
   virtual int64_t workspace_bytes() const = 0;

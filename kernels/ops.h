@@ -73,7 +73,8 @@ struct TilePool {
   Bf16* data = nullptr;  // (tiles, tile_elements)
   int64_t tile_elements = 0;
   int32_t* counts = nullptr;     // (tiles) slots in use, from slot 0
-  int32_t* bases = nullptr;      // (tiles)
+  int32_t* starts = nullptr;     // (tiles) slots before this one were dropped: in use, but never seen
+  int32_t* bases = nullptr;      // (tiles); may be negative
   int32_t* positions = nullptr;  // (tiles, 64) logical position of each slot, ascending within a tile
   Bf16* k(int32_t tile) const { return data + tile * tile_elements; }
   Bf16* v(int32_t tile, int64_t head_size) const { return k(tile) + head_size * kTileSlots; }
@@ -118,11 +119,14 @@ struct AttentionSequence {
   int64_t first_row, rows;                // in q and out
   const int64_t* positions;               // (rows), logical
   const std::span<const int32_t>* tiles;  // (kv_heads): tile ids in the order of accumulation
+  // By how much each tile stands further back in this sequence than its own base and positions say: a tile
+  // that several sequences share is at another place in each. Null: none is moved.
+  const std::span<const int32_t>* shifts = nullptr;  // (kv_heads), as long as tiles
 };
 // out = softmax(q k^T / sqrt(D)) v over the slots of the sequence's tiles whose position is <= the row's.
 // Keys are visited in the tiles' order, in splits of kSplitTiles that are merged in order: a row's bits
-// depend on its own tiles only. q is rotated to (position - base) once per distinct base. Each row must see
-// at least one slot.
+// depend on its own tiles only. q is rotated to (position - shift - base) once per run of tiles for which
+// that is equal; a slot is seen if its position + shift <= the row's. Each row must see at least one slot.
 inline constexpr int64_t kSplitTiles = 8;
 struct AttentionArgs {
   Rows<const float> q;  // (T, H * D) before rotation
@@ -131,6 +135,55 @@ struct AttentionArgs {
   const RopeTable* rope;
   TilePool pool;
   std::span<const AttentionSequence> sequences;
+};
+
+// How much some rows attend to each slot, without the product with V. Two passes over the keys: the rows' own
+// log-sum-exp, then the weights, reduced over the rows as they come: never rows x slots in memory.
+//   out[g][i * 64 + slot] = sum or maximum over rows r of softmax_r(q[r, g] . k / sqrt(D)), over all slots of
+//   the tiles that r sees; 0 for slots that hold nothing.
+enum class RowReduce { kSum, kMax };
+struct ScoreHead {      // one layer and KV head
+  Rows<const float> q;  // (rows, group * D) before rotation
+  std::span<const int32_t> tiles;
+  float* out;  // (group, tiles * 64)
+};
+struct ScoreKeysArgs {
+  std::span<const int64_t> positions;  // (rows), logical; the same for all heads
+  int64_t group, head_size;
+  RowReduce reduce = RowReduce::kSum;
+  const RopeTable* rope;
+  TilePool pool;
+  std::span<const ScoreHead> heads;
+};
+
+// Where one token's K and V of one head are: at rest, or in a slot.
+struct KvSource {
+  const Bf16* key = nullptr;    // (D) at rest, before rotation; null: the slot's, as it is rotated
+  const Bf16* value = nullptr;  // (D) at rest; null: the slot's
+  int32_t tile = -1, slot = 0;
+};
+struct GatherHead {  // one layer and KV head
+  std::span<const KvSource> sources;
+  std::span<const int32_t> positions;  // of each source, where it will stand; ascending
+  std::span<const int32_t> tiles;      // that receive them: source i goes to slot i % 64 of tile i / 64
+};
+// Packs tokens into tiles: the one operation that compacts, renumbers and loads. A key at rest is rotated to
+// (position - base of its new tile), as StoreKv would have; a key of a slot is copied, so that the caller
+// must give the new tile the base that makes its place right. Bases are the caller's to set before;
+// positions, counts and starts are set here. A head may be packed into tiles that it is read from, if no
+// source stands before its new place in the order of the tiles.
+struct GatherKvArgs {
+  int64_t head_size;
+  const RopeTable* rope;
+  TilePool pool;
+  std::span<const GatherHead> heads;
+};
+
+// out[t] = -log softmax(logits[t])[targets[t]].
+struct TokenLossesArgs {
+  Rows<const float> logits;          // (T, vocabulary)
+  std::span<const int32_t> targets;  // (T), each checked to be in range by the caller
+  std::span<float> out;              // (T)
 };
 
 }  // namespace palimpsest

@@ -22,7 +22,7 @@ void* MapLazily(int64_t bytes) {
 }  // namespace
 
 int64_t TileArena::TileBytes(int64_t head_size) {
-  constexpr int64_t kSlotAndTileInts = kTileSlots + 2;  // positions; count and base
+  constexpr int64_t kSlotAndTileInts = kTileSlots + 3;  // positions; count, start and base
   return TileElements(head_size) * static_cast<int64_t>(sizeof(Bf16)) +
          kSlotAndTileInts * static_cast<int64_t>(sizeof(int32_t));
 }
@@ -37,8 +37,10 @@ TileArena::TileArena(int64_t capacity_bytes, int64_t head_size) {
   pool_.data = static_cast<Bf16*>(MapLazily(mapped_bytes_));
   positions_ = reinterpret_cast<int32_t*>(pool_.data + capacity_ * pool_.tile_elements);
   counts_.assign(static_cast<size_t>(capacity_), 0);
+  starts_.assign(static_cast<size_t>(capacity_), 0);
   bases_.assign(static_cast<size_t>(capacity_), 0);
   pool_.counts = counts_.data();
+  pool_.starts = starts_.data();
   pool_.bases = bases_.data();
   pool_.positions = positions_;
   used_.assign(static_cast<size_t>(capacity_), false);
@@ -60,6 +62,7 @@ absl::Status TileArena::Allocate(std::span<int32_t> tiles) {
     free_.pop_back();
     used_[static_cast<size_t>(tile)] = true;
     counts_[static_cast<size_t>(tile)] = 0;
+    starts_[static_cast<size_t>(tile)] = 0;
     bases_[static_cast<size_t>(tile)] = 0;
   }
   peak_ = std::max(peak_, used_tiles());

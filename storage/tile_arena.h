@@ -43,7 +43,7 @@ class TileArena {
   TilePool pool_;
   std::vector<int32_t> free_;  // the last freed is used first: it is warm
   std::vector<bool> used_;
-  std::vector<int32_t> counts_, bases_;
+  std::vector<int32_t> counts_, starts_, bases_;
   int32_t* positions_ = nullptr;  // mapped like the tiles
 };
 

@@ -33,6 +33,7 @@
 #include "kernels/backend.h"
 #include "proto/base/cancel.h"
 #include "proto/base/clock.h"
+#include "proto/base/policy_spec.h"
 #include "proto/types.pb.h"
 #include "storage/block_id.h"
 #include "storage/tiered_store.h"
@@ -49,12 +50,22 @@ namespace palimpsest {
 
 // A part of the prompt.
 struct Segment {
+  // What compression makes of it: prefixes always stay, a question comes last and always stays.
+  enum class Role { kContext, kPrefix, kQuestion };
   std::vector<int32_t> tokens;
   bool shared = false;  // prefix, document or conversation: blocks are sealed and found again
   bool known = false;   // was ingested before: what must be prefilled all the same counts as recomputed
   // Of a shared one: a last partial block is the request's own, and the answer goes on in it, so that it is
   // full when the conversation comes again. Nothing shared may follow.
   bool full_blocks = false;
+  Role role = Role::kContext;
+};
+
+// What a token attends to while the prompt is read (design.md 5).
+enum class PrefillMode {
+  kExact,     // everything before it
+  kAnchored,  // the prefix and its own segment, a span, whose positions begin anew after the prefix
+  kPot,       // infinipot: the pot
 };
 
 // One token of the answer. Views are valid during the call.
@@ -71,6 +82,12 @@ using CacheDomain = std::array<uint8_t, 32>;
 struct Request {
   std::vector<Segment> segments;
   proto::Sampling sampling;  // max_tokens 0: only prefill (ingest)
+  PrefillMode prefill = PrefillMode::kExact;
+  PolicySpec policy;  // resolved: not kAuto
+  bool question_visible =
+      false;  // the policy chooses with the question (all before the answer) in its window
+  std::vector<int32_t> catalyst;  // of policies that run one
+  bool trace = false;             // tell in the outcome what was kept
   // The answer's first tokens, which the client has: run like the prompt, told to nobody again.
   std::vector<int32_t> generated;
   int64_t top = 0;                          // best tokens to report at the prompt's end
@@ -95,6 +112,11 @@ struct Outcome {
   std::vector<int32_t> tokens;  // generated, with those the request brought, and with the end token
   std::string finish_reason;    // stop | length
   std::vector<TopToken> top;
+  // With `trace`: prompt indices kept, (layer, kv_head, ...), ascending: after each distillation of a pot,
+  // and after the last compression of any policy. Empty where nothing was dropped.
+  using Kept = std::vector<std::vector<std::vector<int32_t>>>;
+  std::vector<Kept> cycles;
+  Kept kept;
   int64_t blocks = 0;  // of the last shared segment: one for at most 64 tokens of a layer
   proto::Usage usage;
   proto::Receipt receipt;

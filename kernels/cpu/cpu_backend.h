@@ -25,6 +25,9 @@ class CpuBackend final : public Backend {
   void StoreKv(const StoreKvArgs& args) override;
   void LoadBlock(const LoadBlockArgs& args) override;
   void Attention(const AttentionArgs& args) override;
+  void ScoreKeys(const ScoreKeysArgs& args) override;
+  void GatherKv(const GatherKvArgs& args) override;
+  void TokenLosses(const TokenLossesArgs& args) override;
   int64_t workspace_bytes() const override;
   BackendYardsticks MeasureYardsticks() override;
 

@@ -66,6 +66,9 @@ struct Config {
     // Bytes of host memory for sealed blocks, above the SSD tier. Raise it where many documents are asked in
     // turn. Default 4 GiB; 0: no host tier.
     int64_t store_bytes = int64_t{4} << 30;
+    // Bytes of host memory for what policies kept of documents that were read in spans or through a pot, so
+    // that the next question finds it. Default 512 MiB; 0: each question reads them again.
+    int64_t view_bytes = int64_t{512} << 20;
   };
   Host host;
 
@@ -78,6 +81,9 @@ struct Config {
     int64_t step_ms = 100;
     // Most of a step's prompt tokens that one request may have while others wait for theirs. Default 0.5.
     double share = 0.5;
+    // Tokens of a span of anchored prefill, at most; spans end at natural ends of the text. Longer is slower
+    // for each token and sees more at once. Default 2048.
+    int64_t span_tokens = 2048;
   };
   Prefill prefill;
 

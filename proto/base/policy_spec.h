@@ -1,0 +1,73 @@
+// A compression policy as people write it, NAME or NAME:key=value,key=value, as checked data: coordinator and
+// worker read the same text in the same way.
+//
+// Errors: InvalidArgument: no such name or key, with the nearest one; a number out of its range, with the
+// range; not
+//         of this form. Unimplemented: a known name that this version does not have; names what it has.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace palimpsest {
+
+// Tokens, or a share of the tokens there are, rounded down: `512` or `25%`.
+struct Amount {
+  int64_t value = 0;
+  bool percent = false;
+  int64_t Of(int64_t tokens) const { return percent ? tokens * value / 100 : value; }
+  bool operator==(const Amount&) const = default;
+};
+
+struct PolicySpec {
+  enum class Kind { kAuto, kFull, kSnapKv, kInfiniPot, kStreaming, kRandom };
+  enum class Pool { kMax, kAvg, kNone };
+  enum class Reduce { kMean, kMax, kSum };  // over the query heads of a KV head
+  enum class Order { kReducePool, kPoolReduce };
+  enum class Divisor { kPadded, kValid };  // of an average at the ends: the kernel, or the tokens under it
+  enum class Catalyst { kDefault, kFile, kIds, kQuestion };
+
+  Kind kind = Kind::kFull;  // kAuto: full where all fits the model's window, else what suits the prefill
+  // snapkv, random: tokens kept for each layer and KV head in all. Of snapkv, with the window.
+  Amount budget{1024};
+  // snapkv: the last tokens, whose attention votes and which stay; odd width of the pool.
+  int64_t window = 32, kernel = 7;
+  Pool pool = Pool::kMax;
+  Reduce reduce = Reduce::kMean;  // infinipot: mean (attention summed over the catalyst) or max (of both)
+  Order order = Order::kReducePool;
+  Divisor divisor = Divisor::kPadded;
+  // infinipot: tokens of the pot with the catalyst, and after a distillation (0: half the pot).
+  Amount pot{4096}, keep{0};
+  double alpha = 0.5;         // infinipot: share of the kept that novelty picks
+  std::string score = "cap";  // infinipot: what picks the rest: cap, or the name of a policy
+  Catalyst catalyst = Catalyst::kDefault;
+  std::string catalyst_file;          // kFile: as written, without the @; only the command line may read it
+  std::vector<int32_t> catalyst_ids;  // kIds
+  // streaming: first tokens and last tokens that stay.
+  int64_t sink = 4;
+  Amount recent{1020};
+  uint64_t seed = 0;  // random
+
+  std::string name() const;
+  // Keeps fewer tokens than there are, once there are enough.
+  bool compresses() const { return kind != Kind::kFull && kind != Kind::kAuto; }
+  // Tokens that stay of so many, per layer and KV head, at most: of infinipot those of the pot.
+  int64_t BudgetOf(int64_t tokens) const;
+};
+
+// `auto` is accepted too.
+absl::StatusOr<PolicySpec> ParsePolicy(std::string_view text);
+// All parameters of the policy, in a fixed order: equal text, equal policy. ParsePolicy reads it back.
+std::string PolicyText(const PolicySpec& policy);
+// What can be said once the numbers are known: a percentage that leaves fewer tokens than a window, a pot too
+// small for catalyst and keep. `tokens`: what is compressed; `catalyst`: tokens of the catalyst; `fixed`: of
+// the prefix, which always stay. One line with the number and the range.
+absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed);
+
+absl::Status CheckRecall(std::string_view text);
+
+}  // namespace palimpsest
