@@ -79,18 +79,23 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
   }
 }
 
-// Runs of tiles with one base: the queries are turned once for each.
-void CpuBackend::AttendTiles(const AttentionArgs& args, const AttentionTask& task,
-                             std::span<const int32_t> tiles, Scratch& scratch, const State& state) {
+// Tiles [first_tile, first_tile + count) in runs of one base and shift: the queries are turned once for each.
+// To the tiles of a run, the rows stand `shift` further ahead than they say.
+void CpuBackend::AttendTiles(const AttentionArgs& args, const AttentionTask& task, int64_t first_tile,
+                             int64_t count, Scratch& scratch, const State& state) {
   const AttentionSequence& sequence = args.sequences[static_cast<size_t>(task.sequence)];
   const int64_t group = args.heads / args.kv_heads, d = args.head_size;
-  size_t first = 0;
-  while (first < tiles.size()) {
-    const int32_t base = args.pool.bases[tiles[first]];
-    size_t last = first + 1;
-    while (last < tiles.size() && args.pool.bases[tiles[last]] == base) ++last;
+  const int32_t* tiles = sequence.tiles[task.kv_head].data();
+  const int32_t* shifts = sequence.shifts == nullptr ? nullptr : sequence.shifts[task.kv_head].data();
+  const auto shift_of = [&](int64_t i) { return shifts == nullptr ? 0 : shifts[i]; };
+  int64_t first = first_tile;
+  while (first < first_tile + count) {
+    const int64_t base = args.pool.bases[tiles[first]], shift = shift_of(first);
+    int64_t last = first + 1;
+    while (last < first_tile + count && args.pool.bases[tiles[last]] == base && shift_of(last) == shift)
+      ++last;
     for (int64_t t = 0; t < task.rows; ++t) {
-      const int64_t position = sequence.positions[task.first_row + t];
+      const int64_t position = sequence.positions[task.first_row + t] - shift;
       const float* rope = args.rope->Row(std::max<int64_t>(0, position - base), scratch.rope.data());
       const float* q = args.q.row(sequence.first_row + task.first_row + t) + task.kv_head * group * d;
       for (int64_t g = 0; g < group; ++g) {
@@ -107,9 +112,10 @@ void CpuBackend::AttendTiles(const AttentionArgs& args, const AttentionTask& tas
         .pool = args.pool.data,
         .tile_elements = args.pool.tile_elements,
         .counts = args.pool.counts,
+        .starts = args.pool.starts,
         .slot_positions = args.pool.positions,
-        .tiles = tiles.data() + first,
-        .tile_count = static_cast<int64_t>(last - first),
+        .tiles = tiles + first,
+        .tile_count = last - first,
         .m = state.m,
         .l = state.l,
         .o = state.o,
@@ -134,26 +140,23 @@ void CpuBackend::WriteOut(const AttentionArgs& args, const AttentionTask& task, 
 
 void CpuBackend::RunAttentionTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch) {
   const int64_t rows = task.rows * (args.heads / args.kv_heads), o_stride = OutputStride(args.head_size);
-  const auto& tiles = args.sequences[static_cast<size_t>(task.sequence)].tiles[task.kv_head];
   if (task.partial >= 0) {
     const State state = StateAt(partials_.data() + task.partial, rows, o_stride);
     ClearState(state, rows, o_stride);
-    AttendTiles(args, task,
-                tiles.subspan(static_cast<size_t>(task.first_tile), static_cast<size_t>(task.tile_count)),
-                scratch, state);
+    AttendTiles(args, task, task.first_tile, task.tile_count, scratch, state);
     return;
   }
   const State total = StateAt(scratch.state[0].data(), rows, o_stride);
   const State split = StateAt(scratch.state[1].data(), rows, o_stride);
   ClearState(total, rows, o_stride);
-  for (size_t first = 0; first < tiles.size(); first += kSplitTiles) {
-    const auto part = tiles.subspan(first, std::min<size_t>(kSplitTiles, tiles.size() - first));
+  for (int64_t first = 0; first < task.tile_count; first += kSplitTiles) {
+    const int64_t count = std::min(kSplitTiles, task.tile_count - first);
     if (first == 0) {
-      AttendTiles(args, task, part, scratch, total);
+      AttendTiles(args, task, first, count, scratch, total);
       continue;
     }
     ClearState(split, rows, o_stride);
-    AttendTiles(args, task, part, scratch, split);
+    AttendTiles(args, task, first, count, scratch, split);
     kernels_.merge(rows, o_stride, total.m, total.l, total.o, split.m, split.l, split.o);
   }
   WriteOut(args, task, total);
@@ -178,7 +181,7 @@ void CpuBackend::MergePartials(const AttentionArgs& args) {
 }
 
 void CpuBackend::Attention(const AttentionArgs& args) {
-  PALIMPSEST_CHECK(args.head_size % 16 == 0 && args.head_size <= 256, "head size {}", args.head_size);
+  CheckHeadSize(args.head_size);
   PALIMPSEST_CHECK(args.heads % args.kv_heads == 0, "{} heads over {} KV heads", args.heads, args.kv_heads);
   PlanAttention(args);
   pool_.ParallelFor(static_cast<int64_t>(tasks_.size()), [&](int64_t task, int thread) {

@@ -17,11 +17,6 @@ constexpr int64_t kFewRows = 8;
 // Inputs that share a scale in the int8 class.
 constexpr int64_t kInt8Group = 64;
 
-// What the buffers on the stack hold and the vectors divide.
-void CheckHeadSize(int64_t head_size) {
-  PALIMPSEST_CHECK(head_size % 16 == 0 && head_size <= 256, "head size {}", head_size);
-}
-
 double SecondsOf(const auto& f) {
   const auto start = std::chrono::steady_clock::now();
   f();
@@ -29,6 +24,10 @@ double SecondsOf(const auto& f) {
 }
 
 }  // namespace
+
+void CheckHeadSize(int64_t head_size) {
+  PALIMPSEST_CHECK(head_size % 16 == 0 && head_size <= 256, "head size {}", head_size);
+}
 
 CpuBackend::CpuBackend(const IsaKernels& kernels, const ThreadPool::Options& threads)
     : kernels_(kernels), pool_(threads), scratch_(static_cast<size_t>(pool_.threads())) {}
@@ -216,14 +215,20 @@ void CpuBackend::MatMulFewRows(const MatMulArgs& args) {
   });
 }
 
-// One token of one KV head into its slot: the key turned from its form at rest, the value as it is. StoreKv
-// and LoadBlock both come here, so that a block that is loaded equals the one that was computed.
+// A key from its form at rest to the one in a tile. All that fills tiles comes here, so that what is loaded
+// or gathered equals what was computed.
+void CpuBackend::RotateKey(const RopeTable& rope, int64_t head_size, int64_t offset, const Bf16* key,
+                           Bf16* out) const {
+  alignas(64) float wide[256], scratch[512];
+  kernels_.widen(key, head_size, wide);
+  kernels_.rotate(wide, rope.Row(offset, scratch), head_size, out);
+}
+
+// One token of one KV head into its slot: the key turned from its form at rest, the value as it is.
 void CpuBackend::WriteSlot(const TilePool& pool, const RopeTable& rope, int64_t head_size, int32_t tile,
                            int64_t slot, int64_t position, const Bf16* key, const Bf16* value) const {
   alignas(64) Bf16 rotated[256];
-  alignas(64) float wide[256], scratch[512];
-  kernels_.widen(key, head_size, wide);
-  kernels_.rotate(wide, rope.Row(position - pool.bases[tile], scratch), head_size, rotated);
+  RotateKey(rope, head_size, position - pool.bases[tile], key, rotated);
   Bf16* k = pool.k(tile) + slot * 2;
   for (int64_t i = 0; i < head_size / 2; ++i) std::memcpy(k + i * kTileSlots * 2, rotated + 2 * i, 4);
   Bf16* v = pool.v(tile, head_size) + slot / 2 * 128 + slot % 2;

@@ -11,6 +11,9 @@
 
 namespace palimpsest::cpu {
 
+// What the buffers on the stack hold and the vectors divide: a multiple of 16, up to 256.
+void CheckHeadSize(int64_t head_size);
+
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const IsaKernels& kernels, const ThreadPool::Options& threads);
@@ -62,9 +65,13 @@ class CpuBackend final : public Backend {
   void QuantizeActivations(const MatMulArgs& args);
   void WriteSlot(const TilePool& pool, const RopeTable& rope, int64_t head_size, int32_t tile, int64_t slot,
                  int64_t position, const Bf16* key, const Bf16* value) const;
+  void RotateKey(const RopeTable& rope, int64_t head_size, int64_t offset, const Bf16* key, Bf16* out) const;
+  void ScoreHeadKeys(const ScoreKeysArgs& args, const ScoreHead& head, Scratch& scratch) const;
+  void TurnQueries(const ScoreKeysArgs& args, const ScoreHead& head, int64_t base, Scratch& scratch) const;
+  void GatherHeadKv(const GatherKvArgs& args, const GatherHead& head) const;
   void PlanAttention(const AttentionArgs& args);
   void RunAttentionTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
-  void AttendTiles(const AttentionArgs& args, const AttentionTask& task, std::span<const int32_t> tiles,
+  void AttendTiles(const AttentionArgs& args, const AttentionTask& task, int64_t first_tile, int64_t count,
                    Scratch& scratch, const State& state);
   void MergePartials(const AttentionArgs& args);
   State StateAt(float* memory, int64_t rows, int64_t o_stride) const;

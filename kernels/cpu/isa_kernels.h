@@ -43,6 +43,7 @@ struct AttendBlock {
   const uint16_t* pool;  // tiles of tile_elements
   int64_t tile_elements;
   const int32_t* counts;          // by tile id
+  const int32_t* starts;          // by tile id
   const int32_t* slot_positions;  // (tile id, 64)
   const int32_t* tiles;
   int64_t tile_count;
@@ -52,6 +53,29 @@ struct AttendBlock {
   int64_t o_stride;  // head_size rounded up to 64
 };
 inline constexpr float kEmptyMax = -1e30f;
+
+// Rows of queries of one KV head against a run of its tiles, without V. Row g * tokens + t is token t of
+// query head g. A score that is not a number counts as unseen.
+struct ScoreBlock {
+  const uint16_t* q;  // bf16 (rows, head_size), rotated for these tiles' base
+  int64_t rows, tokens;
+  const int64_t* positions;  // (rows)
+  int64_t head_size;
+  float scale_log2;      // log2(e) / sqrt(head_size)
+  const uint16_t* pool;  // tiles of tile_elements
+  int64_t tile_elements;
+  const int32_t* counts;          // by tile id
+  const int32_t* starts;          // by tile id
+  const int32_t* slot_positions;  // (tile id, 64)
+  const int32_t* tiles;
+  int64_t tile_count;
+  float* m;        // (rows) running maximum, base 2, scaled; kEmptyMax when nothing was seen
+  float* l;        // (rows, 16) partial sums, one per lane
+  float* inverse;  // (rows) second pass: 1 / sum of l; 0 where nothing was seen
+  bool largest;    // second pass: the largest weight of the tokens, not their sum
+  float* out;      // second pass: (query heads, out_stride), at the first of these tiles' slots
+  int64_t out_stride;
+};
 
 struct IsaKernels {
   const char* name;
@@ -71,6 +95,11 @@ struct IsaKernels {
   // out[r] = bf16(o[r] / l[r]) for each row; out stride in elements
   void (*finish)(int64_t rows, int64_t head_size, const float* l, const float* o, int64_t o_stride,
                  uint16_t* const* out);
+  // First pass of scores: m and l. Second pass: out, from m and inverse.
+  void (*score_sums)(const ScoreBlock&);
+  void (*score_weights)(const ScoreBlock&);
+  // The largest of x and the sum of e^(x - largest); what is not a number is passed over.
+  void (*sum_exp)(const float* x, int64_t n, float* largest, float* sum);
   // u8 = round(x * 127 / max|x|) + 128 and the scale, per group of 64
   void (*quantize_row)(const uint16_t* x, int64_t k, uint8_t* out, float* scales);
   // Yardsticks: seconds of `rounds` rounds; each is kPeakOps multiply-adds of its class.

@@ -1,6 +1,7 @@
 #include "kernels/cpu/simd_avx512.h"
 //
 #include "kernels/cpu/int8_avx512.h"
+#include "kernels/cpu/isa_table.h"
 
 namespace palimpsest::cpu {
 

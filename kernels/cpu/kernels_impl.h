@@ -8,7 +8,6 @@ namespace {
 
 using palimpsest::cpu::AttendBlock;
 using palimpsest::cpu::GemmBlock;
-using palimpsest::cpu::IsaKernels;
 using palimpsest::cpu::kEmptyMax;
 
 constexpr float kLog2E = 1.44269504088896340736f;
@@ -124,6 +123,32 @@ void Widen(const uint16_t* x, int64_t n, float* out) {
   for (int64_t i = 0; i < n; i += 16) Store(out + i, LoadBf16(x + i));
 }
 
+// Scores of MR rows of queries against the 64 keys of a tile.
+template <int MR, bool kStream>
+inline void MultiplyKeys(const uint16_t* q, const uint16_t* k, int64_t head_size, int64_t ahead,
+                         float (&scores)[MR][64]) {
+  constexpr int NV = kGemmVectors;
+  for (int part = 0; part < 4; part += NV) {
+    F32x16 c[MR][NV];
+    for (int r = 0; r < MR; ++r) {
+      for (int i = 0; i < NV; ++i) c[r][i] = Zero();
+    }
+    MultiplyTile<MR, NV, kStream>(q, head_size, k + part * 32, head_size / 2, ahead, c);
+    for (int r = 0; r < MR; ++r) {
+      for (int i = 0; i < NV; ++i) Store(scores[r] + (part + i) * 16, c[r][i]);
+    }
+  }
+}
+
+inline int32_t VisibleUpTo(int64_t position) {
+  return position < 0x7ffffffe ? static_cast<int32_t>(position) : 0x7ffffffe;
+}
+
+// Positions of a tile's slots; those that hold nothing or were dropped get one that nobody reaches.
+inline void VisiblePositions(const int32_t* slots, int32_t start, int32_t count, int32_t (&visible)[64]) {
+  for (int32_t i = 0; i < 64; ++i) visible[i] = i >= start && i < count ? slots[i] : 0x7fffffff;
+}
+
 // Scores of MR rows against a tile, softmax update, product with V. Rows see slots whose position is <=
 // theirs.
 // `ahead`: elements from this tile to the next one, which few rows fetch meanwhile (kStream): they are bound
@@ -134,31 +159,18 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, int64_t 
   const uint16_t* v = k + t.head_size * 64;
   alignas(64) float scores[MR][64];
   constexpr int NV = kGemmVectors;
-  for (int part = 0; part < 4; part += NV) {
-    F32x16 c[MR][NV];
-    for (int r = 0; r < MR; ++r) {
-      for (int i = 0; i < NV; ++i) c[r][i] = Zero();
-    }
-    MultiplyTile<MR, NV, kStream>(t.q + row * t.head_size, t.head_size, k + part * 32, t.head_size / 2, ahead,
-                                  c);
-    for (int r = 0; r < MR; ++r) {
-      for (int i = 0; i < NV; ++i) Store(scores[r] + (part + i) * 16, c[r][i]);
-    }
-  }
+  MultiplyKeys<MR, kStream>(t.q + row * t.head_size, k, t.head_size, ahead, scores);
 
   alignas(64) uint16_t weights[MR][64];
   alignas(64) int32_t visible[64];
-  if (masked) {  // slots that hold nothing are given a position nobody reaches
-    const int32_t count = t.counts[tile];
-    for (int i = 0; i < 64; ++i)
-      visible[i] = i < count ? t.slot_positions[int64_t{tile} * 64 + i] : 0x7fffffff;
+  if (masked) {
+    VisiblePositions(t.slot_positions + int64_t{tile} * 64, t.starts[tile], t.counts[tile], visible);
   }
   for (int r = 0; r < MR; ++r) {
     F32x16 s[4];
     for (int i = 0; i < 4; ++i) s[i] = Load(scores[r] + i * 16);
     if (masked) {
-      const int64_t at = t.positions[row + r];
-      const int32_t limit = at < 0x7ffffffe ? static_cast<int32_t>(at) : 0x7ffffffe;
+      const int32_t limit = VisibleUpTo(t.positions[row + r]);
       for (int i = 0; i < 4; ++i) s[i] = KeepUpTo(s[i], visible + i * 16, limit);
     }
     float* m = t.m + row + r;
@@ -197,18 +209,29 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, int64_t 
   }
 }
 
-template <int MR, bool kStream>
-inline void AttendGroup(const AttendBlock& t, int64_t row, int32_t tile, int64_t ahead) {
+enum class Visible { kNone, kSome, kAll };
+
+// How much of a tile MR rows see, which is little work beside any product with it. Block: AttendBlock or
+// ScoreBlock.
+template <int MR, typename Block>
+inline Visible VisibleOf(const Block& t, int64_t row, int32_t tile) {
   int64_t lowest = t.positions[row], highest = lowest;
   for (int r = 1; r < MR; ++r) {
     const int64_t p = t.positions[row + r];
     lowest = p < lowest ? p : lowest;
     highest = p > highest ? p : highest;
   }
-  const int32_t count = t.counts[tile];
+  const int32_t count = t.counts[tile], start = t.starts[tile];
   const int32_t* slots = t.slot_positions + int64_t{tile} * 64;
-  if (count == 0 || slots[0] > highest) return;  // nothing visible: the state would not change
-  AttendRows<MR, kStream>(t, row, tile, ahead, count < 64 || slots[count - 1] > lowest);
+  if (count <= start || slots[start] > highest) return Visible::kNone;
+  return start > 0 || count < 64 || slots[count - 1] > lowest ? Visible::kSome : Visible::kAll;
+}
+
+template <int MR, bool kStream>
+inline void AttendGroup(const AttendBlock& t, int64_t row, int32_t tile, int64_t ahead) {
+  const Visible visible = VisibleOf<MR>(t, row, tile);
+  if (visible == Visible::kNone) return;  // the state would not change
+  AttendRows<MR, kStream>(t, row, tile, ahead, visible == Visible::kSome);
 }
 
 template <bool kStream>
@@ -287,27 +310,6 @@ void ReadAll(const void* data, int64_t bytes) {
   }
   volatile float keep = ReduceAdd(Add(Add(sum[0], sum[1]), Add(sum[2], sum[3])));
   (void)keep;
-}
-
-// The table of this instruction set, without the int8 class.
-inline IsaKernels MakeKernels(const char* name) {
-  return {
-      .name = name,
-      .int8 = false,
-      .gemm_bf16 = GemmBf16,
-      .gemm_int8 = nullptr,
-      .rms_norm = RmsNorm,
-      .rotate = Rotate,
-      .round = Round,
-      .widen = Widen,
-      .attend = Attend,
-      .merge = Merge,
-      .finish = Finish,
-      .quantize_row = nullptr,
-      .peak_bf16 = PeakBf16,
-      .peak_int8 = nullptr,
-      .read = ReadAll,
-  };
 }
 
 }  // namespace

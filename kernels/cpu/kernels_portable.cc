@@ -1,6 +1,6 @@
 #include "kernels/cpu/simd_portable.h"
 //
-#include "kernels/cpu/kernels_impl.h"
+#include "kernels/cpu/isa_table.h"
 
 namespace palimpsest::cpu {
 

@@ -59,7 +59,7 @@ TEST_P(AttentionContractTest, ARowThatSeesOneSlotGetsItsValue) {
     for (Bf16& x : data) x = FloatToBf16(RandomFloat(rng, 1.0));
     std::vector<int32_t> positions(kTileSlots);
     for (int32_t i = 0; i < kTileSlots; ++i) positions[static_cast<size_t>(i)] = 10 + i;
-    int32_t count = kTileSlots, base = 3;
+    int32_t count = kTileSlots, start = 0, base = 3;
     const int32_t tile = 0;
     const std::span<const int32_t> tiles(&tile, 1);
     const std::vector<int64_t> at(static_cast<size_t>(rows), 10);  // sees slot 0 only
@@ -74,7 +74,7 @@ TEST_P(AttentionContractTest, ARowThatSeesOneSlotGetsItsValue) {
                          .kv_heads = 1,
                          .head_size = kD,
                          .rope = &table,
-                         .pool = {data.data(), TileElements(kD), &count, &base, positions.data()},
+                         .pool = {data.data(), TileElements(kD), &count, &start, &base, positions.data()},
                          .sequences = std::span(&sequence, 1)});
     for (int64_t t = 0; t < rows; ++t) {
       for (int64_t i = 0; i < kD; ++i) {
@@ -108,16 +108,17 @@ class StoreWorld {
   // A pool of one tile per head in reverse order, all with `base`, every number untouched.
   struct Pool {
     std::vector<Bf16> data;
-    std::vector<int32_t> counts, bases, positions;
+    std::vector<int32_t> counts, starts, bases, positions;
     std::vector<int32_t> tiles;  // (kv_heads)
     TilePool View(int64_t d) {
-      return {data.data(), TileElements(d), counts.data(), bases.data(), positions.data()};
+      return {data.data(), TileElements(d), counts.data(), starts.data(), bases.data(), positions.data()};
     }
   };
   Pool FreshPool(int32_t base) const {
     const size_t tiles = static_cast<size_t>(kv_heads_) + 1;  // and one that is nobody's
     Pool pool{std::vector<Bf16>(tiles * static_cast<size_t>(TileElements(d_)), kUntouched),
               std::vector<int32_t>(tiles, static_cast<int32_t>(rows_)),
+              std::vector<int32_t>(tiles, 0),
               std::vector<int32_t>(tiles, base),
               std::vector<int32_t>(tiles * 64),
               {}};

@@ -1,5 +1,6 @@
 #include "tests/kernels/attention_world.h"
 
+#include <cmath>
 #include <utility>
 
 namespace palimpsest {
@@ -26,9 +27,11 @@ AttentionWorld::AttentionWorld(const HeadShape& shape, const std::vector<Sequenc
 
 void AttentionWorld::AddSequence(RngSequence& rng, const SequenceShape& shape) {
   const int64_t first_position = Draw(rng, 200);
-  std::vector<std::span<const int32_t>>& heads = heads_.emplace_back();
+  std::vector<std::span<const int32_t>>&heads = heads_.emplace_back(), &shifts = shifts_.emplace_back();
   for (int64_t h = 0; h < shape_.kv_heads; ++h) {
-    heads.push_back(tile_lists_.emplace_back(AddTiles(rng, shape, first_position)));
+    const Tiles& tiles = tile_lists_.emplace_back(AddTiles(rng, shape, first_position));
+    heads.push_back(tiles.ids);
+    shifts.push_back(tiles.shifts);
     most_tiles_ = std::max(most_tiles_, static_cast<int64_t>(heads.back().size()));
   }
   // The rows begin anywhere in the first head's tiles: some tiles are seen by all rows, some by none, some in
@@ -38,23 +41,41 @@ void AttentionWorld::AddSequence(RngSequence& rng, const SequenceShape& shape) {
   int64_t position = first_position + Draw(rng, reach);
   for (int64_t t = 0; t < shape.rows; ++t, position += rng.Below(8) == 0 ? 5 : 1)
     positions.push_back(position);
-  sequences_.push_back(
-      {.first_row = rows_, .rows = shape.rows, .positions = positions.data(), .tiles = heads.data()});
+  sequences_.push_back({.first_row = rows_,
+                        .rows = shape.rows,
+                        .positions = positions.data(),
+                        .tiles = heads.data(),
+                        .shifts = shape.shifted ? shifts.data() : nullptr});
   rows_ += shape.rows;
 }
 
-std::vector<int32_t> AttentionWorld::AddTiles(RngSequence& rng, const SequenceShape& shape,
-                                              int64_t first_position) {
+AttentionWorld::Tiles AttentionWorld::AddTiles(RngSequence& rng, const SequenceShape& shape,
+                                               int64_t first_position) {
   const int64_t tiles = 1 + Draw(rng, shape.tiles_max);
-  std::vector<int32_t> list;
+  Tiles list;
   int64_t position = first_position, base = Draw(rng, first_position + 1);
   for (int64_t i = 0; i < tiles; ++i) {
     if (rng.Below(3) == 0) base = Draw(rng, position + 1);  // others continue the run of this base
     const int64_t count = rng.Below(2) == 0 ? kTileSlots : 1 + Draw(rng, kTileSlots);
-    list.push_back(AddTile(rng, count, base, &position));
+    list.ids.push_back(AddTile(rng, count, base, &position));
   }
-  for (uint64_t empty = rng.Below(3); empty > 0; --empty) list.push_back(AddTile(rng, 0, base, &position));
-  for (size_t i = list.size(); shape.shuffled && i > 1; --i) std::swap(list[i - 1], list[rng.Below(i)]);
+  for (uint64_t empty = rng.Below(3); empty > 0; --empty)
+    list.ids.push_back(AddTile(rng, 0, base, &position));
+  for (size_t i = 1; shape.dropped && i < list.ids.size(); ++i) {  // rows may see the first tile alone
+    const size_t tile = static_cast<size_t>(list.ids[i]);
+    if (rng.Below(2) == 0) starts_[tile] = static_cast<int32_t>(Draw(rng, counts_[tile] + 1));
+  }
+  int64_t shift = 0;
+  for (const int32_t tile : list.ids) {
+    if (shape.shifted && rng.Below(3) == 0) shift = Draw(rng, 300) - 20;
+    Move(tile, -shift);
+    list.shifts.push_back(static_cast<int32_t>(shift));
+  }
+  for (size_t i = list.ids.size(); shape.shuffled && i > 1; --i) {
+    const size_t other = rng.Below(i);
+    std::swap(list.ids[i - 1], list.ids[other]);
+    std::swap(list.shifts[i - 1], list.shifts[other]);
+  }
   return list;
 }
 
@@ -63,6 +84,7 @@ std::vector<int32_t> AttentionWorld::AddTiles(RngSequence& rng, const SequenceSh
 int32_t AttentionWorld::AddTile(RngSequence& rng, int64_t count, int64_t base, int64_t* position) {
   const int32_t tile = static_cast<int32_t>(counts_.size());
   counts_.push_back(static_cast<int32_t>(count));
+  starts_.push_back(0);
   bases_.push_back(static_cast<int32_t>(base));
   for (int64_t slot = 0; slot < kTileSlots; ++slot) {
     positions_.push_back(static_cast<int32_t>(slot < count ? *position : base));
@@ -74,6 +96,60 @@ int32_t AttentionWorld::AddTile(RngSequence& rng, int64_t count, int64_t base, i
   return tile;
 }
 
+void AttentionWorld::Move(int32_t tile, int64_t by) {
+  bases_[static_cast<size_t>(tile)] += static_cast<int32_t>(by);
+  for (int64_t slot = 0; slot < kTileSlots; ++slot) {
+    positions_[static_cast<size_t>(tile * kTileSlots + slot)] += static_cast<int32_t>(by);
+  }
+}
+
+void AttentionWorld::Replace() {
+  for (const Tiles& tiles : tile_lists_) {
+    for (size_t i = 0; i < tiles.ids.size(); ++i) Move(tiles.ids[i], tiles.shifts[i]);
+  }
+  for (AttentionSequence& sequence : sequences_) sequence.shifts = nullptr;
+}
+
+ScoreKeysArgs AttentionWorld::ScoreArgs(size_t s, RowReduce reduce, std::vector<ScoreHead>* heads) {
+  const AttentionSequence& sequence = sequences_[s];
+  const int64_t group = shape_.heads / shape_.kv_heads, width = shape_.heads * shape_.head_size;
+  for (int64_t h = 0; h < shape_.kv_heads; ++h) {
+    heads->push_back({.q = {.data = q_.data() + sequence.first_row * width + h * group * shape_.head_size,
+                            .rows = sequence.rows,
+                            .columns = group * shape_.head_size,
+                            .stride = width},
+                      .tiles = sequence.tiles[h],
+                      .out = nullptr});
+  }
+  return {.positions = std::span(sequence.positions, static_cast<size_t>(sequence.rows)),
+          .group = group,
+          .head_size = shape_.head_size,
+          .reduce = reduce,
+          .rope = &table_,
+          .pool = Pool(),
+          .heads = *heads};
+}
+
+std::vector<Guarded<float>> AttentionWorld::Score(Backend& backend, size_t s, RowReduce reduce) {
+  std::vector<ScoreHead> heads;
+  const ScoreKeysArgs args = ScoreArgs(s, reduce, &heads);
+  std::vector<Guarded<float>> out;
+  for (ScoreHead& head : heads) {
+    out.emplace_back(args.group, static_cast<int64_t>(head.tiles.size()) * kTileSlots, 0);
+    head.out = out.back().All().data;
+  }
+  backend.ScoreKeys(args);
+  return out;
+}
+
+std::vector<reference::ScoreResult> AttentionWorld::ReferenceScores(size_t s, RowReduce reduce) {
+  std::vector<ScoreHead> heads;
+  const ScoreKeysArgs args = ScoreArgs(s, reduce, &heads);
+  std::vector<reference::ScoreResult> results;
+  for (const ScoreHead& head : heads) results.push_back(reference::ScoreKeys(args, head, rope_));
+  return results;
+}
+
 AttentionArgs AttentionWorld::Args(std::span<const AttentionSequence> sequences, Rows<Bf16> out) {
   const int64_t width = shape_.heads * shape_.head_size;
   return {.q = {.data = q_.data(), .rows = rows_, .columns = width, .stride = width},
@@ -82,11 +158,7 @@ AttentionArgs AttentionWorld::Args(std::span<const AttentionSequence> sequences,
           .kv_heads = shape_.kv_heads,
           .head_size = shape_.head_size,
           .rope = &table_,
-          .pool = {.data = data_.data(),
-                   .tile_elements = TileElements(shape_.head_size),
-                   .counts = counts_.data(),
-                   .bases = bases_.data(),
-                   .positions = positions_.data()},
+          .pool = Pool(),
           .sequences = sequences};
 }
 
@@ -139,6 +211,19 @@ reference::Matrix AttentionWorld::Bound(const reference::AttentionResult& exact)
       bound(r, c) = 1.01 * (before + 0x1p-8 * (out + before)) + 1e-30;
     }
   }
+  return bound;
+}
+
+// As the weights above, without splits: a score errs by at most e = (D + 10) 2^-24 S + T, a weight and the
+// sum of a row's weights each by e and by N + 2 times 2^-22, the sum also by 6 N + 16 times 2^-24; 1/sum and
+// the product round. The sum over R rows rounds R times. What is below 2^-126 may vanish, at each row.
+reference::Matrix AttentionWorld::Bound(const reference::ScoreResult& exact, size_t s) const {
+  const double tiles = static_cast<double>(most_tiles_), rows = static_cast<double>(sequences_[s].rows);
+  const double score =
+      (static_cast<double>(shape_.head_size) + 10) * 0x1p-24 * exact.score_magnitude + exact.score_ties;
+  const double weight = 2 * std::expm1(score) + 2 * (tiles + 2) * 0x1p-22 + (6 * tiles + 20) * 0x1p-24;
+  reference::Matrix bound = exact.out;
+  for (double& b : bound.data) b = 1.01 * b * (weight + rows * 0x1p-24) + rows * 0x1p-125;
   return bound;
 }
 

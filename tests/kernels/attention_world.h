@@ -15,6 +15,8 @@ struct SequenceShape {
   int64_t rows;
   int64_t tiles_max;      // per KV head; each head draws its own number
   bool shuffled = false;  // tiles in any order instead of by position, so some splits begin invisible
+  bool dropped = false;   // the first slots of some tiles were dropped
+  bool shifted = false;   // tiles stand elsewhere than they say, some at negative bases
 };
 
 class AttentionWorld {
@@ -28,6 +30,13 @@ class AttentionWorld {
   Guarded<Bf16> Attend(Backend& backend);
   // Sequence s alone, its rows cut into calls as given: cuts start at 0 and end at its rows.
   void AttendPart(Backend& backend, size_t s, const std::vector<int64_t>& cuts, Guarded<Bf16>* out);
+  // How much the rows of sequence s attend to its keys: by KV head, (group, tiles * 64).
+  std::vector<Guarded<float>> Score(Backend& backend, size_t s, RowReduce reduce);
+  std::vector<reference::ScoreResult> ReferenceScores(size_t s, RowReduce reduce);
+  reference::Matrix Bound(const reference::ScoreResult& exact, size_t s) const;
+  // Moves each tile to where it is shifted to, and shifts none.
+  void Replace();
+
   // The result in float64 with the bound of each element.
   reference::AttentionResult Reference();
   reference::Matrix Bound(const reference::AttentionResult& exact) const;
@@ -37,20 +46,33 @@ class AttentionWorld {
   int64_t rows() const { return rows_; }
 
  private:
+  struct Tiles {
+    std::vector<int32_t> ids, shifts;
+  };
   void AddSequence(RngSequence& rng, const SequenceShape& sequence);
-  std::vector<int32_t> AddTiles(RngSequence& rng, const SequenceShape& sequence, int64_t first_position);
+  Tiles AddTiles(RngSequence& rng, const SequenceShape& sequence, int64_t first_position);
+  void Move(int32_t tile, int64_t by);
   int32_t AddTile(RngSequence& rng, int64_t count, int64_t base, int64_t* position);
   AttentionArgs Args(std::span<const AttentionSequence> sequences, Rows<Bf16> out);
+  ScoreKeysArgs ScoreArgs(size_t s, RowReduce reduce, std::vector<ScoreHead>* heads);
+  TilePool Pool() {
+    return {.data = data_.data(),
+            .tile_elements = TileElements(shape_.head_size),
+            .counts = counts_.data(),
+            .starts = starts_.data(),
+            .bases = bases_.data(),
+            .positions = positions_.data()};
+  }
 
   HeadShape shape_;
   reference::Rope rope_;
   RopeTable table_;
   std::vector<Bf16> data_;  // (tiles, tile_elements)
-  std::vector<int32_t> counts_, bases_, positions_;
+  std::vector<int32_t> counts_, starts_, bases_, positions_;
   int64_t rows_ = 0, most_tiles_ = 0;
-  std::deque<std::vector<int32_t>> tile_lists_;              // stable addresses
-  std::deque<std::vector<std::span<const int32_t>>> heads_;  // by sequence
-  std::deque<std::vector<int64_t>> row_positions_;           // by sequence
+  std::deque<Tiles> tile_lists_;                                      // stable addresses
+  std::deque<std::vector<std::span<const int32_t>>> heads_, shifts_;  // by sequence
+  std::deque<std::vector<int64_t>> row_positions_;                    // by sequence
   std::vector<AttentionSequence> sequences_;
   std::vector<float> q_;  // (rows, heads * head_size)
 };

@@ -114,21 +114,27 @@ StoredToken StoreToken(const Rope& rope, int64_t offset, std::span<const float> 
 namespace {
 
 struct Slot {
-  int64_t position, base;
+  int64_t index;                   // tile * 64 + slot, by place in the list of tiles
+  int64_t position, base;          // where it stands in the sequence
   std::vector<double> key, value;  // (D)
 };
 
-std::vector<Slot> SlotsOf(const AttentionArgs& args, std::span<const int32_t> tiles) {
+// Those that hold a token and were not dropped.
+std::vector<Slot> SlotsOf(const TilePool& pool, int64_t head_size, std::span<const int32_t> tiles,
+                          std::span<const int32_t> shifts) {
   std::vector<Slot> slots;
-  for (const int32_t tile : tiles) {
-    const Bf16* data = args.pool.data + tile * args.pool.tile_elements;
-    for (int64_t s = 0; s < args.pool.counts[tile]; ++s) {
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    const int32_t tile = tiles[i];
+    const int64_t shift = shifts.empty() ? 0 : shifts[i];
+    const Bf16* data = pool.data + tile * pool.tile_elements;
+    for (int64_t s = pool.starts[tile]; s < pool.counts[tile]; ++s) {
       Slot slot;
-      slot.position = args.pool.positions[tile * kTileSlots + s];
-      slot.base = args.pool.bases[tile];
-      for (int64_t i = 0; i < args.head_size; ++i) {
-        slot.key.push_back(static_cast<double>(Bf16ToFloat(data[KeyIndex(s, i)])));
-        slot.value.push_back(static_cast<double>(Bf16ToFloat(data[ValueIndex(args.head_size, s, i)])));
+      slot.index = static_cast<int64_t>(i) * kTileSlots + s;
+      slot.position = pool.positions[tile * kTileSlots + s] + shift;
+      slot.base = pool.bases[tile] + shift;
+      for (int64_t e = 0; e < head_size; ++e) {
+        slot.key.push_back(static_cast<double>(Bf16ToFloat(data[KeyIndex(s, e)])));
+        slot.value.push_back(static_cast<double>(Bf16ToFloat(data[ValueIndex(head_size, s, e)])));
       }
       slots.push_back(std::move(slot));
     }
@@ -154,14 +160,17 @@ Query RotatedQuery(const Rope& rope, int64_t offset, std::span<const double> x) 
   return query;
 }
 
-void AttendOneHead(const AttentionArgs& args, const Rope& rope, const std::vector<Slot>& slots, int64_t row,
-                   int64_t position, int64_t head, AttentionResult* result) {
-  const int64_t d = args.head_size;
-  const double root = std::sqrt(static_cast<double>(d));
-  const float* q = args.q.row(row) + head * d;
-  const std::vector<double> x(q, q + d);
+// Softmax of one query over the slots that it sees.
+struct Weights {
+  std::vector<std::pair<const Slot*, double>> of;
+  double score_magnitude = 0, score_ties = 0;
+};
 
-  std::vector<std::pair<const Slot*, double>> scores;  // of the visible slots
+Weights WeightsOf(const Rope& rope, const std::vector<Slot>& slots, const float* q, int64_t d,
+                  int64_t position) {
+  const double root = std::sqrt(static_cast<double>(d));
+  const std::vector<double> x(q, q + d);
+  Weights weights;
   Query query;
   int64_t query_base = std::numeric_limits<int64_t>::min();
   double top = -std::numeric_limits<double>::infinity();
@@ -175,16 +184,24 @@ void AttendOneHead(const AttentionArgs& args, const Rope& rope, const std::vecto
       magnitude += std::abs(query.q[i] * slot.key[i]);
       ties += query.error[i] * std::abs(slot.key[i]);
     }
-    scores.emplace_back(&slot, score / root);
+    weights.of.emplace_back(&slot, score / root);
     top = std::max(top, score / root);
-    result->score_magnitude(row, head) = std::max(result->score_magnitude(row, head), magnitude / root);
-    result->score_ties(row, head) = std::max(result->score_ties(row, head), ties / root);
+    weights.score_magnitude = std::max(weights.score_magnitude, magnitude / root);
+    weights.score_ties = std::max(weights.score_ties, ties / root);
   }
-
   double sum = 0;
-  for (const auto& [slot, score] : scores) sum += std::exp(score - top);
-  for (const auto& [slot, score] : scores) {
-    const double p = std::exp(score - top) / sum;
+  for (const auto& [slot, score] : weights.of) sum += std::exp(score - top);
+  for (auto& [slot, score] : weights.of) score = std::exp(score - top) / sum;
+  return weights;
+}
+
+void AttendOneHead(const AttentionArgs& args, const Rope& rope, const std::vector<Slot>& slots, int64_t row,
+                   int64_t position, int64_t head, AttentionResult* result) {
+  const int64_t d = args.head_size;
+  const Weights weights = WeightsOf(rope, slots, args.q.row(row) + head * d, d, position);
+  result->score_magnitude(row, head) = weights.score_magnitude;
+  result->score_ties(row, head) = weights.score_ties;
+  for (const auto& [slot, p] : weights.of) {
     for (int64_t i = 0; i < d; ++i) {
       result->out(row, head * d + i) += p * slot->value[At(i)];
       result->magnitude(row, head * d + i) += p * std::abs(slot->value[At(i)]);
@@ -203,13 +220,40 @@ AttentionResult Attention(const AttentionArgs& args, const Rope& rope) {
   const int64_t group = args.heads / args.kv_heads;
   for (const AttentionSequence& sequence : args.sequences) {
     for (int64_t head = 0; head < args.heads; ++head) {
-      const std::vector<Slot> slots = SlotsOf(args, sequence.tiles[head / group]);
+      const std::vector<Slot> slots =
+          SlotsOf(args.pool, args.head_size, sequence.tiles[head / group],
+                  sequence.shifts == nullptr ? std::span<const int32_t>() : sequence.shifts[head / group]);
       for (int64_t t = 0; t < sequence.rows; ++t) {
         AttendOneHead(args, rope, slots, sequence.first_row + t, sequence.positions[t], head, &result);
       }
     }
   }
   return result;
+}
+
+ScoreResult ScoreKeys(const ScoreKeysArgs& args, const ScoreHead& head, const Rope& rope) {
+  const std::vector<Slot> slots = SlotsOf(args.pool, args.head_size, head.tiles, {});
+  ScoreResult result{.out = Matrix(args.group, static_cast<int64_t>(head.tiles.size()) * kTileSlots)};
+  for (int64_t g = 0; g < args.group; ++g) {
+    for (size_t t = 0; t < args.positions.size(); ++t) {
+      const float* q = head.q.row(static_cast<int64_t>(t)) + g * args.head_size;
+      const Weights weights = WeightsOf(rope, slots, q, args.head_size, args.positions[t]);
+      result.score_magnitude = std::max(result.score_magnitude, weights.score_magnitude);
+      result.score_ties = std::max(result.score_ties, weights.score_ties);
+      for (const auto& [slot, p] : weights.of) {
+        double& out = result.out(g, slot->index);
+        out = args.reduce == RowReduce::kMax ? std::max(out, p) : out + p;
+      }
+    }
+  }
+  return result;
+}
+
+double TokenLoss(std::span<const float> logits, int64_t target) {
+  double top = -std::numeric_limits<double>::infinity(), sum = 0;
+  for (const float x : logits) top = std::max(top, static_cast<double>(x));
+  for (const float x : logits) sum += std::exp(static_cast<double>(x) - top);
+  return top + std::log(sum) - static_cast<double>(logits[At(target)]);
 }
 
 }  // namespace palimpsest::reference

@@ -71,4 +71,16 @@ struct AttentionResult {
 };
 AttentionResult Attention(const AttentionArgs& args, const Rope& rope);
 
+// Weights of the keys of one head, reduced over the rows; q is rotated, then rounded to bf16, the rest is
+// exact.
+struct ScoreResult {
+  Matrix out;  // (group, tiles * 64)
+  // As above, of the row and query head where it is largest.
+  double score_magnitude = 0, score_ties = 0;
+};
+ScoreResult ScoreKeys(const ScoreKeysArgs& args, const ScoreHead& head, const Rope& rope);
+
+// log(sum of e^logits) - logits[target]. An infinite loss where the target has no chance.
+double TokenLoss(std::span<const float> logits, int64_t target);
+
 }  // namespace palimpsest::reference

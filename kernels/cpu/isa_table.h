@@ -1,0 +1,35 @@
+// All kernels of one instruction set as a table; a simd_*.h is included before this file.
+#pragma once
+
+#include "kernels/cpu/compression_impl.h"
+#include "kernels/cpu/kernels_impl.h"
+
+namespace {
+
+using palimpsest::cpu::IsaKernels;
+
+// The table of this instruction set, without the int8 class.
+inline IsaKernels MakeKernels(const char* name) {
+  return {
+      .name = name,
+      .int8 = false,
+      .gemm_bf16 = GemmBf16,
+      .gemm_int8 = nullptr,
+      .rms_norm = RmsNorm,
+      .rotate = Rotate,
+      .round = Round,
+      .widen = Widen,
+      .attend = Attend,
+      .merge = Merge,
+      .finish = Finish,
+      .score_sums = ScoreSums,
+      .score_weights = ScoreWeights,
+      .sum_exp = SumExp,
+      .quantize_row = nullptr,
+      .peak_bf16 = PeakBf16,
+      .peak_int8 = nullptr,
+      .read = ReadAll,
+  };
+}
+
+}  // namespace
