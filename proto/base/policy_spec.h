@@ -57,6 +57,9 @@ struct PolicySpec {
   bool compresses() const { return kind != Kind::kFull && kind != Kind::kAuto; }
   // Tokens that stay of so many, per layer and KV head, at most: of infinipot those of the pot.
   int64_t BudgetOf(int64_t tokens) const;
+  // infinipot: tokens after a distillation.
+  int64_t KeepOf(int64_t tokens) const;
+  bool operator==(const PolicySpec&) const = default;
 };
 
 // `auto` is accepted too.

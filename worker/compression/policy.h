@@ -59,9 +59,10 @@ class CompressionPolicy {
   virtual void Score(const HeadInput& head, std::span<float> scores) const = 0;
 
   // While decoding, of what was picked only the first `sink` and the last `recent` tokens stay, positions by
-  // slot.
+  // slot. A percentage is of the tokens of the prompt, which a policy does not know.
   struct Sliding {
-    int64_t sink, recent;
+    int64_t sink;
+    Amount recent;
   };
   virtual std::optional<Sliding> sliding() const { return std::nullopt; }
 };
