@@ -8,8 +8,8 @@
 #include "apps/model.h"
 #include "apps/palimpsest/command.h"
 #include "apps/results.h"
-#include "coordinator/policy_text.h"
 #include "proto/base/json.h"
+#include "proto/base/policy_spec.h"
 #include "proto/base/progress.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
@@ -46,8 +46,12 @@ absl::Status CheckFlags(const Flags& flags) {
   if (flags.prompt_file.empty() == flags.token_ids.empty()) {
     return UsageError(InvalidArgument("palimpsest inspect: give --prompt-file FILE or --token-ids FILE"));
   }
-  const absl::Status policy = CheckPolicy(flags.policy);
-  if (!policy.ok()) return policy.code() == absl::StatusCode::kUnimplemented ? policy : UsageError(policy);
+  const absl::StatusOr<PolicySpec> policy = ParsePolicy(flags.policy);
+  if (policy.status().code() == absl::StatusCode::kUnimplemented) return policy.status();
+  PALIMPSEST_RETURN_IF_ERROR(UsageError(policy.status()));
+  if (policy->compresses()) {
+    return Unimplemented("policy {} is not there yet; full works today", policy->name());
+  }
   if (!flags.html.empty()) {
     return Unimplemented(
         "--html draws which tokens a policy kept; full keeps all, and others are not there yet");

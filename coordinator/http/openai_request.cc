@@ -6,7 +6,7 @@
 
 #include "coordinator/http/api_error.h"
 #include "coordinator/http/json_fields.h"
-#include "coordinator/policy_text.h"
+#include "proto/base/policy_spec.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "proto/base/suggest.h"
@@ -161,7 +161,12 @@ absl::Status ReadOwn(JsonFields& fields, AnswerRequest* answer) {
   PALIMPSEST_RETURN_IF_ERROR(ReadDocuments(own, &answer->documents));
   PALIMPSEST_ASSIGN_OR_RETURN(const auto policy, own.Text("policy", 1, kPolicyCharactersMax));
   answer->policy = std::string(policy.value_or(answer->policy));
-  PALIMPSEST_RETURN_IF_ERROR(AtOwn(CheckPolicy(answer->policy), "policy"));
+  const absl::StatusOr<PolicySpec> spec = ParsePolicy(answer->policy);
+  PALIMPSEST_RETURN_IF_ERROR(AtOwn(spec.status(), "policy"));
+  if (spec->compresses()) {
+    return AtOwn(Unimplemented("policy {} is not there yet; full works today", spec->name()), "policy");
+  }
+  answer->policy = "full";  // auto too, while all fits the window
   PALIMPSEST_ASSIGN_OR_RETURN(const auto recall, own.Text("recall", 1, kPolicyCharactersMax));
   answer->recall = std::string(recall.value_or(answer->recall));
   PALIMPSEST_RETURN_IF_ERROR(AtOwn(CheckRecall(answer->recall), "recall"));

@@ -1,0 +1,99 @@
+// What a policy's numbers come to once the text is known.
+#include <algorithm>
+
+#include "proto/base/policy_spec.h"
+#include "proto/base/status.h"
+
+namespace palimpsest {
+namespace {
+
+// A stretch costs a run of the catalyst, some 20 tokens, and a score of all that is in the pot: below this,
+// more work goes into forgetting than into reading.
+constexpr int64_t kStretchTokensMin = 16;
+
+// The least share of `tokens` that is at least `least` tokens; over 100: none is.
+int64_t LeastPercent(int64_t least, int64_t tokens) { return (least * 100 + tokens - 1) / tokens; }
+
+// `budget` must be at least `least`, unless it holds all tokens.
+absl::Status CheckBudget(const PolicySpec& policy, std::string_view key, const Amount& amount, int64_t budget,
+                         int64_t least, std::string_view why, int64_t tokens) {
+  if (budget >= tokens || budget >= least) return absl::OkStatus();
+  if (!amount.percent) {
+    return InvalidArgument("policy {}: {}={} is too small: {}; {} or more", policy.name(), key, amount.value,
+                           why, amount.value + least - budget);
+  }
+  return InvalidArgument("policy {}: {}={}% of {} tokens are {}, too few: {}; {}% to 100%", policy.name(),
+                         key, amount.value, tokens, amount.Of(tokens), why,
+                         std::min<int64_t>(100, LeastPercent(amount.Of(tokens) + least - budget, tokens)));
+}
+
+absl::Status CheckPot(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed) {
+  const int64_t pot = policy.pot.Of(tokens), keep = policy.KeepOf(tokens);
+  const int64_t rest = pot - catalyst - kStretchTokensMin;  // that a distillation may keep
+  if (catalyst >= pot) {
+    return InvalidArgument("policy infinipot: a catalyst of {} tokens does not fit a pot of {}: at most {}",
+                           catalyst, pot, std::max<int64_t>(0, pot - keep - kStretchTokensMin));
+  }
+  if (keep <= fixed) {
+    return InvalidArgument(
+        "policy infinipot: keep of {} tokens of a pot of {} is too small: the prefix of {} stays, and at "
+        "least "
+        "one token more: keep of {} or more, pot of {} or more",
+        keep, pot, fixed, fixed + 1, fixed + 1 + catalyst + kStretchTokensMin);
+  }
+  if (keep > rest) {
+    return InvalidArgument(
+        "policy infinipot: a pot of {} tokens is too small for keep of {}, a catalyst of {} and {} new "
+        "tokens "
+        "each time: pot of {} or more{}",
+        pot, keep, catalyst, kStretchTokensMin, keep + catalyst + kStretchTokensMin,
+        rest > fixed ? fmt::format(", or keep of {} to {}", fixed + 1, rest) : "");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int64_t PolicySpec::BudgetOf(int64_t tokens) const {
+  switch (kind) {
+    case Kind::kAuto:
+    case Kind::kFull:
+      return tokens;
+    case Kind::kSnapKv:
+    case Kind::kRandom:
+      return std::min(tokens, budget.Of(tokens));
+    case Kind::kInfiniPot:
+      return pot.Of(tokens);
+    case Kind::kStreaming:
+      return std::min(tokens, sink + recent.Of(tokens));
+  }
+  return tokens;
+}
+
+int64_t PolicySpec::KeepOf(int64_t tokens) const {
+  return keep.value == 0 ? pot.Of(tokens) / 2 : keep.Of(tokens);
+}
+
+absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed) {
+  const int64_t budget = policy.BudgetOf(tokens);
+  switch (policy.kind) {
+    case PolicySpec::Kind::kAuto:
+    case PolicySpec::Kind::kFull:
+      return absl::OkStatus();
+    case PolicySpec::Kind::kSnapKv:
+      return CheckBudget(policy, "budget", policy.budget, budget, fixed + policy.window + 1,
+                         fmt::format("window={} and the prefix of {} tokens stay", policy.window, fixed),
+                         tokens);
+    case PolicySpec::Kind::kRandom:
+      return CheckBudget(policy, "budget", policy.budget, budget, fixed + 1,
+                         fmt::format("the prefix of {} tokens stays", fixed), tokens);
+    case PolicySpec::Kind::kStreaming:
+      return CheckBudget(policy, "recent", policy.recent, budget, std::max(fixed, policy.sink) + 1,
+                         fmt::format("sink={} and the prefix of {} tokens stay", policy.sink, fixed), tokens);
+    case PolicySpec::Kind::kInfiniPot:
+      return CheckPot(policy, tokens, catalyst, fixed);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace palimpsest

@@ -1,0 +1,299 @@
+#include "proto/base/policy_spec.h"
+
+#include <charconv>
+#include <limits>
+#include <span>
+
+#include "proto/base/policy_form.h"
+#include "proto/base/quote.h"
+#include "proto/base/sizes.h"
+#include "proto/base/status.h"
+#include "proto/base/suggest.h"
+
+namespace palimpsest {
+namespace {
+
+using Kind = PolicySpec::Kind;
+
+constexpr int64_t kTokensMax = int64_t{1} << 30;
+// The last queries of every layer are kept until the end of the prompt: of an 8B model 512 KiB for each token
+// of the window. Papers use 8 to 64.
+constexpr int64_t kWindowMax = 1024;
+constexpr int64_t kKernelMax = 255;  // papers: 5 to 63
+constexpr size_t kCatalystIdsMax = 4096;
+constexpr size_t kFileBytesMax = 4096;
+
+// In the order of the enumerators.
+constexpr std::string_view kPools[] = {"max", "avg", "none"};
+constexpr std::string_view kReduces[] = {"mean", "max", "sum"};
+constexpr std::string_view kOrders[] = {"reduce-pool", "pool-reduce"};
+constexpr std::string_view kDivisors[] = {"padded", "valid"};
+
+// The first rows in the order of Kind.
+std::span<const NamedForm> Policies() {
+  static const auto* const forms = new std::vector<NamedForm>{
+      {"auto", {}, true},
+      {"full", {}, true},
+      {"snapkv", {"budget", "window", "kernel", "pool", "reduce", "order", "divisor"}, true},
+      {"infinipot", {"pot", "keep", "alpha", "score", "reduce", "catalyst", "catalyst_ids"}, true},
+      {"streaming", {"sink", "recent"}, true},
+      {"random", {"budget", "seed"}, true},
+      {"lookm", {"budget", "recent", "merge", "text_prior"}},
+      {"h2o", {"heavy", "recent"}},
+      {"tova", {"budget"}},
+      {"sirllm", {"sink", "budget", "recent"}},
+      {"roco", {"budget"}},
+      {"pyramidkv", {"budget"}},
+      {"adakv", {"budget"}},
+      {"kvzip", {"budget"}},
+      {"knorm", {"budget"}},
+      {"keydiff", {"budget"}},
+      {"expected", {"budget"}},
+      {"chunkkv", {"budget", "chunk"}},
+  };
+  return *forms;
+}
+
+std::span<const NamedForm> Recalls() {
+  static const auto* const forms = new std::vector<NamedForm>{
+      {"none", {}, true}, {"slices", {"budget", "slice", "refresh", "index"}}, {"all", {}}};
+  return *forms;
+}
+
+template <typename E>
+std::string_view NameOf(std::span<const std::string_view> names, E value) {
+  return names[static_cast<size_t>(value)];
+}
+
+// One key=value of a policy, read by type. Every error names the policy, the key, what was typed and what is
+// allowed.
+class Parameter {
+ public:
+  Parameter(const std::string& policy, const FormParameter& parameter)
+      : policy_(policy), key_(parameter.key), value_(parameter.value) {}
+  std::string_view key() const { return key_; }
+  std::string_view value() const { return value_; }
+
+  absl::Status IsNot(std::string_view allowed) const {
+    return InvalidArgument("policy {}: {}={} is not {}", policy_, key_, Quoted(value_), allowed);
+  }
+
+  absl::Status Read(Amount* amount) const {
+    const bool percent = value_.back() == '%';
+    const auto number = percent ? ParseInteger(value_.substr(0, value_.size() - 1)) : ParseCount(value_);
+    if (!number.ok() || *number < 1 || *number > (percent ? 100 : kTokensMax)) {
+      return IsNot(fmt::format("1 to {} tokens, such as 512 or 4K, or 1% to 100%", kTokensMax));
+    }
+    *amount = {*number, percent};
+    return absl::OkStatus();
+  }
+
+  absl::Status Read(int64_t least, int64_t most, int64_t* number) const {
+    const auto read = ParseCount(value_);
+    if (!read.ok() || *read < least || *read > most) {
+      return IsNot(fmt::format("a whole number from {} to {}", least, most));
+    }
+    *number = *read;
+    return absl::OkStatus();
+  }
+
+  absl::Status Read(uint64_t* number) const {
+    const char* const end = value_.data() + value_.size();
+    const auto [stop, error] = std::from_chars(value_.data(), end, *number);
+    if (error == std::errc() && stop == end) return absl::OkStatus();
+    return IsNot(fmt::format("a whole number from 0 to {}", std::numeric_limits<uint64_t>::max()));
+  }
+
+  template <typename E>
+  absl::Status Read(std::span<const std::string_view> names, E* choice) const {
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (names[i] != value_) continue;
+      *choice = static_cast<E>(i);
+      return absl::OkStatus();
+    }
+    const std::vector<std::string> words(names.begin(), names.end());
+    return IsNot(ListOf(words, "or") + DidYouMean(value_, words));
+  }
+
+ private:
+  std::string_view policy_, key_, value_;
+};
+
+absl::Status ReadIds(const Parameter& parameter, std::vector<int32_t>* ids) {
+  const std::string_view text = parameter.value();
+  const std::string allowed = fmt::format("1 to {} token ids from 0 to {} between slashes, such as 1/2/3",
+                                          kCatalystIdsMax, std::numeric_limits<int32_t>::max());
+  for (size_t begin = 0; begin != std::string_view::npos;) {
+    const size_t slash = text.find('/', begin);
+    const auto id = ParseInteger(text.substr(begin, slash == std::string_view::npos ? slash : slash - begin));
+    if (!id.ok() || *id < 0 || *id > std::numeric_limits<int32_t>::max() || ids->size() == kCatalystIdsMax) {
+      return parameter.IsNot(allowed);
+    }
+    ids->push_back(static_cast<int32_t>(*id));
+    begin = slash == std::string_view::npos ? slash : slash + 1;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadCatalyst(const Parameter& parameter, PolicySpec* policy) {
+  if (policy->catalyst != PolicySpec::Catalyst::kDefault) {
+    return InvalidArgument("policy infinipot: give catalyst or catalyst_ids, not both");
+  }
+  const std::string_view text = parameter.value();
+  if (parameter.key() == "catalyst_ids") {
+    policy->catalyst = PolicySpec::Catalyst::kIds;
+    return ReadIds(parameter, &policy->catalyst_ids);
+  }
+  if (text == "default") return absl::OkStatus();
+  if (text == "question") {
+    policy->catalyst = PolicySpec::Catalyst::kQuestion;
+    return absl::OkStatus();
+  }
+  if (text.front() != '@') {
+    return parameter.IsNot("@FILE, question or default: a catalyst's text stands in a file");
+  }
+  policy->catalyst = PolicySpec::Catalyst::kFile;
+  policy->catalyst_file = text.substr(1);
+  if (policy->catalyst_file.empty() || policy->catalyst_file.size() > kFileBytesMax ||
+      !IsPlainText(policy->catalyst_file)) {
+    return parameter.IsNot(fmt::format("@ and a path of 1 to {} bytes of plain UTF-8", kFileBytesMax));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadScore(const Parameter& parameter, PolicySpec* policy) {
+  policy->score = std::string(parameter.value());
+  if (policy->score == "cap") return absl::OkStatus();
+  constexpr std::string_view kWhat = "policy infinipot: score";
+  std::vector<NamedForm> scores = {{"cap", {}, true}};
+  for (const NamedForm& form : Policies()) {
+    const bool scores_tokens = form.name != "auto" && form.name != "full" && form.name != "infinipot";
+    if (scores_tokens) scores.push_back(form);
+    if (!scores_tokens && form.name == policy->score) {
+      return InvalidArgument("{}={} picks no tokens by itself; allowed: cap, snapkv, streaming and random",
+                             kWhat, policy->score);
+    }
+  }
+  PALIMPSEST_ASSIGN_OR_RETURN(const NamedForm* const form, FindForm(kWhat, scores, policy->score));
+  return CheckWorks(kWhat, scores, *form);
+}
+
+absl::Status ReadReal(const Parameter& parameter, double* number) {
+  const auto read = ParseReal(parameter.value());
+  if (!read.ok() || !(*read >= 0) || *read > 1) return parameter.IsNot("a number from 0 to 1");
+  *number = *read + 0.0;  // no -0
+  return absl::OkStatus();
+}
+
+absl::Status ReadParameter(const Parameter& parameter, PolicySpec* policy) {
+  const std::string_view key = parameter.key();
+  if (key == "budget") return parameter.Read(&policy->budget);
+  if (key == "window") return parameter.Read(1, kWindowMax, &policy->window);
+  if (key == "kernel") {
+    const bool odd = parameter.Read(1, kKernelMax, &policy->kernel).ok() && policy->kernel % 2 == 1;
+    return odd ? absl::OkStatus() : parameter.IsNot(fmt::format("an odd number from 1 to {}", kKernelMax));
+  }
+  if (key == "pool") return parameter.Read(kPools, &policy->pool);
+  if (key == "reduce") {
+    // Of a catalyst, the sum and the mean of the heads pick the same tokens: there is one name for it.
+    const std::span<const std::string_view> names(kReduces);
+    return parameter.Read(policy->kind == Kind::kInfiniPot ? names.first(2) : names, &policy->reduce);
+  }
+  if (key == "order") return parameter.Read(kOrders, &policy->order);
+  if (key == "divisor") return parameter.Read(kDivisors, &policy->divisor);
+  if (key == "pot") return parameter.Read(&policy->pot);
+  if (key == "keep" && parameter.value() == "half") return absl::OkStatus();
+  if (key == "keep") return parameter.Read(&policy->keep);
+  if (key == "alpha") return ReadReal(parameter, &policy->alpha);
+  if (key == "score") return ReadScore(parameter, policy);
+  if (key == "catalyst" || key == "catalyst_ids") return ReadCatalyst(parameter, policy);
+  if (key == "sink") return parameter.Read(0, kTokensMax, &policy->sink);
+  if (key == "recent") return parameter.Read(&policy->recent);
+  if (key == "seed") return parameter.Read(&policy->seed);
+  return Internal("policy {}: the key {} has no reader", policy->name(), key);
+}
+
+// What can be said of several parameters together before any text is known.
+absl::Status CheckTogether(const PolicySpec& policy, std::span<const FormParameter> parameters) {
+  if (policy.kind == Kind::kSnapKv && !policy.budget.percent && policy.budget.value <= policy.window) {
+    return InvalidArgument(
+        "policy snapkv: budget={} leaves no room beside window={}, which stays: budget of {} to {}",
+        policy.budget.value, policy.window, policy.window + 1, kTokensMax);
+  }
+  if (policy.kind != Kind::kInfiniPot) return absl::OkStatus();
+  if (policy.pot.percent == policy.keep.percent && policy.keep.value >= policy.pot.value) {
+    return InvalidArgument("policy infinipot: keep={0}{2} is not below pot={1}{2}, which it empties",
+                           policy.keep.value, policy.pot.value, policy.pot.percent ? "%" : "");
+  }
+  for (const FormParameter& parameter : parameters) {
+    const bool of_catalyst = parameter.key == "reduce" || parameter.key.starts_with("catalyst");
+    if (of_catalyst && policy.score != "cap") {
+      return InvalidArgument("policy infinipot: {} goes with score=cap; score={} runs no catalyst",
+                             parameter.key, policy.score);
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string TextOf(const Amount& amount) {
+  return fmt::format("{}{}", amount.value, amount.percent ? "%" : "");
+}
+
+std::string CatalystText(const PolicySpec& policy) {
+  switch (policy.catalyst) {
+    case PolicySpec::Catalyst::kDefault:
+      return "catalyst=default";
+    case PolicySpec::Catalyst::kFile:
+      return "catalyst=@" + policy.catalyst_file;
+    case PolicySpec::Catalyst::kIds:
+      return fmt::format("catalyst_ids={}", fmt::join(policy.catalyst_ids, "/"));
+    case PolicySpec::Catalyst::kQuestion:
+      return "catalyst=question";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string PolicySpec::name() const { return Policies()[static_cast<size_t>(kind)].name; }
+
+absl::StatusOr<PolicySpec> ParsePolicy(std::string_view text) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const FormText form, ReadForm("policy", Policies(), text));
+  PolicySpec policy;
+  policy.kind = static_cast<Kind>(form.form - Policies().data());
+  for (const FormParameter& parameter : form.parameters) {
+    PALIMPSEST_RETURN_IF_ERROR(ReadParameter(Parameter(form.form->name, parameter), &policy));
+  }
+  PALIMPSEST_RETURN_IF_ERROR(CheckTogether(policy, form.parameters));
+  return policy;
+}
+
+std::string PolicyText(const PolicySpec& policy) {
+  const std::string name = policy.name();
+  switch (policy.kind) {
+    case Kind::kAuto:
+    case Kind::kFull:
+      return name;
+    case Kind::kSnapKv:
+      return fmt::format("{}:budget={},window={},kernel={},pool={},reduce={},order={},divisor={}", name,
+                         TextOf(policy.budget), policy.window, policy.kernel, NameOf(kPools, policy.pool),
+                         NameOf(kReduces, policy.reduce), NameOf(kOrders, policy.order),
+                         NameOf(kDivisors, policy.divisor));
+    case Kind::kInfiniPot: {
+      std::string line =
+          fmt::format("{}:pot={},keep={},alpha={},score={}", name, TextOf(policy.pot),
+                      policy.keep.value == 0 ? "half" : TextOf(policy.keep), policy.alpha, policy.score);
+      if (policy.score != "cap") return line;
+      return line + fmt::format(",reduce={},{}", NameOf(kReduces, policy.reduce), CatalystText(policy));
+    }
+    case Kind::kStreaming:
+      return fmt::format("{}:sink={},recent={}", name, policy.sink, TextOf(policy.recent));
+    case Kind::kRandom:
+      return fmt::format("{}:budget={},seed={}", name, TextOf(policy.budget), policy.seed);
+  }
+  return name;
+}
+
+absl::Status CheckRecall(std::string_view text) { return ReadForm("recall", Recalls(), text).status(); }
+
+}  // namespace palimpsest

@@ -1,0 +1,284 @@
+#include "proto/base/policy_spec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "proto/base/status.h"
+
+namespace palimpsest {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using Kind = PolicySpec::Kind;
+
+PolicySpec Parsed(const std::string& text) {
+  absl::StatusOr<PolicySpec> policy = ParsePolicy(text);
+  EXPECT_TRUE(policy.ok()) << text << ": " << policy.status();
+  return policy.ok() ? *policy : PolicySpec();
+}
+
+std::string Refusal(std::string_view text) {
+  const absl::Status status = ParsePolicy(text).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
+  return Message(status);
+}
+
+TEST(PolicySpecTest, ANameAloneHasTheDefaultsOfTheManual) {
+  const std::pair<const char*, const char*> table[] = {
+      {"full", "full"},
+      {"auto", "auto"},
+      {"snapkv",
+       "snapkv:budget=1024,window=32,kernel=7,pool=max,reduce=mean,order=reduce-pool,divisor=padded"},
+      {"infinipot", "infinipot:pot=4096,keep=half,alpha=0.5,score=cap,reduce=mean,catalyst=default"},
+      {"infinipot:score=snapkv", "infinipot:pot=4096,keep=half,alpha=0.5,score=snapkv"},
+      {"streaming", "streaming:sink=4,recent=1020"},
+      {"random", "random:budget=1024,seed=0"},
+  };
+  for (const auto& [text, canonical] : table) EXPECT_EQ(PolicyText(Parsed(text)), canonical);
+  EXPECT_EQ(Parsed("full"), PolicySpec());
+}
+
+TEST(PolicySpecTest, WhatIsPrintedIsReadBack) {
+  for (const char* text : {
+           "full",
+           "auto",
+           "snapkv:budget=256",
+           "snapkv:budget=25%,window=16,kernel=63,pool=avg,reduce=sum,order=pool-reduce,divisor=valid",
+           "snapkv:pool=none,reduce=max,kernel=1,window=1,budget=2",
+           "snapkv:divisor=padded,budget=1M",
+           "infinipot:pot=768,keep=384,catalyst_ids=0/7/2147483647",
+           "infinipot:pot=25%,keep=10%,alpha=0.1,reduce=max,catalyst=question",
+           "infinipot:catalyst=@notes/a file: b.txt,alpha=1",
+           "infinipot:alpha=1e-300,keep=50%",
+           "infinipot:alpha=-0",
+           "infinipot:score=snapkv",
+           "infinipot:score=streaming,pot=8K,keep=1K",
+           "infinipot:score=random,alpha=0",
+           "streaming:sink=0,recent=50%",
+           "random:seed=18446744073709551615,budget=1%",
+       }) {
+    const PolicySpec policy = Parsed(text);
+    EXPECT_EQ(Parsed(PolicyText(policy)), policy) << text;
+    EXPECT_EQ(PolicyText(Parsed(PolicyText(policy))), PolicyText(policy)) << text;
+  }
+}
+
+TEST(PolicySpecTest, EqualPoliciesHaveEqualTextHoweverTheyAreWritten) {
+  EXPECT_EQ(PolicyText(Parsed("snapkv:window=32,budget=4K")), PolicyText(Parsed("snapkv:budget=4096")));
+  EXPECT_EQ(PolicyText(Parsed("infinipot:alpha=0.50,pot=4K")), PolicyText(Parsed("infinipot")));
+  EXPECT_NE(PolicyText(Parsed("random:budget=25")), PolicyText(Parsed("random:budget=25%")));
+}
+
+TEST(PolicySpecTest, CountsAre1024Based) {
+  EXPECT_EQ(Parsed("snapkv:budget=2K").budget, (Amount{2048, false}));
+  EXPECT_EQ(Parsed("random:budget=25%").budget, (Amount{25, true}));
+  EXPECT_EQ((Amount{25, true}.Of(4095)), 1023);  // rounded down
+}
+
+TEST(PolicySpecTest, NamesThatAreNotThereYetSaySoAndNameThoseThatAre) {
+  for (const char* text : {"lookm:budget=20%", "h2o:heavy=512,recent=512", "tova", "sirllm", "roco",
+                           "pyramidkv", "adakv", "kvzip:budget=4", "knorm", "keydiff", "expected",
+                           "chunkkv:budget=4,chunk=20", "infinipot:score=knorm"}) {
+    const absl::Status status = ParsePolicy(text).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << text;
+    EXPECT_THAT(Message(status), AllOf(HasSubstr("is not there yet; "), HasSubstr("snapkv"),
+                                       HasSubstr("streaming and random work today")));
+  }
+  // A wrong key is wrong whether the policy is there or not.
+  EXPECT_THAT(Refusal("lookm:budgte=4"), HasSubstr("did you mean budget?"));
+}
+
+struct Bad {
+  const char* text;
+  const char* message;  // a part of it
+};
+
+TEST(PolicySpecTest, EveryBadTextIsRefusedInOneLineThatNamesWhatIsAllowed) {
+  const Bad table[] = {
+      {"", "unknown policy ''; there are auto, full, snapkv, infinipot, streaming"},
+      {":", "unknown policy ''"},
+      {"zzz", "there are auto, full"},
+      {"snapvk", "unknown policy 'snapvk'; did you mean snapkv?"},
+      {"snap\nkv", "unknown policy 'snap\\x0akv'"},
+      {"full:", "policy full: expected key=value, not ''"},
+      {"full:x=1", "policy full takes no parameters, not 'x'"},
+      {"auto:budget=4", "policy auto takes no parameters"},
+      {"snapkv:", "expected key=value, not ''"},
+      {"snapkv:budget", "expected key=value, not 'budget'"},
+      {"snapkv:=4", "expected key=value, not '=4'"},
+      {"snapkv:budget=", "expected key=value, not 'budget='"},
+      {"snapkv:budget=4,", "expected key=value, not ''"},
+      {"snapkv:budget=64,,window=2", "expected key=value, not ''"},
+      {"snapkv:budget=64,budget=65", "policy snapkv: budget twice"},
+      {"snapkv:budgte=4", "policy snapkv has no key 'budgte'; did you mean budget?"},
+      {"streaming:zzzzz=4", "policy streaming has no key 'zzzzz'; it has sink and recent"},
+      {"snapkv:budget=0",
+       "policy snapkv: budget='0' is not 1 to 1073741824 tokens, such as 512 or 4K, or 1% to 100%"},
+      {"snapkv:budget=-5", "budget='-5' is not 1 to 1073741824 tokens"},
+      {"snapkv:budget=0%", "budget='0%' is not 1 to"},
+      {"snapkv:budget=101%", "or 1% to 100%"},
+      {"snapkv:budget=%", "budget='%' is not"},
+      {"snapkv:budget=2.5K", "budget='2.5K' is not"},
+      {"snapkv:budget=0.25", "budget='0.25' is not"},
+      {"snapkv:budget=2G", "budget='2G' is not"},
+      {"snapkv:budget=99999999999999999999", "is not 1 to 1073741824 tokens"},
+      {"snapkv:budget=2000000000", "is not 1 to 1073741824 tokens"},
+      {"snapkv:budget=32",
+       "budget=32 leaves no room beside window=32, which stays: budget of 33 to 1073741824"},
+      {"snapkv:window=1024", "budget=1024 leaves no room beside window=1024"},
+      {"snapkv:window=0", "policy snapkv: window='0' is not a whole number from 1 to 1024"},
+      {"snapkv:window=1025", "is not a whole number from 1 to 1024"},
+      {"snapkv:kernel=4", "policy snapkv: kernel='4' is not an odd number from 1 to 255"},
+      {"snapkv:kernel=0", "kernel='0' is not an odd number"},
+      {"snapkv:kernel=-3", "kernel='-3' is not an odd number"},
+      {"snapkv:kernel=257", "is not an odd number from 1 to 255"},
+      {"snapkv:pool=maxx", "pool='maxx' is not max, avg or none; did you mean max?"},
+      {"snapkv:reduce=median", "reduce='median' is not mean, max or sum"},
+      {"snapkv:order=pool", "order='pool' is not reduce-pool or pool-reduce"},
+      {"snapkv:divisor=1", "divisor='1' is not padded or valid"},
+      {"infinipot:pot=0", "pot='0' is not 1 to"},
+      {"infinipot:keep=0", "keep='0' is not 1 to"},
+      {"infinipot:pot=512,keep=512", "policy infinipot: keep=512 is not below pot=512"},
+      {"infinipot:keep=8K", "keep=8192 is not below pot=4096"},
+      {"infinipot:pot=20%,keep=20%", "keep=20% is not below pot=20%"},
+      {"infinipot:alpha=1.5", "policy infinipot: alpha='1.5' is not a number from 0 to 1"},
+      {"infinipot:alpha=-0.1", "is not a number from 0 to 1"},
+      {"infinipot:alpha=nan", "alpha='nan' is not a number from 0 to 1"},
+      {"infinipot:alpha=half", "alpha='half' is not a number"},
+      {"infinipot:score=capp", "unknown policy infinipot: score 'capp'; did you mean cap?"},
+      {"infinipot:score=zzzzzz", "there are cap, snapkv"},
+      {"infinipot:score=infinipot", "score=infinipot picks no tokens by itself; allowed: cap, snapkv"},
+      {"infinipot:score=full", "score=full picks no tokens by itself"},
+      {"infinipot:score=auto", "score=auto picks no tokens by itself"},
+      {"infinipot:reduce=sum", "reduce='sum' is not mean or max"},
+      {"infinipot:catalyst=Summarize this", "is not @FILE, question or default"},
+      {"infinipot:catalyst=@", "is not @ and a path of 1 to 4096 bytes"},
+      {"infinipot:catalyst=@a\tb", "is not @ and a path"},
+      {"infinipot:catalyst=@a,catalyst_ids=1", "give catalyst or catalyst_ids, not both"},
+      {"infinipot:catalyst_ids=1/2,catalyst=question", "not both"},
+      {"infinipot:catalyst_ids=1//2", "is not 1 to 4096 token ids from 0 to 2147483647"},
+      {"infinipot:catalyst_ids=1/", "is not 1 to 4096 token ids"},
+      {"infinipot:catalyst_ids=1/-2", "is not 1 to 4096 token ids"},
+      {"infinipot:catalyst_ids=2147483648", "from 0 to 2147483647"},
+      {"infinipot:score=snapkv,catalyst=question",
+       "catalyst goes with score=cap; score=snapkv runs no catalyst"},
+      {"infinipot:catalyst_ids=1/2,score=random", "catalyst_ids goes with score=cap"},
+      {"infinipot:score=random,reduce=max", "reduce goes with score=cap"},
+      {"streaming:sink=-1", "sink='-1' is not a whole number from 0 to 1073741824"},
+      {"streaming:recent=0", "recent='0' is not 1 to"},
+      {"random:seed=-1", "seed='-1' is not a whole number from 0 to 18446744073709551615"},
+      {"random:seed=18446744073709551616", "seed='18446744073709551616' is not"},
+      {"random:seed=1K", "seed='1K' is not"},
+  };
+  for (const Bad& bad : table) {
+    const std::string message = Refusal(bad.text);
+    EXPECT_THAT(message, HasSubstr(bad.message)) << bad.text;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << bad.text;
+  }
+}
+
+TEST(PolicySpecTest, ALongCatalystOfIdsIsRefusedWithoutReadingItAll) {
+  std::string text = "infinipot:catalyst_ids=1";
+  for (int i = 1; i < 4096; ++i) text += "/1";
+  EXPECT_EQ(Parsed(text).catalyst_ids.size(), 4096u);
+  EXPECT_THAT(Refusal(text + "/1"), HasSubstr("1 to 4096 token ids"));
+}
+
+TEST(PolicySpecTest, TheBudgetIsNeverMoreThanThereIs) {
+  EXPECT_EQ(Parsed("full").BudgetOf(5000), 5000);
+  EXPECT_EQ(Parsed("snapkv").BudgetOf(5000), 1024);
+  EXPECT_EQ(Parsed("snapkv").BudgetOf(500), 500);
+  EXPECT_EQ(Parsed("snapkv:budget=25%").BudgetOf(5000), 1250);
+  EXPECT_EQ(Parsed("random:budget=10%").BudgetOf(8), 0);
+  EXPECT_EQ(Parsed("streaming").BudgetOf(5000), 1024);
+  EXPECT_EQ(Parsed("streaming:sink=4,recent=100%").BudgetOf(500), 500);
+}
+
+TEST(PolicySpecTest, ThePotIsItsSizeAndKeepsHalfOfItUnlessToldOtherwise) {
+  EXPECT_EQ(Parsed("infinipot").BudgetOf(100), 4096);
+  EXPECT_EQ(Parsed("infinipot").KeepOf(100), 2048);
+  EXPECT_EQ(Parsed("infinipot:pot=25%").BudgetOf(2000), 500);
+  EXPECT_EQ(Parsed("infinipot:pot=25%").KeepOf(2000), 250);
+  EXPECT_EQ(Parsed("infinipot:pot=25%,keep=10%").KeepOf(2000), 200);  // of the text, as the pot
+  EXPECT_EQ(Parsed("infinipot:keep=100").KeepOf(2000), 100);
+}
+
+std::string Misfit(const std::string& text, int64_t tokens, int64_t catalyst, int64_t fixed) {
+  const absl::Status status = CheckPolicyFits(Parsed(text), tokens, catalyst, fixed);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
+  EXPECT_EQ(Message(status).find('\n'), std::string::npos) << text;
+  return Message(status);
+}
+bool Fits(const std::string& text, int64_t tokens, int64_t catalyst, int64_t fixed) {
+  return CheckPolicyFits(Parsed(text), tokens, catalyst, fixed).ok();
+}
+
+TEST(PolicyFitsTest, ABudgetAboveThePromptDropsNothing) {
+  for (const char* text : {"full", "auto", "snapkv", "streaming", "random", "snapkv:budget=100%"}) {
+    EXPECT_TRUE(Fits(text, 10, 0, 5)) << text;
+  }
+}
+
+TEST(PolicyFitsTest, ABudgetMustHoldWindowPrefixAndOneMore) {
+  EXPECT_TRUE(Fits("snapkv:budget=53", 1000, 0, 20));
+  EXPECT_EQ(Misfit("snapkv:budget=52", 1000, 0, 20),
+            "policy snapkv: budget=52 is too small: window=32 and the prefix of 20 tokens stay; 53 or more");
+  EXPECT_EQ(Misfit("snapkv:budget=25%", 100, 0, 20),
+            "policy snapkv: budget=25% of 100 tokens are 25, too few: window=32 and the prefix of 20 tokens "
+            "stay; 53% to 100%");
+  EXPECT_TRUE(Fits("snapkv:budget=53%", 100, 0, 20));
+  EXPECT_TRUE(Fits("random:budget=21", 1000, 0, 20));
+  EXPECT_THAT(Misfit("random:budget=20", 1000, 0, 20),
+              HasSubstr("the prefix of 20 tokens stays; 21 or more"));
+  EXPECT_THAT(Misfit("random:budget=1%", 50, 0, 0), HasSubstr("1% of 50 tokens are 0, too few"));
+  EXPECT_TRUE(Fits("streaming:sink=4,recent=17", 1000, 0, 20));
+  EXPECT_THAT(Misfit("streaming:sink=4,recent=16", 1000, 0, 20), HasSubstr("recent=16 is too small"));
+  EXPECT_THAT(Misfit("streaming:sink=4,recent=1%", 1000, 0, 20), HasSubstr("; 2% to 100%"));
+}
+
+TEST(PolicyFitsTest, TheRangeThatAnErrorNamesIsRight) {
+  for (int64_t fixed : {0, 7, 90}) {
+    for (int64_t tokens : {150, 999, 8192}) {
+      const int64_t least = fixed + 32 + 1;
+      const int64_t percent = (least * 100 + tokens - 1) / tokens;
+      if (percent > 100) continue;
+      EXPECT_TRUE(Fits(fmt::format("snapkv:budget={}%", percent), tokens, 0, fixed));
+      if (percent == 1) continue;
+      EXPECT_THAT(Misfit(fmt::format("snapkv:budget={}%", percent - 1), tokens, 0, fixed),
+                  HasSubstr(fmt::format("; {}% to 100%", percent)));
+    }
+  }
+}
+
+TEST(PolicyFitsTest, APotMustHoldCatalystKeepAndAStretch) {
+  EXPECT_TRUE(Fits("infinipot:pot=768,keep=384", 1866, 20, 0));
+  EXPECT_TRUE(Fits("infinipot:pot=120,keep=84", 1000, 20, 0));
+  EXPECT_EQ(Misfit("infinipot:pot=119,keep=84", 1000, 20, 0),
+            "policy infinipot: a pot of 119 tokens is too small for keep of 84, a catalyst of 20 and 16 new "
+            "tokens each time: pot of 120 or more, or keep of 1 to 83");
+  EXPECT_EQ(Misfit("infinipot:pot=64", 1000, 64, 0),
+            "policy infinipot: a catalyst of 64 tokens does not fit a pot of 64: at most 16");
+  EXPECT_THAT(Misfit("infinipot:pot=768,keep=50", 1000, 20, 50),
+              HasSubstr("keep of 51 or more, pot of 87 or more"));
+  EXPECT_TRUE(Fits("infinipot:pot=768,keep=51", 1000, 20, 50));
+  // Percentages that pass alone, of a short text.
+  EXPECT_THAT(Misfit("infinipot:pot=25%", 100, 20, 0), HasSubstr("a pot of 25 tokens is too small"));
+  EXPECT_THAT(Misfit("infinipot:pot=50,keep=90%", 100, 0, 0), HasSubstr("keep of 90"));
+}
+
+TEST(RecallTest, NoneWorksAndTheOthersSaySo) {
+  EXPECT_TRUE(CheckRecall("none").ok());
+  for (const char* recall : {"all", "slices:budget=768,slice=16"}) {
+    const absl::Status status = CheckRecall(recall);
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << recall;
+    EXPECT_THAT(Message(status), HasSubstr("is not there yet; none works today"));
+  }
+  EXPECT_THAT(Message(CheckRecall("slice")), HasSubstr("unknown recall 'slice'; did you mean slices?"));
+  EXPECT_THAT(Message(CheckRecall("slices:budgte=4")), HasSubstr("did you mean budget?"));
+}
+
+}  // namespace
+}  // namespace palimpsest

@@ -1,0 +1,16 @@
+// The policies there are, for MakePolicy alone: one file each.
+#pragma once
+
+#include <memory>
+
+#include "worker/compression/policy.h"
+
+namespace palimpsest {
+
+std::unique_ptr<CompressionPolicy> MakeSnapKv(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeCap(const PolicySpec& spec);
+// `slides`: while decoding too. In a pot nothing goes before the next distillation.
+std::unique_ptr<CompressionPolicy> MakeStreaming(const PolicySpec& spec, bool slides);
+std::unique_ptr<CompressionPolicy> MakeRandom(const PolicySpec& spec);
+
+}  // namespace palimpsest
