@@ -112,7 +112,98 @@ TEST_P(CompressionContractTest, ShiftsAndDroppedSlotsDoNotDependOnTheCutOfRows) 
   }
 }
 
-// algorithms: logits [0, ln 2, ln 5] give p = 1/8, 2/8, 5/8.
+// One tile of head size 16 whose queries and keys do not turn. A number of more than 8 bits is spread over
+// three elements, each of which the query meets with the same factor.
+class OneTile {
+ public:
+  explicit OneTile(const std::vector<double>& keys) : data_(static_cast<size_t>(TileElements(16))) {
+    count_ = static_cast<int32_t>(keys.size());
+    for (int32_t s = 0; s < count_; ++s) {
+      positions_[static_cast<size_t>(s)] = s;
+      double rest = keys[static_cast<size_t>(s)];
+      for (int64_t i = 0; i < 3; ++i) {
+        Key(s, i) = FloatToBf16(static_cast<float>(rest));
+        rest -= static_cast<double>(Bf16ToFloat(Key(s, i)));
+      }
+    }
+  }
+  Bf16& Key(int64_t slot, int64_t i) { return data_[static_cast<size_t>(reference::KeyIndex(slot, i))]; }
+  // Rows stand at `at` and have q times sqrt(D) in each of the three elements.
+  std::vector<float> Score(Backend& backend, const std::vector<int64_t>& at, const std::vector<float>& q,
+                           RowReduce reduce = RowReduce::kSum) {
+    const RopeTable still(16, 0, 1e4, {}, 1);
+    std::vector<float> rows(q.size() * 16), out(64, -1.0f);
+    for (size_t t = 0; t < q.size(); ++t)
+      std::fill_n(rows.begin() + static_cast<int64_t>(t) * 16, 3, 4 * q[t]);
+    const int32_t tile = 0;
+    const ScoreHead head{.q = {rows.data(), static_cast<int64_t>(q.size()), 16, 16},
+                         .tiles = std::span(&tile, 1),
+                         .out = out.data()};
+    backend.ScoreKeys({.positions = at,
+                       .group = 1,
+                       .head_size = 16,
+                       .reduce = reduce,
+                       .rope = &still,
+                       .pool = {.data = data_.data(),
+                                .tile_elements = TileElements(16),
+                                .counts = &count_,
+                                .starts = &start_,
+                                .bases = &base_,
+                                .positions = positions_.data()},
+                       .heads = std::span(&head, 1)});
+    return out;
+  }
+
+ private:
+  std::vector<Bf16> data_;
+  std::vector<int32_t> positions_ = std::vector<int32_t>(64);
+  int32_t count_ = 0, start_ = 0, base_ = 0;
+};
+
+// The window of two rows of the golden example: e^(qk) = [1,2,1,4,1,masked]/9 and [1,4,1,16,1,9]/32. Without
+// the causal mask the first vote would be 0.114583, over the prefix alone 0.170455.
+TEST_P(CompressionContractTest, VotesOfTheGoldenExample) {
+  OneTile tile({0, std::log(2.0), 0, std::log(4.0), 0, std::log(3.0)});
+  const std::vector<float> sums = tile.Score(*backend_, {4, 5}, {1, 2});
+  const double want[] = {41.0 / 288, 25.0 / 72, 41.0 / 288, 17.0 / 18, 41.0 / 288, 9.0 / 32};
+  for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(sums[i], want[i], 1e-6) << "slot " << i;
+  for (size_t i = 6; i < 64; ++i) EXPECT_EQ(sums[i], 0.0f) << "slot " << i;
+  const std::vector<float> largest = tile.Score(*backend_, {4, 5}, {1, 2}, RowReduce::kMax);
+  const double want_largest[] = {1.0 / 9, 2.0 / 9, 1.0 / 9, 1.0 / 2, 1.0 / 9, 9.0 / 32};
+  for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(largest[i], want_largest[i], 1e-6) << "slot " << i;
+}
+
+TEST_P(CompressionContractTest, AKeyThatIsNotANumberIsUnseenAndHarmsNoOther) {
+  OneTile tile({0, std::log(2.0), 0, std::log(4.0), 0, std::log(3.0)});
+  tile.Key(0, 5) = 0x7fc0;
+  tile.Key(5, 0) = 0xff80;  // minus infinity: a weight of zero
+  const std::vector<float> sums = tile.Score(*backend_, {5}, {1});
+  const double want[] = {0, 2.0 / 8, 1.0 / 8, 4.0 / 8, 1.0 / 8, 0};
+  for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(sums[i], want[i], 1e-6) << "slot " << i;
+}
+
+TEST_P(CompressionContractTest, ScoresAreFiniteWhateverTheKeysAndQueries) {
+  const float kInfinity = std::numeric_limits<float>::infinity(), kNan = std::nanf("");
+  OneTile tile({0, 1, 2, 3, 4, 5});
+  tile.Key(2, 0) = 0x7f80;
+  tile.Key(3, 1) = 0x7f7f;
+  for (const float q : {1.0f, -1.0f, 3e38f, kInfinity, -kInfinity, kNan}) {
+    for (const float weight : tile.Score(*backend_, {5, 5}, {q, 1.0f})) {
+      EXPECT_TRUE(weight >= 0 && weight < 2.01f) << weight << " of query " << q;
+    }
+  }
+}
+
+TEST_P(CompressionContractTest, RowsThatSeeNothingGiveNoWeight) {
+  OneTile tile({0, 1, 2});
+  for (const float weight : tile.Score(*backend_, {-1}, {1})) EXPECT_EQ(weight, 0.0f);
+  for (const float weight : tile.Score(*backend_, {}, {})) EXPECT_EQ(weight, 0.0f);
+  const RopeTable rope(16, 16, 1e4, {}, 1);
+  backend_->ScoreKeys({.positions = {}, .group = 1, .head_size = 16, .rope = &rope, .pool = {}, .heads = {}});
+  backend_->TokenLosses({.logits = {}, .targets = {}, .out = {}});
+}
+
+// Logits [0, ln 2, ln 5] give p = 1/8, 2/8, 5/8.
 TEST_P(CompressionContractTest, LossesOfTheGoldenExample) {
   for (const int64_t vocabulary : {3, 64, 65, 200}) {
     Guarded<float> logits(2, vocabulary, 3);
