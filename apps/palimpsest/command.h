@@ -92,6 +92,7 @@ void AddCoordinatorCommand(CommandSet& commands);
 void AddDocumentsCommand(CommandSet& commands);
 void AddIngestCommand(CommandSet& commands);
 void AddInspectCommand(CommandSet& commands);
+void AddNiahCommand(CommandSet& commands);
 void AddServeCommand(CommandSet& commands);
 void AddWorkerCommand(CommandSet& commands);
 

@@ -17,15 +17,14 @@ namespace {
 
 // Every command; help shows them in this order.
 constexpr void (*kCommands[])(CommandSet&) = {
-    AddAskCommand,         AddIngestCommand, AddDocumentsCommand, AddServeCommand,
-    AddCoordinatorCommand, AddWorkerCommand, AddInspectCommand,   AddBenchCommand,
+    AddAskCommand,    AddIngestCommand,  AddDocumentsCommand, AddServeCommand, AddCoordinatorCommand,
+    AddWorkerCommand, AddInspectCommand, AddBenchCommand,     AddNiahCommand,
 };
 
 struct Planned {
   std::string_view name, instead;
 };
 constexpr Planned kPlanned[] = {
-    {"niah", "`palimpsest ask` over a document of your own shows what the model finds"},
     {"storage", "`palimpsest documents list` shows what is kept"},
     {"plan", "the receipt of `palimpsest ask` says what a prompt costs on this machine"},
 };

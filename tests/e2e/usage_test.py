@@ -41,7 +41,7 @@ class UsageTest(cli.CliTest):
         self.expect_error(cli.USAGE, "help", "akk", contains=["did you mean ask?"])
 
     def test_command_to_come_says_what_to_do_instead(self):
-        self.expect_error(cli.FAILED, "niah", contains=["niah is not there yet", "palimpsest ask"])
+        self.expect_error(cli.FAILED, "storage", contains=["storage is not there yet", "palimpsest documents list"])
 
     def test_question_without_quotes_is_explained(self):
         self.expect_error(cli.USAGE, "ask", "what", "is", "it", contains=["2 arguments too many", "quotes"])

@@ -1,0 +1,67 @@
+#include "apps/niah/prompt.h"
+
+#include <utility>
+
+#include "coordinator/answer_request.h"
+#include "coordinator/prompt_request.h"
+#include "proto/base/status.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr std::string_view kDocumentName = "sample";
+
+PromptDocument DocumentOf(std::vector<int32_t> tokens) {
+  return {.name = std::string(kDocumentName), .tokens = std::move(tokens)};
+}
+
+}  // namespace
+
+NiahPrompter::NiahPrompter(PromptPlanner planner, std::shared_ptr<const Tokenizer> tokenizer,
+                           PrefillChoice prefill, const proto::Sampling& sampling)
+    : planner_(std::move(planner)),
+      tokenizer_(std::move(tokenizer)),
+      prefill_(prefill),
+      sampling_(sampling) {}
+
+absl::StatusOr<std::vector<int32_t>> NiahPrompter::Encode(const std::string& text) const {
+  return tokenizer_->Encode(text, Tokenizer::Special::kAsText);
+}
+
+absl::StatusOr<int64_t> NiahPrompter::CountTokens(const NiahSample& sample) {
+  if (sample.question != counted_question_) {
+    // Segments are cut into tokens each on its own, so a context of one token costs the rest what any costs.
+    PALIMPSEST_ASSIGN_OR_RETURN(
+        const PromptPlan plan,
+        planner_.PlanQuestion({DocumentOf({0})}, sample.question, PrefillChoice::kAuto));
+    PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.answer_prefix));
+    counted_tokens_ = plan.tokens - 1 + static_cast<int64_t>(prefix.size()) + sampling_.max_tokens();
+    counted_question_ = sample.question;
+  }
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> context, Encode(sample.context));
+  return counted_tokens_ + static_cast<int64_t>(context.size());
+}
+
+absl::StatusOr<proto::GenerateRequest> NiahPrompter::Read(const NiahSample& sample) const {
+  PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> context, Encode(sample.context));
+  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, planner_.PlanDocument(DocumentOf(std::move(context))));
+  return IngestRequest(std::move(plan), "");
+}
+
+absl::StatusOr<proto::GenerateRequest> NiahPrompter::Ask(const NiahSample& sample, const NiahPolicy& policy,
+                                                         bool question_visible) const {
+  PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> context, Encode(sample.context));
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.answer_prefix));
+  PALIMPSEST_ASSIGN_OR_RETURN(
+      PromptPlan plan, planner_.PlanQuestion({DocumentOf(std::move(context))}, sample.question, prefill_));
+  std::vector<int32_t>& conversation = plan.segments.back().tokens;
+  conversation.insert(conversation.end(), prefix.begin(), prefix.end());
+  plan.tokens += static_cast<int64_t>(prefix.size());
+  AnswerRequest request;
+  request.policy = PolicyText(policy.spec);
+  request.question_visible = question_visible;
+  request.sampling = sampling_;
+  return GenerateRequestOf(std::move(plan), request, sampling_.max_tokens(), "");
+}
+
+}  // namespace palimpsest

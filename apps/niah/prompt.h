@@ -1,0 +1,53 @@
+// From a sample to what a worker is asked, on the same road as a question of `palimpsest ask`. Nothing is
+// stored in a catalog.
+//
+// Errors : the planner's.
+// Threads: one at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "apps/niah/task.h"
+#include "coordinator/prompt_plan.h"
+#include "proto/base/policy_spec.h"
+#include "proto/worker.pb.h"
+#include "text/tokenizer.h"
+
+namespace palimpsest {
+
+// A policy of a run.
+struct NiahPolicy {
+  std::string text;  // as the person wrote it: a cell's name
+  PolicySpec spec;
+};
+
+class NiahPrompter {
+ public:
+  NiahPrompter(PromptPlanner planner, std::shared_ptr<const Tokenizer> tokenizer, PrefillChoice prefill,
+               const proto::Sampling& sampling);
+
+  // Tokens of the whole prompt with the answer's first words, and of the longest answer.
+  absl::StatusOr<int64_t> CountTokens(const NiahSample& sample);
+  // Reads the sample's context: what follows finds it.
+  absl::StatusOr<proto::GenerateRequest> Read(const NiahSample& sample) const;
+  // Asks about it. The answer goes on after the answer prefix, which is a part of the question.
+  absl::StatusOr<proto::GenerateRequest> Ask(const NiahSample& sample, const NiahPolicy& policy,
+                                             bool question_visible) const;
+
+ private:
+  absl::StatusOr<std::vector<int32_t>> Encode(const std::string& text) const;
+
+  const PromptPlanner planner_;
+  const std::shared_ptr<const Tokenizer> tokenizer_;  // shared with planner and engine
+  const PrefillChoice prefill_;
+  const proto::Sampling sampling_;
+  // What CountTokens found last, since a search for a length asks often: all but the context.
+  std::string counted_question_;
+  int64_t counted_tokens_ = 0;
+};
+
+}  // namespace palimpsest

@@ -1,0 +1,113 @@
+// Needle runs end to end over a tiny random model: its answers are nonsense, what is counted is not.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "apps/niah/runner.h"
+#include "proto/base/status.h"
+#include "tests/testing/temporary_folder.h"
+#include "tests/testing/tiny_model.h"
+
+namespace palimpsest {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int64_t kWindow = 2048;
+
+class NiahRunnerTest : public ::testing::Test {
+ protected:
+  NiahRunnerTest() {
+    config_.data_dir = folder_.path() + "/data";
+    config_.model = folder_.path() + "/tiny.gguf";
+    config_.threads.count = 2;
+    config_.threads.pin = false;
+    config_.device.arena_bytes = 64 << 20;
+    PALIMPSEST_CHECK(testing::WriteTinyModel({.context = kWindow}, config_.model).ok());
+    auto model = Model::Open(config_);
+    PALIMPSEST_CHECK(model.ok(), "{}", Message(model.status()));
+    model_ = *std::move(model);
+  }
+  static NiahOptions Options() {
+    NiahOptions options;
+    options.tasks.push_back(*MakeNiahTask("single_noise", {}));
+    options.lengths = {1500, kWindow};
+    options.depths_percent = {0, 100};
+    options.seeds = 2;
+    options.max_tokens = 4;
+    return options;
+  }
+
+  TemporaryFolder folder_;
+  Config config_;
+  std::unique_ptr<Model> model_;
+};
+
+TEST_F(NiahRunnerTest, EveryCellRunsWithEverySeed) {
+  NiahOptions options = Options();
+  options.visible = {false, true};
+  const auto trials = RunNiah(*model_, options);
+  ASSERT_TRUE(trials.ok()) << trials.status();
+  EXPECT_EQ(trials->size(), 2u * 2 * 2 * 2) << "lengths, depths, seeds, visibilities";
+  for (const NiahTrial& trial : *trials) {
+    EXPECT_EQ(trial.policy, "full");
+    EXPECT_LE(trial.prompt_tokens + options.max_tokens, trial.length);
+    EXPECT_GE(trial.prompt_tokens + options.max_tokens, trial.length - 20) << "a short sentence less";
+    EXPECT_EQ(trial.resident_tokens, static_cast<double>(trial.prompt_tokens));
+    EXPECT_TRUE(trial.kept_all);
+    EXPECT_GT(trial.resident_bytes, 0);
+    EXPECT_GE(trial.peak_bytes, trial.resident_bytes);
+    EXPECT_GT(trial.first_token_seconds, 0);
+    EXPECT_LE(trial.output_tokens, options.max_tokens);
+  }
+  EXPECT_EQ(ReportOf(*trials).cells.size(), 8u);
+}
+
+TEST_F(NiahRunnerTest, SecondSeedsOfTwoRunsAreTheFirstOfOne) {
+  NiahOptions both = Options(), second = Options();
+  both.lengths = second.lengths = {1500};
+  second.first_seed = 2;
+  second.seeds = 1;
+  const auto all = RunNiah(*model_, both), part = RunNiah(*model_, second);
+  ASSERT_TRUE(all.ok() && part.ok());
+  ASSERT_EQ(part->size(), 2u);
+  EXPECT_EQ((*part)[0].prompt_tokens, (*all)[1].prompt_tokens);
+  EXPECT_EQ((*part)[1].prompt_tokens, (*all)[3].prompt_tokens);
+}
+
+TEST_F(NiahRunnerTest, FullRunsOnceHoweverOftenItIsNamed) {
+  NiahOptions options = Options();
+  options.lengths = {1500};
+  options.seeds = 1;
+  options.policies = {{.text = "full", .spec = {}}, {.text = "full", .spec = {}}};
+  const auto trials = RunNiah(*model_, options);
+  ASSERT_TRUE(trials.ok()) << trials.status();
+  EXPECT_EQ(trials->size(), 2u);
+}
+
+TEST_F(NiahRunnerTest, LengthBeyondTheWindowIsRefusedBeforeAnythingRuns) {
+  NiahOptions options = Options();
+  options.lengths = {1500, 3 * kWindow};
+  options.prefill = PrefillChoice::kExact;
+  const auto trials = RunNiah(*model_, options);
+  EXPECT_EQ(trials.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(trials.status()), HasSubstr("2048"));
+}
+
+TEST_F(NiahRunnerTest, LengthWithoutRoomForTheQuestionIsRefused) {
+  NiahOptions options = Options();
+  options.lengths = {64};
+  const auto trials = RunNiah(*model_, options);
+  EXPECT_EQ(trials.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(trials.status()), HasSubstr("64 tokens"));
+}
+
+TEST_F(NiahRunnerTest, CancelledRunSaysSo) {
+  CancelToken cancel;
+  cancel.Set();
+  NiahOptions options = Options();
+  options.cancel = &cancel;
+  EXPECT_EQ(RunNiah(*model_, options).status().code(), absl::StatusCode::kCancelled);
+}
+
+}  // namespace
+}  // namespace palimpsest

@@ -1,0 +1,80 @@
+"""`palimpsest niah`: its report, what it refuses, and that the quick-start model finds the needle."""
+
+import cli
+
+WORDS = "the river ran past an old mill where grain was stored until winter came and carts took it to market".split()
+
+
+def prose() -> str:
+    """Sentences of 6 to 17 words, no two alike."""
+    sentences = []
+    for number in range(200):
+        words = [WORDS[(number * 7 + i * (1 + number % 5)) % len(WORDS)] for i in range(6 + number % 12)]
+        sentences.append(f"{' '.join(words).capitalize()} {number}.")
+    return "\n".join(sentences)
+
+
+class NiahTest(cli.CliTest):
+    def niah(self, *arguments) -> list:
+        return ["niah", "--model", self.tiny_model(), "--max-tokens", "4", *arguments]
+
+    def test_report_has_a_cell_for_each_length_depth_and_question(self):
+        run = self.expect_done(*self.niah("--lengths", "1200,2K", "--depths", "0,50", "--seeds", "2", "--question", "both",
+                                          "--json"))
+        cells = run.json["cells"]
+        self.assertEqual([(c["length"], c["depth"], c["question"]) for c in cells],
+                         [(length, depth, question) for length in (1200, 2048) for depth in (0, 50)
+                          for question in ("hidden", "visible")])
+        for cell in cells:
+            self.assertEqual((cell["task"], cell["policy"], cell["recall"], cell["n"]), ("single_noise", "full", "none", 2))
+            self.assertLessEqual(cell["prompt_tokens"] + 4, cell["length"])
+            self.assertEqual(cell["resident_tokens"], cell["prompt_tokens"])
+            self.assertGreater(cell["device_bytes_peak"], 0)
+        self.assertEqual([row["n"] for row in run.json["summary"]], [4, 4, 4, 4])
+
+    def test_table_and_progress_are_apart(self):
+        run = self.expect_done(*self.niah("--haystack", self.write("prose.txt", prose()), "--lengths", "1500", "--seeds", "1"))
+        self.assertIn("single_prose", run.out)
+        self.assertIn("niah: 5 answers", run.err)
+
+    def test_same_seed_gives_the_same_report(self):
+        command = self.niah("--lengths", "1200", "--depths", "50", "--seeds", "2", "--json")
+        first, second = (self.expect_done(*command).json["cells"][0] for _ in range(2))
+        for field in ("correct", "prompt_tokens", "output_tokens", "resident_bytes"):
+            self.assertEqual(first[field], second[field])
+
+    def test_wrong_flags_are_named_before_any_work(self):
+        refused = self.expect_error
+        refused(cli.USAGE, *self.niah("--task", "single_nose"), contains=["single_nose", "did you mean single_noise"])
+        refused(cli.USAGE, *self.niah("--task", "single_prose"), contains=["single_prose", "--haystack"])
+        refused(cli.USAGE, *self.niah("--lengths", "1.5K"), contains=["--lengths", "1.5K"])
+        refused(cli.USAGE, *self.niah("--depths", "101"), contains=["--depths", "'101'", "0 to 100"])
+        refused(cli.USAGE, *self.niah("--question", "shown"), contains=["--question", "shown"])
+        refused(cli.USAGE, *self.niah("--policy", "snapvk"), contains=["snapvk"])
+        refused(cli.FAILED, *self.niah("--lengths", "64"), contains=["64 tokens", "longer"])
+        refused(cli.FAILED, *self.niah("--lengths", "1K,9K", "--prefill", "exact"), contains=[str(cli.TINY_WINDOW)])
+        refused(cli.USAGE, *self.niah("--haystack", self.write("short.txt", "One. Two.")), contains=["short.txt", "2 sentences"])
+
+    def test_interrupted_run_prints_nothing(self):
+        process = self.start(*self.niah("--lengths", "2K", "--seeds", "10000", "--json"))
+        first = process.stderr.readline()  # the first line of progress
+        cli.interrupt(process)
+        run = self.finish(process)
+        self.assertEqual(run.status, cli.FAILED, str(run))
+        self.assertEqual(run.out, "")
+        self.assertIn(b"niah", first)
+        self.assertRegex(run.err, r"(?m)^palimpsest: interrupted[^\n]+--first-seed\n\Z")
+
+
+class NeedleTest(cli.CliTest):
+    def test_full_attention_finds_the_needle(self):
+        run = self.expect_done("niah", "--model", self.real_model(), "--task", "single_noise,single_prose", "--haystack",
+                               self.write("prose.txt", prose()), "--lengths", "512", "--depths", "10,90", "--seeds", "2", "--json")
+        for cell in run.json["cells"]:
+            self.assertEqual(cell["correct"], 1, cell)
+            self.assertLessEqual(cell["prompt_tokens"] + run.json["run"]["max_tokens"], 512)
+            self.assertGreaterEqual(cell["prompt_tokens"] + run.json["run"]["max_tokens"], 0.99 * 512)
+
+
+if __name__ == "__main__":
+    cli.main()
