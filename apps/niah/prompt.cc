@@ -42,6 +42,11 @@ absl::StatusOr<int64_t> NiahPrompter::CountTokens(const NiahSample& sample) {
   return counted_tokens_ + static_cast<int64_t>(context.size());
 }
 
+bool NiahPrompter::FindsBlocks(const NiahPolicy& policy) const {
+  if (policy.spec.kind == PolicySpec::Kind::kFull) return true;
+  return policy.spec.kind != PolicySpec::Kind::kInfiniPot && prefill_ != PrefillChoice::kPot;
+}
+
 absl::StatusOr<proto::GenerateRequest> NiahPrompter::Read(const NiahSample& sample) const {
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> context, Encode(sample.context));
   PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, planner_.PlanDocument(DocumentOf(std::move(context))));

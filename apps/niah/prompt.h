@@ -32,6 +32,8 @@ class NiahPrompter {
 
   // Tokens of the whole prompt with the answer's first words, and of the longest answer.
   absl::StatusOr<int64_t> CountTokens(const NiahSample& sample);
+  // Whether the policy reads a context block by block, so that what Read left is found.
+  bool FindsBlocks(const NiahPolicy& policy) const;
   // Reads the sample's context: what follows finds it.
   absl::StatusOr<proto::GenerateRequest> Read(const NiahSample& sample) const;
   // Asks about it. The answer goes on after the answer prefix, which is a part of the question.

@@ -21,8 +21,7 @@ struct NiahTrial {
   double score = 0;  // 0 to 1
   int64_t prompt_tokens = 0, output_tokens = 0;
   double resident_tokens = 0;  // when decoding began: mean over layers and KV heads
-  // As many as `full` had on the device for the same sample: nothing was compressed.
-  bool kept_all = false;
+  bool kept_all = false;       // no token of the prompt was dropped: nothing was compressed
   int64_t resident_bytes = 0, peak_bytes = 0;
   double first_token_seconds = 0;
 };

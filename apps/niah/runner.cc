@@ -1,6 +1,8 @@
 #include "apps/niah/runner.h"
 
 #include <algorithm>
+#include <set>
+#include <span>
 #include <utility>
 
 #include "proto/base/status.h"
@@ -9,7 +11,7 @@
 namespace palimpsest {
 namespace {
 
-constexpr std::string_view kFull = "full";
+bool IsFull(const NiahPolicy& policy) { return policy.spec.kind == PolicySpec::Kind::kFull; }
 
 struct Place {
   const NiahTask* task;
@@ -21,12 +23,25 @@ std::string NameOf(const Place& place) {
                      place.request.depth_percent, place.request.seed);
 }
 
+// What the engine says of an answer.
+NiahTrial TrialOf(const Outcome& outcome) {
+  NiahTrial trial;
+  trial.prompt_tokens = outcome.usage.prompt_tokens();
+  trial.output_tokens = outcome.usage.completion_tokens();
+  trial.resident_tokens = outcome.receipt.resident_tokens();
+  trial.kept_all = trial.resident_tokens >= static_cast<double>(trial.prompt_tokens);
+  trial.resident_bytes = outcome.receipt.device_bytes().resident();
+  trial.peak_bytes = outcome.receipt.device_bytes().peak();
+  trial.first_token_seconds = outcome.receipt.seconds().first_token();
+  return trial;
+}
+
 class Runner {
  public:
   Runner(const NiahOptions& options, NiahPrompter prompter)
       : options_(options),
         prompter_(std::move(prompter)),
-        policies_{{.text = std::string(kFull), .spec = {}}} {
+        policies_{{.text = "full", .spec = {.kind = PolicySpec::Kind::kFull}}} {
     for (const NiahPolicy& policy : options.policies) {
       const bool known = std::any_of(policies_.begin(), policies_.end(),
                                      [&](const NiahPolicy& one) { return one.spec == policy.spec; });
@@ -34,15 +49,21 @@ class Runner {
     }
   }
 
-  // Whether all of it can be asked: the first sample of each length, under each policy.
+  // Whether all of it can be asked: the first sample of each length, under each policy. Beyond the window
+  // full cannot, and the others go without it.
   absl::Status Check() {
     for (const auto& task : options_.tasks) {
       for (const int64_t length : options_.lengths) {
-        const Place place{task.get(), {.seed = First(), .tokens = length}};
-        PALIMPSEST_ASSIGN_OR_RETURN(const NiahSample sample, Generate(place));
+        PALIMPSEST_ASSIGN_OR_RETURN(const NiahSample sample,
+                                    Generate({task.get(), {.seed = First(), .tokens = length}}));
         for (const bool visible : options_.visible) {
           for (const NiahPolicy& policy : policies_) {
-            PALIMPSEST_RETURN_IF_ERROR(prompter_.Ask(sample, policy, visible).status());
+            const absl::Status status = prompter_.Ask(sample, policy, visible).status();
+            if (IsOverWindow(status) && IsFull(policy) && policies_.size() > 1) {
+              lengths_without_full_.insert(length);
+            } else {
+              PALIMPSEST_RETURN_IF_ERROR(status);
+            }
           }
         }
       }
@@ -52,15 +73,15 @@ class Runner {
 
   absl::StatusOr<std::vector<NiahTrial>> Run(Engine& engine) {
     const std::vector<Place> places = Places();
-    const size_t each = policies_.size() * options_.visible.size();
-    Progress progress("niah", "answers", static_cast<int64_t>(places.size() * each), options_.progress);
+    size_t answers = 0;
+    for (const Place& place : places) answers += PoliciesOf(place).size() * options_.visible.size();
+    Progress progress("niah", "answers", static_cast<int64_t>(answers), options_.progress);
     std::vector<NiahTrial> trials;
     for (const Place& place : places) {
       const absl::Status status = RunSample(engine, place, progress, &trials);
-      if (!status.ok()) {
-        if (status.code() == absl::StatusCode::kCancelled) return status;
-        return Error(status.code(), "{}: {}", NameOf(place), Message(status));
-      }
+      if (status.ok()) continue;
+      if (status.code() == absl::StatusCode::kCancelled) return status;
+      return Error(status.code(), "{}: {}", NameOf(place), Message(status));
     }
     progress.Done();
     return trials;
@@ -99,32 +120,33 @@ class Runner {
     return outcome;
   }
 
+  std::span<const NiahPolicy> PoliciesOf(const Place& place) const {
+    const std::span<const NiahPolicy> all = policies_;
+    return lengths_without_full_.contains(place.request.tokens) ? all.subspan(1) : all;
+  }
+
   // All runs of one sample, one after the other: they share its blocks.
   absl::Status RunSample(Engine& engine, const Place& place, Progress& progress,
                          std::vector<NiahTrial>* trials) {
     PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
     PALIMPSEST_ASSIGN_OR_RETURN(const NiahSample sample, Generate(place));
-    PALIMPSEST_RETURN_IF_ERROR(RunRequest(engine, prompter_.Read(sample)).status());
+    const std::span<const NiahPolicy> policies = PoliciesOf(place);
+    if (std::any_of(policies.begin(), policies.end(),
+                    [this](const NiahPolicy& policy) { return prompter_.FindsBlocks(policy); })) {
+      PALIMPSEST_RETURN_IF_ERROR(RunRequest(engine, prompter_.Read(sample)).status());
+    }
     for (const bool visible : options_.visible) {
-      double full_tokens = 0;
-      for (const NiahPolicy& policy : policies_) {
+      for (const NiahPolicy& policy : policies) {
         PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome,
                                     RunRequest(engine, prompter_.Ask(sample, policy, visible)));
-        const double resident = outcome.receipt.resident_tokens();
-        if (policy.text == kFull) full_tokens = resident;
-        trials->push_back({.task = std::string(place.task->name()),
-                           .length = place.request.tokens,
-                           .depth_percent = place.request.depth_percent,
-                           .policy = policy.text,
-                           .question_visible = visible,
-                           .score = place.task->Score(outcome.text, sample.references),
-                           .prompt_tokens = outcome.usage.prompt_tokens(),
-                           .output_tokens = outcome.usage.completion_tokens(),
-                           .resident_tokens = resident,
-                           .kept_all = resident >= full_tokens,
-                           .resident_bytes = outcome.receipt.device_bytes().resident(),
-                           .peak_bytes = outcome.receipt.device_bytes().peak(),
-                           .first_token_seconds = outcome.receipt.seconds().first_token()});
+        NiahTrial trial = TrialOf(outcome);
+        trial.task = place.task->name();
+        trial.length = place.request.tokens;
+        trial.depth_percent = place.request.depth_percent;
+        trial.policy = policy.text;
+        trial.question_visible = visible;
+        trial.score = place.task->Score(outcome.text, sample.references);
+        trials->push_back(std::move(trial));
         progress.Add(1);
       }
     }
@@ -134,6 +156,7 @@ class Runner {
   const NiahOptions& options_;
   NiahPrompter prompter_;
   std::vector<NiahPolicy> policies_;  // full first
+  std::set<int64_t> lengths_without_full_;
 };
 
 }  // namespace

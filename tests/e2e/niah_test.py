@@ -1,5 +1,9 @@
 """`palimpsest niah`: its report, what it refuses, and that the quick-start model finds the needle."""
 
+import os
+import subprocess
+import sys
+
 import cli
 
 WORDS = "the river ran past an old mill where grain was stored until winter came and carts took it to market".split()
@@ -64,6 +68,38 @@ class NiahTest(cli.CliTest):
         self.assertEqual(run.out, "")
         self.assertIn(b"niah", first)
         self.assertRegex(run.err, r"(?m)^palimpsest: interrupted[^\n]+--first-seed\n\Z")
+
+
+class ResultsTest(cli.CliTest):
+    """deploy/results.py, which runs the command in parts."""
+
+    def results(self, *arguments) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-B", cli.SOURCE / "deploy/results.py", "--model", self.tiny_model(), "--haystack",
+                   self.write("prose.txt", prose()), "--palimpsest", os.environ["PALIMPSEST_TEST_BINARY"], "--lengths", "1600",
+                   "--seeds", "3", "--policy", "full", "--state", self.folder / "state", *arguments]
+        return subprocess.run([str(part) for part in command], env=self.environment(), capture_output=True, text=True)
+
+    def test_parts_that_ran_are_not_run_again_and_the_table_counts_all(self):
+        first = self.results()
+        self.assertEqual(first.returncode, 0, first.stderr)
+        self.assertIn("Samples in each cell: 15.", first.stdout)
+        self.assertRegex(first.stdout, r"(?m)^\| `full` \| \d+ \(\d+ to \d+\), \d+ at \d+ % \|")
+        self.assertIn("| `full` | 1,600, visible |", first.stdout)
+        self.assertIn("15 of 15", first.stdout)
+        parts = sorted((self.folder / "state").glob("*/*.json"))
+        self.assertEqual([part.name for part in parts], ["1600-1-2.json", "1600-3-1.json"])
+        self.assertEqual(first.stderr.count("results.py: length"), 2)
+        parts[0].unlink()
+        second = self.results()
+        self.assertEqual(second.stdout, first.stdout)
+        self.assertEqual(second.stderr.count("results.py: length"), 1)
+        self.assertEqual(self.results("--chunk", "3").stderr.count("results.py: length"), 1)
+
+    def test_failed_part_ends_it(self):
+        run = self.results("--lengths", "64")
+        self.assertEqual(run.returncode, 1)
+        self.assertEqual(run.stdout, "")
+        self.assertIn("64 tokens", run.stderr)
 
 
 class NeedleTest(cli.CliTest):

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""The needle table of docs/results.md: policies and budgets, lengths, question hidden and visible.
+
+usage: results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20] [--chunk 2]
+                  [--policy NAME:key=value,...]... [--state FOLDER]
+
+Each cell of the table has 5 depths x --seeds samples. The work is done in chunks of --chunk seeds of one length; each
+finished chunk is a file below --state, so an interrupted run goes on when it is started again, as long as program, model,
+text and policies are the same. At the end the table is printed as Markdown: date, processor, commit and command line with it.
+
+Without --haystack the text is the King James Bible of Debian's package bible-kjv (`apt-get install bible-kjv`).
+Standard library only.
+"""
+
+import argparse
+import collections
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DEPTHS = "0,25,50,75,100"
+POLICIES = [f"{name}={share}%" for name in ("snapkv:budget", "infinipot:pot", "streaming:recent", "random:budget")
+            for share in (25, 50)]
+Z = 1.959963984540054  # 97.5 % of the normal distribution lie below
+MIB = 1 << 20
+
+
+def wilson(right: float, n: int) -> tuple[float, float]:
+    """Where the true share lies with 95 % confidence."""
+    share, scale = right / n, 1 / (1 + Z * Z / n)
+    middle = scale * (share + Z * Z / (2 * n))
+    half = scale * Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(MIB):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def bible(path: pathlib.Path) -> pathlib.Path:
+    """The text verse by verse, without the verses' names."""
+    if not shutil.which("bible"):
+        sys.exit("results.py: give --haystack FILE, or install Debian's bible-kjv, which has a text")
+    run = subprocess.run(["bible", "-f", "gen1:1-rev22:21"], stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    lines = run.stdout.decode().splitlines()
+    path.write_text("\n".join(line.split(" ", 1)[1] for line in lines if " " in line) + "\n")
+    return path
+
+
+def processor() -> str:
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown processor"
+
+
+class Chunks:
+    """One run of the command for each length and few seeds; what ran before is read from its file."""
+
+    def __init__(self, options, haystack: pathlib.Path, version: str):
+        self.options, self.haystack = options, haystack
+        self.command = [str(options.palimpsest), "niah", "--model", str(options.model), "--task", "single_prose",
+                        "--haystack", str(haystack), "--depths", DEPTHS, "--question", "both", "--json"]
+        for policy in options.policy:
+            self.command += ["--policy", policy]
+        made_of = json.dumps([version, sha256(options.palimpsest), sha256(options.model), sha256(haystack), options.policy])
+        self.folder = options.state / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, length: int, first: int, seeds: int) -> dict:
+        path = self.folder / f"{length}-{first}-{seeds}.json"
+        if not path.exists():
+            print(f"results.py: length {length}, seeds {first} to {first + seeds - 1}", file=sys.stderr, flush=True)
+            run = subprocess.run(self.command + ["--lengths", str(length), "--seeds", str(seeds), "--first-seed", str(first)],
+                                 stdout=subprocess.PIPE)
+            if run.returncode != 0:
+                sys.exit(f"results.py: palimpsest niah ended with status {run.returncode}; what was finished is kept in {self.folder}")
+            unfinished = path.with_suffix(".tmp")
+            unfinished.write_bytes(run.stdout)
+            os.replace(unfinished, path)
+        return json.loads(path.read_text())
+
+
+class Row:
+    """All samples of one length, policy and question."""
+
+    def __init__(self):
+        self.n = collections.Counter()      # by depth
+        self.right = collections.Counter()  # by depth
+        self.sums = collections.Counter()   # of what is a mean in a cell
+        self.peak = self.kept_all = 0
+
+    def add(self, cell: dict):
+        self.n[cell["depth"]] += cell["n"]
+        self.right[cell["depth"]] += cell["n"] * cell["correct"]
+        for field in ("prompt_tokens", "resident_tokens", "resident_bytes", "output_tokens"):
+            self.sums[field] += cell["n"] * cell[field]
+        self.peak = max(self.peak, cell["device_bytes_peak"])
+        self.kept_all += cell["kept_all"]
+
+    def mean(self, field: str) -> float:
+        return self.sums[field] / self.n.total()
+
+    def score(self) -> str:
+        low, high = wilson(self.right.total(), self.n.total())
+        depth = min(self.n, key=lambda one: (self.right[one] / self.n[one], one))
+        return (f"{100 * self.right.total() / self.n.total():.0f} ({100 * low:.0f} to {100 * high:.0f}), "
+                f"{100 * self.right[depth] / self.n[depth]:.0f} at {depth:g} %")
+
+
+def markdown(reports: list[dict], heading: str) -> str:
+    rows: dict[tuple, Row] = {}
+    for report in reports:
+        for cell in report["cells"]:
+            rows.setdefault((cell["policy"], cell["length"], cell["question"]), Row()).add(cell)
+    policies, columns = list(dict.fromkeys(key[0] for key in rows)), list(dict.fromkeys(key[1:] for key in rows))
+    counts = sorted({row.n.total() for row in rows.values()})
+    lines = [heading, "", f"Samples in each cell: {' or '.join(map(str, counts))}. % correct (95 % interval), worst depth:", "",
+             "| policy | " + " | ".join(f"{length:,}, {question}" for length, question in columns) + " |",
+             "| --- |" + " --- |" * len(columns)]
+    for policy in policies:
+        lines.append(f"| `{policy}` | " + " | ".join(rows[policy, *column].score() for column in columns) + " |")
+    lines += ["", "What stayed on the device, means of one answer:", "",
+              "| policy | length, question | prompt tokens | resident tokens | resident MiB | peak MiB | answer tokens | kept all |",
+              "| --- |" + " --- |" * 7]
+    for (policy, length, question), row in rows.items():
+        lines.append(f"| `{policy}` | {length:,}, {question} | {row.mean('prompt_tokens'):.0f} | {row.mean('resident_tokens'):.0f} | "
+                     f"{row.mean('resident_bytes') / MIB:.1f} | {row.peak / MIB:.1f} | {row.mean('output_tokens'):.1f} | "
+                     f"{row.kept_all} of {row.n.total()} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=pathlib.Path, required=True)
+    parser.add_argument("--haystack", type=pathlib.Path)
+    parser.add_argument("--palimpsest", type=pathlib.Path, default=ROOT / "build/release/apps/palimpsest")
+    parser.add_argument("--lengths", default="2048,3584")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--chunk", type=int, default=2)
+    parser.add_argument("--policy", action="append")
+    parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/results/needles")
+    options = parser.parse_args()
+    options.policy = options.policy or POLICIES
+    options.state.mkdir(parents=True, exist_ok=True)
+    version = subprocess.run([options.palimpsest, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    chunks = Chunks(options, options.haystack or bible(options.state / "bible.txt"), version)
+    reports = [chunks.run(int(length), first, min(options.chunk, options.seeds + 1 - first))
+               for length in options.lengths.split(",") for first in range(1, options.seeds + 1, options.chunk)]
+    run = reports[0]["run"]
+    heading = (f"{time.strftime('%Y-%m-%d', time.gmtime())}, {processor()}, {os.cpu_count()} threads, {run['model']} "
+               f"({options.model.name}), {run['numerics']}, answers of at most {run['max_tokens']} tokens, {version}, text "
+               f"{chunks.haystack.name} (SHA-256 {sha256(chunks.haystack)[:12]}).\n`{shlex.join(['deploy/results.py', *sys.argv[1:]])}`")
+    print(markdown(reports, heading), end="")
+
+
+if __name__ == "__main__":
+    main()
