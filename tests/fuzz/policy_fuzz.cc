@@ -1,0 +1,73 @@
+// Any text as a policy and as a recall: what is refused says so in one line; what is accepted has one text,
+// is read back from it, fits or not without a crash, and makes a policy that scores.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proto/base/policy_spec.h"
+#include "proto/base/quote.h"
+#include "proto/base/status.h"
+#include "worker/compression/policy.h"
+
+namespace palimpsest {
+namespace {
+
+void CheckRefusal(const absl::Status& status) {
+  PALIMPSEST_CHECK(status.code() == absl::StatusCode::kInvalidArgument ||
+                   status.code() == absl::StatusCode::kUnimplemented);
+  const std::string message = Message(status);
+  PALIMPSEST_CHECK(!message.empty() && message.size() < 1000 && IsPlainText(message), "an error of {} bytes",
+                   message.size());
+}
+
+void CheckNumbers(const PolicySpec& policy) {
+  for (const int64_t tokens : {0, 1, 100, 5000, 1 << 30}) {
+    PALIMPSEST_CHECK(policy.BudgetOf(tokens) >= 0 && policy.KeepOf(tokens) >= 0);
+    for (const int64_t fixed : {0, 50}) {
+      const absl::Status fits = CheckPolicyFits(policy, tokens, 20, fixed);
+      if (!fits.ok()) CheckRefusal(fits);
+      // What fits leaves room for more than what always stays.
+      if (!fits.ok() || !policy.compresses()) continue;
+      PALIMPSEST_CHECK(policy.BudgetOf(tokens) > fixed || policy.BudgetOf(tokens) >= tokens);
+    }
+  }
+}
+
+void CheckScores(const PolicySpec& spec) {
+  const std::unique_ptr<CompressionPolicy> policy = MakePolicy(spec);
+  PALIMPSEST_CHECK((policy != nullptr) == spec.compresses());
+  if (policy == nullptr) return;
+  std::vector<int32_t> tokens(70);
+  std::vector<float> attention(2 * tokens.size(), 0.25f), scores(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
+  HeadInput head{.group = 2, .tokens = tokens, .attention = attention.data()};
+  head.attention_stride = static_cast<int64_t>(tokens.size());
+  policy->Score(head, scores);
+  PALIMPSEST_CHECK(std::none_of(scores.begin(), scores.end(), [](float s) { return std::isnan(s); }));
+}
+
+}  // namespace
+}  // namespace palimpsest
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace palimpsest;
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  const absl::Status recall = CheckRecall(text);
+  if (!recall.ok()) CheckRefusal(recall);
+  const absl::StatusOr<PolicySpec> policy = ParsePolicy(text);
+  if (!policy.ok()) {
+    CheckRefusal(policy.status());
+    return 0;
+  }
+  const std::string printed = PolicyText(*policy);
+  const absl::StatusOr<PolicySpec> back = ParsePolicy(printed);
+  PALIMPSEST_CHECK(back.ok() && *back == *policy && PolicyText(*back) == printed, "printed as {} bytes",
+                   printed.size());
+  CheckNumbers(*policy);
+  CheckScores(*policy);
+  return 0;
+}
