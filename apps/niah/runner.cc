@@ -115,6 +115,9 @@ class Runner {
     PALIMPSEST_RETURN_IF_ERROR(generate.status());
     PALIMPSEST_ASSIGN_OR_RETURN(Request request, RequestOf(*generate));
     request.cancel = options_.cancel;
+    // What earlier answers left on the device would count in this one's peak. All of it is in host memory
+    // too, from where the blocks of the same sample come back.
+    if (engine.host_tier() != nullptr) engine.store().DropUnpinned();
     PALIMPSEST_ASSIGN_OR_RETURN(Outcome outcome, engine.Run(std::move(request)));
     PALIMPSEST_RETURN_IF_ERROR(outcome.status);
     return outcome;
