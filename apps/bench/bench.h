@@ -1,8 +1,9 @@
 // Benchmarks of the engine against yardsticks of the same machine, measured in the same run.
 //
 // A result is a ratio: ideal time over measured time, where the ideal is what the yardstick loop would need
-// for the same multiply-adds (prefill, attention, gemm) or the same bytes (decode). Each round measures
-// yardstick and subject one after the other; medians over the rounds are reported. Nothing is asserted.
+// for the same multiply-adds (prefill, attention, gemm, scores of compress) or the same bytes (decode, the
+// rest of compress). Each round measures yardstick and subject one after the other; medians over the rounds
+// are reported. Nothing is asserted.
 #pragma once
 
 #include <functional>
@@ -15,9 +16,9 @@
 namespace palimpsest {
 
 struct BenchOptions {
-  std::vector<std::string> names;  // prefill, decode, attention, gemm
-  std::vector<int64_t> tokens;     // prefill lengths, rows of attention and gemm; empty: defaults
-  std::vector<int64_t> depths;     // tokens before the measured ones (decode, attention); empty: defaults
+  std::vector<std::string> names;  // prefill, decode, attention, gemm, compress
+  std::vector<int64_t> tokens;  // prompts to prefill or compress, rows of attention and gemm; empty: defaults
+  std::vector<int64_t> depths;  // tokens before the measured ones (decode, attention); empty: defaults
   int64_t rounds = 5;
   const CancelToken* cancel = &CancelToken::Never();
   std::function<void(const std::string& line)> on_progress;
@@ -30,6 +31,7 @@ struct BenchResult {
   double tokens_per_second = 0;
   double ideal_seconds = 0;  // with the median yardstick
   double efficiency = 0;     // median over rounds of ideal / measured
+  double of_prefill = 0;     // compress: seconds_median as a share of the prompt's prefill; 0: not measured
   struct {
     std::string name;  // "bf16 multiply-add" | "int8 multiply-add" | "contiguous read"
     double value = 0;  // median

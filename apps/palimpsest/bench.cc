@@ -44,8 +44,8 @@ std::string ProcessorName() {
   return "unknown";
 }
 
-json::value ToJson(const BenchResult& r) {
-  return {
+json::object ToJson(const BenchResult& r) {
+  json::object object = {
       {"name", r.name},
       {"tokens", r.tokens},
       {"depth", r.depth},
@@ -54,6 +54,8 @@ json::value ToJson(const BenchResult& r) {
       {"ideal_seconds", r.ideal_seconds},
       {"efficiency", r.efficiency},
       {"yardstick", {{"name", r.yardstick.name}, {"value", r.yardstick.value}, {"unit", r.yardstick.unit}}}};
+  if (r.of_prefill > 0) object["of_prefill"] = r.of_prefill;
+  return object;
 }
 
 json::object MachineJson(Engine& engine) {
@@ -69,9 +71,10 @@ std::string Table(const std::vector<BenchResult>& results) {
   std::string text = fmt::format("{:<26}{:>8}{:>8}{:>12}{:>12}{:>12}  {}\n", "benchmark", "tokens", "depth",
                                  "seconds", "tok/s", "efficiency", "yardstick");
   for (const BenchResult& r : results) {
-    text += fmt::format("{:<26}{:>8}{:>8}{:>12.4g}{:>12.1f}{:>12.3f}  {} {:.1f} G{}\n", r.name, r.tokens,
+    text += fmt::format("{:<26}{:>8}{:>8}{:>12.4g}{:>12.1f}{:>12.3f}  {} {:.1f} G{}{}\n", r.name, r.tokens,
                         r.depth, r.seconds_median, r.tokens_per_second, r.efficiency, r.yardstick.name,
-                        r.yardstick.value * 1e-9, r.yardstick.unit);
+                        r.yardstick.value * 1e-9, r.yardstick.unit,
+                        r.of_prefill > 0 ? fmt::format("  {:.2f} % of the prefill", r.of_prefill * 100) : "");
   }
   return text;
 }
@@ -101,11 +104,13 @@ void AddBenchCommand(CommandSet& commands) {
   CLI::App& bench =
       commands.Add("bench", "measures the model's speed beside yardsticks of this machine", Generation::kNo,
                    [flags](const CommandContext& context) { return Run(*flags, context); });
-  bench.add_option("NAME", flags->names, "prefill, decode, attention, gemm; several with commas")
+  bench.add_option("NAME", flags->names, "prefill, decode, attention, gemm, compress; several with commas")
       ->required()
       ->delimiter(',')
-      ->check(CLI::IsMember({"prefill", "decode", "attention", "gemm"}));
-  bench.add_option("--tokens", flags->tokens, "prompt lengths (prefill) or rows (attention, gemm): 512,2K")
+      ->check(CLI::IsMember({"prefill", "decode", "attention", "gemm", "compress"}));
+  bench
+      .add_option("--tokens", flags->tokens,
+                  "prompt lengths (prefill, compress) or rows (attention, gemm): 512,2K")
       ->type_name("N,N")
       ->delimiter(',');
   bench.add_option("--depth", flags->depths, "tokens before the measured ones (decode, attention): 0,4K")

@@ -20,6 +20,16 @@ class BenchTest(cli.CliTest):
         self.assertEqual([(r["tokens"], r["depth"], r["yardstick"]["unit"]) for r in results[:2]],
                          [(64, 0, "FLOP/s"), (1, 128, "B/s")])
 
+    def test_compression_is_reported_as_a_share_of_the_prefill(self):
+        run = self.expect_done("bench", "compress", "--tokens", "200", "--rounds", "1", "--model", self.tiny_model(), "--json")
+        results = run.json["results"]
+        self.assertEqual([result["name"] for result in results],
+                         ["compress score", "compress select", "compress gather", "compress"])
+        self.assertEqual([result["tokens"] for result in results], [200] * 4)
+        self.assertGreater(results[3]["of_prefill"], 0)
+        self.expect_error(cli.FAILED, "bench", "compress", "--tokens", "100", "--model", self.tiny_model(),
+                          contains=["100", "128"])
+
     def test_length_beyond_the_window_is_refused_with_both_numbers(self):
         self.expect_error(cli.FAILED, "bench", "prefill", "--tokens", "1M", "--model", self.tiny_model(),
                           contains=["1048576", str(cli.TINY_WINDOW)])

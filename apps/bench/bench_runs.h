@@ -1,0 +1,75 @@
+// What the benchmarks share: rounds of yardstick and subject, tiles full of numbers, one list of results.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "apps/bench/bench.h"
+
+namespace palimpsest {
+
+// Tiles of `tokens` tokens of numbers of no meaning at positions from 0, for each of `heads` heads, and
+// `spare` tiles for each that hold nothing.
+class FullTiles {
+ public:
+  static absl::StatusOr<std::unique_ptr<FullTiles>> Make(int64_t heads, int64_t tokens, int64_t spare,
+                                                         int64_t head_size);
+  TilePool pool() const { return arena_.pool(); }
+  std::span<const int32_t> tiles(int64_t head) const { return Part(head, 0, tiles_); }
+  std::span<const int32_t> spare(int64_t head) const { return Part(head, tiles_, spare_); }
+
+ private:
+  FullTiles(int64_t heads, int64_t tiles, int64_t spare, int64_t head_size);
+  std::span<const int32_t> Part(int64_t head, int64_t first, int64_t count) const {
+    return std::span(ids_).subspan(static_cast<size_t>(head * (tiles_ + spare_) + first),
+                                   static_cast<size_t>(count));
+  }
+  int64_t tiles_, spare_;  // for each head
+  TileArena arena_;
+  std::vector<int32_t> ids_;
+};
+
+class Bench {
+ public:
+  Bench(Engine& engine, const BenchOptions& options)
+      : engine_(engine),
+        options_(options),
+        c_(engine.config()),
+        int8_(engine.numerics_class().ends_with("int8")) {}
+
+  absl::Status Prefill(int64_t tokens);
+  absl::Status Decode(int64_t depth);
+  absl::Status Gemm(int64_t rows);
+  absl::Status Attention(int64_t rows, int64_t depth);
+  absl::Status Compress(int64_t tokens);
+  std::vector<BenchResult> results;
+
+ private:
+  enum class Yardstick { kMultiplyAdd, kBf16, kRead };
+  struct Measured {
+    std::vector<double> seconds, yardsticks;  // by round
+  };
+  double Of(Yardstick yardstick, const BackendYardsticks& y) const {
+    if (yardstick == Yardstick::kRead) return y.read_bytes;
+    return yardstick == Yardstick::kMultiplyAdd && int8_ ? y.int8_ops : y.bf16_flops;
+  }
+  static double TimeOf(const std::function<void()>& run);
+  // Ids of no meaning, the same in every run.
+  std::vector<int32_t> SomeTokens(int64_t n) const;
+  // Rounds of yardstick and subject; run() is warmed up once before.
+  absl::StatusOr<Measured> Measure(Yardstick yardstick, const std::function<absl::StatusOr<double>()>& run);
+  // `work`: multiply-adds counted as 2, or bytes, of one run of the subject.
+  BenchResult& Add(const std::string& name, int64_t tokens, int64_t depth, double work,
+                   int64_t tokens_per_run, Yardstick yardstick, const Measured& measured);
+  absl::StatusOr<double> PrefillOnce(const std::vector<int32_t>& ids);  // seconds
+
+  Engine& engine_;
+  const BenchOptions& options_;
+  const ModelConfig& c_;
+  const bool int8_;
+};
+
+}  // namespace palimpsest
