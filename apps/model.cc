@@ -82,6 +82,7 @@ absl::StatusOr<EngineOptions> EngineOptionsOf(const Config& config) {
   options.weights = config.device.numerics == "int8" ? WeightFormat::kInt8 : WeightFormat::kBf16;
   options.arena_bytes = config.device.arena_bytes;
   options.host_bytes = config.host.store_bytes;
+  options.view_bytes = config.host.view_bytes;
   options.chunk_tokens = config.prefill.chunk_tokens;
   options.share = config.prefill.share;
   return options;

@@ -146,15 +146,36 @@ std::string DocumentText(const Document& document) {
 
 std::string DeletedJson(const DocumentId& id) { return PrintJson(json::object{{"deleted", id}}); }
 
+namespace {
+
+json::array KeptJson(const Outcome::Kept& kept) {
+  json::array layers;
+  for (const auto& heads : kept) {
+    json::array layer;
+    for (const auto& tokens : heads) layer.emplace_back(json::array(tokens.begin(), tokens.end()));
+    layers.emplace_back(std::move(layer));
+  }
+  return layers;
+}
+
+}  // namespace
+
 std::string InspectionJson(const Inspection& inspection) {
   json::array top;
   for (const TopToken& token : inspection.top) {
     top.push_back(json::array{token.id, static_cast<double>(token.logit), token.log_probability});
   }
-  return PrintJson(
-      json::object{{"ids", json::array(inspection.ids.begin(), inspection.ids.end())},
-                   {"top", std::move(top)},
-                   {"generated", json::array(inspection.generated.begin(), inspection.generated.end())}});
+  json::object all{{"ids", json::array(inspection.ids.begin(), inspection.ids.end())},
+                   {"top", std::move(top)}};
+  if (!inspection.policy.empty()) all["policy"] = inspection.policy;
+  if (!inspection.kept.empty()) all["kept"] = KeptJson(inspection.kept);
+  if (!inspection.cycles.empty()) {
+    json::array cycles;
+    for (const Outcome::Kept& kept : inspection.cycles) cycles.push_back(KeptJson(kept));
+    all["cycles"] = std::move(cycles);
+  }
+  all["generated"] = json::array(inspection.generated.begin(), inspection.generated.end());
+  return PrintJson(all);
 }
 
 std::string InspectionText(const Inspection& inspection, const Tokenizer& tokenizer) {
@@ -166,6 +187,12 @@ std::string InspectionText(const Inspection& inspection, const Tokenizer& tokeni
   for (const TopToken& token : inspection.top) {
     text += fmt::format("{:6} {:10.4f} {:9.4f}  {}\n", token.id, token.logit, token.log_probability,
                         token_text(token.id));
+  }
+  if (!inspection.policy.empty()) {
+    text += fmt::format(
+        "policy: {}; {:.1f} of {} tokens stay, as the mean of layers and KV heads{}\n", inspection.policy,
+        inspection.resident_tokens, inspection.ids.size(),
+        inspection.cycles.empty() ? "" : fmt::format(", after {} cycles", inspection.cycles.size()));
   }
   if (inspection.generated.empty()) return text;
   return text + fmt::format("generated: {}\n", tokenizer.Decode(inspection.generated, /*with_special=*/true));

@@ -33,6 +33,10 @@ struct Inspection {
   std::vector<int32_t> ids;
   std::vector<TopToken> top;
   std::vector<int32_t> generated;
+  std::string policy;  // with all its parameters; empty for full
+  Outcome::Kept kept;  // empty: nothing was dropped
+  std::vector<Outcome::Kept> cycles;
+  double resident_tokens = 0;
 };
 std::string InspectionJson(const Inspection& inspection);
 std::string InspectionText(const Inspection& inspection, const Tokenizer& tokenizer);

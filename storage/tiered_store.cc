@@ -47,6 +47,10 @@ void TieredStore::SetPositions(BlockGroup& group) {
 
 void TieredStore::Discard(BlockGroup group) { arena_->Free(group.tiles); }
 
+void TieredStore::Gather(std::span<const GatherHead> heads) {
+  backend_->GatherKv({.head_size = shape_.head_size, .rope = rope_, .pool = arena_->pool(), .heads = heads});
+}
+
 BlockGeometry TieredStore::GeometryOf(int64_t rows) const {
   return {.layers = static_cast<int32_t>(shape_.layers),
           .kv_heads = static_cast<int32_t>(shape_.kv_heads),
@@ -63,6 +67,12 @@ TieredStore::Pin TieredStore::Seal(const BlockId& id, BlockGroup group) {
     Discard(std::move(group));
     return PinSealed(known->second.get());
   }
+  const bool below = PutBelow(id, group);
+  return Keep(id, std::move(group), below);
+}
+
+// True if a copy is there now; the form at rest is gone from the group either way.
+bool TieredStore::PutBelow(const BlockId& id, BlockGroup& group) {
   bool below = false;
   if (below_ != nullptr && !group.envelope.empty()) {
     SealEnvelope(id, GeometryOf(group.rows), group.envelope);
@@ -71,7 +81,32 @@ TieredStore::Pin TieredStore::Seal(const BlockId& id, BlockGroup group) {
     if (below) stats_.spilled_bytes += bytes;
   }
   group.envelope = {};
-  return Keep(id, std::move(group), below);
+  return below;
+}
+
+bool TieredStore::WriteBelow(const BlockId& id, BlockGroup& group) {
+  PALIMPSEST_CHECK(group.filled == group.rows, "writing a group with {} of {} rows", group.filled,
+                   group.rows);
+  const bool below = PutBelow(id, group);
+  if (!below) ++stats_.lost;
+  return below;
+}
+
+std::optional<TieredStore::Rest> TieredStore::ReadRest(const BlockId& id, int64_t rows) {
+  if (below_ == nullptr) return std::nullopt;
+  absl::StatusOr<TierValue> value = below_->Get(id);
+  if (!value.ok()) {
+    if (value.status().code() == absl::StatusCode::kDataLoss) ++stats_.damaged;
+    return std::nullopt;
+  }
+  const absl::StatusOr<OpenedEnvelope> opened = OpenEnvelope(id, GeometryOf(rows), **value);
+  const size_t bytes = static_cast<size_t>(shape_.layers * shape_.layer_elements(rows)) * sizeof(Bf16);
+  if (!opened.ok() || opened->payload.size() != bytes) {
+    ++stats_.damaged;
+    (void)below_->Erase(id);  // it would only be found damaged again
+    return std::nullopt;
+  }
+  return Rest{std::move(*value), reinterpret_cast<const Bf16*>(opened->payload.data())};
 }
 
 // A new sealed group on the device, pinned once.
@@ -97,23 +132,12 @@ std::optional<TieredStore::Found> TieredStore::Find(const BlockId& id, int64_t f
     ++stats_.misses;
     return std::nullopt;
   };
-  if (below_ == nullptr) return miss();
-  const absl::StatusOr<TierValue> value = below_->Get(id);
-  if (!value.ok()) {
-    if (value.status().code() == absl::StatusCode::kDataLoss) ++stats_.damaged;
-    return miss();
-  }
-  const absl::StatusOr<OpenedEnvelope> opened = OpenEnvelope(id, GeometryOf(rows), **value);
-  const size_t layer_bytes = static_cast<size_t>(shape_.layer_elements(rows)) * sizeof(Bf16);
-  if (!opened.ok() || opened->payload.size() != layer_bytes * static_cast<size_t>(shape_.layers)) {
-    ++stats_.damaged;
-    (void)below_->Erase(id);  // it would only be found damaged again
-    return miss();
-  }
+  const std::optional<Rest> rest = ReadRest(id, rows);
+  if (!rest.has_value()) return miss();
   absl::StatusOr<BlockGroup> group = Open(first_position, base, rows, /*keep_rest=*/false);
   if (!group.ok()) return miss();
   backend_->pool().ParallelFor(shape_.layers, [&](int64_t layer, int) {
-    backend_->LoadBlock({.rest = reinterpret_cast<const Bf16*>(opened->payload.data() + layer_bytes * layer),
+    backend_->LoadBlock({.rest = rest->data + layer * shape_.layer_elements(rows),
                          .rows = rows,
                          .kv_heads = shape_.kv_heads,
                          .head_size = shape_.head_size,
@@ -124,7 +148,7 @@ std::optional<TieredStore::Found> TieredStore::Find(const BlockId& id, int64_t f
   });
   for (const int32_t tile : group->tiles) arena_->pool().counts[tile] = static_cast<int32_t>(rows);
   group->filled = rows;
-  stats_.loaded_bytes += static_cast<int64_t>(opened->payload.size());
+  stats_.loaded_bytes += rows * shape_.bytes_per_token();
   ++stats_.hits_below;
   return Found{Keep(id, std::move(*group), /*below=*/true), Source::kBelow};
 }

@@ -104,9 +104,23 @@ class TieredStore {
   // will be sealed. ResourceExhausted when pinned and open groups leave too little.
   absl::StatusOr<BlockGroup> Open(int64_t first_position, int64_t base, int64_t rows, bool keep_rest);
   void Discard(BlockGroup group);
+  // Tiles without a group, in the same way: of what a policy picked. Given back to the arena.
+  absl::Status AllocateTiles(std::span<int32_t> tiles);
+  // Packs tokens into tiles, one entry for each layer and KV head.
+  void Gather(std::span<const GatherHead> heads);
 
   // Stores the filled group below and keeps it on the device, pinned.
   Pin Seal(const BlockId& id, BlockGroup group);
+
+  // Seals what a group holds at rest and stores it below; its tiles stay the caller's, whose own view of them
+  // nobody else can use. False if no copy is below now: counted in `lost`.
+  bool WriteBelow(const BlockId& id, BlockGroup& group);
+  // A group as it rests below, not brought to the device; nullopt is a miss.
+  struct Rest {
+    TierValue value;   // keeps `data` alive
+    const Bf16* data;  // (layers, kv_heads, 2, rows, D)
+  };
+  std::optional<Rest> ReadRest(const BlockId& id, int64_t rows);
 
   enum class Source { kDevice, kBelow };
   struct Found {
@@ -131,9 +145,9 @@ class TieredStore {
   void DropUnpinned();
 
  private:
-  absl::Status AllocateTiles(std::span<int32_t> tiles);
   void SetPositions(BlockGroup& group);
   BlockGeometry GeometryOf(int64_t rows) const;
+  bool PutBelow(const BlockId& id, BlockGroup& group);
   Pin Keep(const BlockId& id, BlockGroup group, bool below);
   Pin PinSealed(Sealed* sealed);
   void Unpin(Sealed* sealed);

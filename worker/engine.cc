@@ -8,17 +8,24 @@
 
 namespace palimpsest {
 
-Engine::Engine(const EngineOptions& options) : options_(options) {}
+Engine::Engine(const EngineOptions& options) : options_(options), views_(options.view_bytes) {}
 Engine::~Engine() = default;
 
-// Opens the next group: of the prompt as planned, of what follows it as decoding does.
-void Engine::OpenGroup(Job& job) {
-  const bool planned =
-      job.next_block < job.blocks.size() && job.blocks[job.next_block].first == job.sequence->length();
-  const bool shared = planned && job.blocks[job.next_block].shared;
-  const absl::Status opened =
-      job.sequence->OpenGroup(shared ? job.blocks[job.next_block].rows : kTileSlots, shared);
+void Engine::OpenOwnGroup(Job& job, int64_t rows, bool keep_rest) {
+  const absl::Status opened = job.sequence->OpenGroup(rows, keep_rest);
   PALIMPSEST_CHECK(opened.ok(), "an admitted request found no room: {}", Message(opened));
+}
+
+// Opens the next group: of the prompt as planned, of what follows it as decoding does. In a pot none goes
+// beyond what is decided next.
+void Engine::OpenGroup(Job& job) {
+  if (job.compression != nullptr && job.compression->pot()) {
+    const Compression& c = *job.compression;
+    return OpenOwnGroup(job, std::min(kTileSlots, c.stop - c.run), /*keep_rest=*/true);
+  }
+  const bool planned = job.state == Job::State::kPrompt && job.at_border();
+  const bool shared = planned && job.blocks[job.next_block].shared;
+  OpenOwnGroup(job, shared ? job.blocks[job.next_block].rows : kTileSlots, shared);
   if (planned) ++job.next_block;
 }
 
@@ -26,7 +33,14 @@ void Engine::OpenGroup(Job& job) {
 // is computing it: it is looked for again in the next step.
 void Engine::AddPromptRows(Job& job, int64_t budget) {
   const int64_t first = job.prefilled;
-  const int64_t end = std::min(job.length(), first + budget);
+  const int64_t end = first + std::min(RowsWanted(job), budget);
+  Compression* const c = job.compression.get();
+  if (c != nullptr && c->slides()) {
+    if (first >= job.prompt_tokens)
+      Slide(job);  // of the answer, one at a time
+    else
+      c->window += end - first;
+  }
   while (job.prefilled < end) {
     // Where the open group ends: a block of the prompt may leave slots of it empty.
     const bool border = job.at_border();
@@ -37,23 +51,61 @@ void Engine::AddPromptRows(Job& job, int64_t budget) {
     const int64_t n = std::min({end - job.prefilled, block_end - job.prefilled, job.sequence->room()});
     job.sequence->Extend(n);
     job.prefilled += n;
+    if (c != nullptr) c->run = job.prefilled;
   }
   const int64_t taken = job.prefilled - first;
   job.computed += taken;
   stats_.prefilled_tokens += taken;
-  step_.push_back(
-      {.sequence = job.sequence.get(),
-       .tokens = std::span(job.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(taken)),
-       .logits = job.prefilled == job.length() && job.wants_logits()});
+  const std::span<const int32_t> tokens = job.tokens;
+  StepRows rows{.sequence = job.sequence.get(),
+                .tokens = tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(taken)),
+                .logits = job.prefilled == job.length() && job.wants_logits()};
+  if (c != nullptr) Observe(job, first, taken, &rows);
+  step_.push_back(rows);
   step_jobs_.push_back(&job);
 }
 
+// What compression wants to know of these rows.
+void Engine::Observe(Job& job, int64_t first, int64_t count, StepRows* rows) {
+  Compression& c = *job.compression;
+  if (c.needs.window > 0 && c.probe.empty()) rows->queries = &c.queries;
+  rows->first_token = first;
+  if (!c.wants_losses) return;
+  const size_t next = static_cast<size_t>(first) + 1;
+  const size_t known = static_cast<size_t>(std::min(job.length(), first + 1 + count)) - next;
+  rows->targets = std::span(job.tokens).subspan(next, known);
+  rows->losses = std::span(c.losses).subspan(next, known);
+}
+
 void Engine::AddDecodeRow(Job& job) {
+  Compression* const c = job.compression.get();
+  if (c != nullptr && c->slides()) Slide(job);
   if (job.sequence->room() == 0) OpenGroup(job);
   job.sequence->Extend(1);
-  step_.push_back(
-      {.sequence = job.sequence.get(), .tokens = std::span(job.outcome.tokens).last(1), .logits = true});
+  StepRows rows{
+      .sequence = job.sequence.get(), .tokens = std::span(job.outcome.tokens).last(1), .logits = true};
+  if (c != nullptr) {
+    if (c->needs.window > 0 && c->probe.empty()) rows.queries = &c->queries;
+    rows.first_token = c->run++;
+  }
+  step_.push_back(rows);
   step_jobs_.push_back(&job);
+}
+
+// Goes on with what needs no rows: finds blocks, decides where it stands. True if the prompt ended here,
+// because all of it was found.
+bool Engine::ReadAhead(Job& job) {
+  if (job.state == Job::State::kDecode) {
+    if (!job.decoding_paused()) PassStop(job, /*more_follows=*/true);
+    return false;
+  }
+  do {
+    FindCached(job);
+  } while (PassStop(job, job.prefilled < job.length()));
+  const bool probing = job.compression != nullptr && job.compression->probing();
+  if (job.prefilled < job.length() || probing) return false;
+  AfterPrompt(job);
+  return true;
 }
 
 // Who could have rows in this step. True if a prompt ended here, because all of it was found.
@@ -61,28 +113,25 @@ bool Engine::GatherCandidates() {
   bool ended = false;
   for (auto& job : jobs_) {
     job->urged = false;
-    if (job->state != Job::State::kPrompt) continue;
-    FindCached(*job);
-    if (job->prefilled == job->length()) {
-      AfterPrompt(*job);
-      ended = true;
-    }
+    if (job->state == Job::State::kPrompt || job->state == Job::State::kDecode)
+      ended = ReadAhead(*job) || ended;
   }
   for (auto& job : jobs_) {
-    job->waits_for = job->state == Job::State::kPrompt ? ComputedBy(*job) : nullptr;
+    job->waits_for = job->state == Job::State::kPrompt && !job->probing() ? ComputedBy(*job) : nullptr;
     if (job->waits_for != nullptr && !job->request.background) job->waits_for->urged = true;
   }
   candidates_.clear();
   candidate_jobs_.clear();
   for (auto& job : jobs_) {
-    const bool decoding = job->state == Job::State::kDecode && !job->decoding_paused();
-    if (!decoding && (job->state != Job::State::kPrompt || job->waits_for != nullptr)) continue;
+    const bool decodes = job->state == Job::State::kDecode && !job->decoding_paused();
+    if (!decodes && (job->state != Job::State::kPrompt || job->waits_for != nullptr)) continue;
+    const bool one_row = decodes && !job->probing();
     candidates_.push_back({.id = job->id,
-                           .decoding = decoding,
+                           .decoding = one_row,
                            .background = job->request.background && !job->urged,
-                           .rows = decoding ? 1 : job->length() - job->prefilled,
-                           .depth = job->sequence->length(),
-                           .starved_seconds = decoding ? 0 : Since(job->last_rows)});
+                           .rows = one_row ? 1 : RowsWanted(*job),
+                           .depth = job->sequence->depth(),
+                           .starved_seconds = one_row ? 0 : Since(job->last_rows)});
     candidate_jobs_.push_back(job.get());
   }
   return ended;
@@ -104,7 +153,9 @@ bool Engine::Step() {
   for (const StepGrant& grant : scheduler_->Pick(candidates_)) {
     Job& job = *candidate_jobs_[grant.candidate];
     job.last_rows = start;
-    if (job.state == Job::State::kDecode) {
+    if (job.probing()) {
+      AddProbeRows(job, grant.rows);
+    } else if (job.state == Job::State::kDecode) {
       AddDecodeRow(job);
       ++decoding;
     } else {
@@ -130,12 +181,18 @@ bool Engine::Step() {
 }
 
 void Engine::AfterStep(Job& job, std::span<const float> logits) {
+  if (job.probing()) {
+    if (job.compression->probe_done == job.compression->probe_size()) Decide(job);
+    return;  // what was read before it is told in the next step
+  }
   if (job.state == Job::State::kDecode) return Emit(job, logits);
   const int64_t spilled_before = store_->stats().spilled_bytes;
   SealFull(job);
   job.spilled_bytes += store_->stats().spilled_bytes - spilled_before;
   TellPrefill(job);
-  if (job.prefilled < job.length()) return;
+  while (PassStop(job, job.prefilled < job.length())) {
+  }
+  if (job.prefilled < job.length() || job.probing()) return;
   if (job.request.top > 0 && job.emitted == 0) job.outcome.top = TopTokens(logits, job.request.top);
   AfterPrompt(job);
   if (job.state == Job::State::kDecode) Emit(job, logits);
@@ -153,7 +210,8 @@ void Engine::AfterPrompt(Job& job) {
   job.prompt_done = options_.clock->Now();
   proto::Receipt& receipt = job.outcome.receipt;
   if (first) {
-    receipt.set_resident_tokens(static_cast<double>(job.sequence->length()));
+    receipt.set_resident_tokens(static_cast<double>(job.sequence->resident_tokens()) /
+                                static_cast<double>(store_->shape().tiles()));
     receipt.mutable_device_bytes()->set_resident(job.sequence->resident_tiles() * arena_->tile_bytes());
     const double seconds = Seconds(job.prompt_done - job.admitted) - job.load_seconds;
     receipt.mutable_seconds()->set_load(job.load_seconds);
@@ -193,6 +251,12 @@ void Engine::Emit(Job& job, std::span<const float> logits) {
   const int32_t token = job.sampler->Next(logits, sequence);
   const std::string text = Append(job, token);
   ++stats_.generated_tokens;
+  if (job.compression != nullptr && job.compression->wants_losses) {
+    const size_t at = static_cast<size_t>(job.prompt_tokens + sequence);
+    backend_->TokenLosses({.logits = {logits.data(), 1, config_.vocabulary, config_.vocabulary},
+                           .targets = std::span(&token, 1),
+                           .out = std::span(job.compression->losses).subspan(at, 1)});
+  }
   if (++job.emitted == 1) {
     outcome.receipt.mutable_seconds()->set_first_token(Since(job.submitted));
     job.decode_start = options_.clock->Now();

@@ -39,6 +39,7 @@
 #include "storage/tiered_store.h"
 #include "text/gguf.h"
 #include "text/tokenizer.h"
+#include "worker/compression/view.h"
 #include "worker/model/model_config.h"
 #include "worker/model/sampler.h"
 #include "worker/model/transformer.h"
@@ -127,6 +128,7 @@ struct EngineOptions {
   WeightFormat weights = WeightFormat::kBf16;
   int64_t arena_bytes = 0;     // 0: room for two of the model's windows
   int64_t host_bytes = 0;      // 0: no tier under the device
+  int64_t view_bytes = 0;      // host memory for what policies kept of documents; 0: each question reads them
   int64_t chunk_tokens = 512;  // rows of a step at most
   double share = 0.5;          // of a step's prompt rows for one request while others want some
   double step_seconds = 0;     // a step's rows are cut to what takes about so long; 0: they are not
@@ -174,6 +176,7 @@ class Engine {
 
  private:
   struct Job;
+  struct Compression;
   explicit Engine(const EngineOptions& options);
   absl::Status Load(const GgufFile& file);
   // engine_submit.cc
@@ -181,10 +184,54 @@ class Engine {
   absl::Status CheckRequest(const Request& request) const;
   void PlanBlocks(Job& job) const;
   absl::Status Replay(Job& job) const;
+  // engine_compression_plan.cc
+  absl::Status PlanCompression(Job& job) const;
+  static absl::Status PlanContext(const Request& request, Compression& c);
+  absl::Status CheckMode(const Job& job, const Compression& c) const;
+  void NamePotBlocks(const Job& job, Compression& c) const;
+  Hash256 ViewKey(const Job& job, const Compression& c) const;
+  static int64_t PromptPositions(const Job& job);
+  absl::Status CheckWindow(const Job& job) const;
+  int64_t WorstTiles(const Job& job) const;
+  // engine_compression.cc
+  void StartCompression(Job& job);
+  void SetStop(Job& job);
+  static int64_t FindableEnd(const Job& job);
+  static int64_t RowsWanted(const Job& job);
+  bool PassStop(Job& job, bool more_follows);
+  void Decide(Job& job);
+  void AddProbeRows(Job& job, int64_t budget);
+  std::vector<std::vector<float>> Score(const Job& job, std::span<const std::vector<int32_t>> tokens,
+                                        int64_t skip, bool window_stays);
+  Outcome::Kept ByLayer(std::vector<std::vector<int32_t>> heads) const;
+  void EndExact(Job& job);
+  static void AppendPacked(Sequence& sequence, std::span<const Sequence::Packing> heads, int64_t base,
+                           int64_t next_position);
+  std::unique_ptr<Sequence> AnchorSequence(Job& job);
+  std::vector<RestBlock> SpanAtRest(Job& job);
+  void EndSpan(Job& job);
+  void KeepOfSpan(Job& job);
+  void KeepWhole(Job& job);
+  std::unique_ptr<Sequence> QuestionSequence(Job& job);
+  void SkipToQuestion(Job& job);
+  std::vector<std::vector<int32_t>> PotTokens(const Job& job) const;
+  std::vector<RestBlock> StretchAtRest(Job& job);
+  void EndStretch(Job& job);
+  void RepackPot(Job& job, std::span<const std::vector<int32_t>> picks);
+  void WriteStretchBelow(Job& job);
+  void EndContext(Job& job);
+  static void FirstOfQuestion(Compression& c);
+  void TakePotView(Job& job);
+  void TraceView(Job& job, int64_t fixed) const;
+  void BeginQuestion(Job& job);
+  static void Slide(Job& job);
   // engine.cc
   bool GatherCandidates();
+  bool ReadAhead(Job& job);
+  void OpenOwnGroup(Job& job, int64_t rows, bool keep_rest);
   void OpenGroup(Job& job);
   void AddPromptRows(Job& job, int64_t budget);
+  void Observe(Job& job, int64_t first, int64_t count, StepRows* rows);
   void AddDecodeRow(Job& job);
   void AfterStep(Job& job, std::span<const float> logits);
   void TellPrefill(Job& job);
@@ -201,6 +248,8 @@ class Engine {
   void Release(Job& job);
   void FindCached(Job& job);
   void SealFull(Job& job);
+  static bool MayFind(const Job& job);
+  static bool SealsLate(const Job& job);
   Job* ComputedBy(Job& job);
   bool MayCompute(Job& job);
   void Unclaim(const Job& job, const BlockId& id);
@@ -223,6 +272,7 @@ class Engine {
   std::unique_ptr<TileArena> arena_;
   std::unique_ptr<Tier> host_;
   std::unique_ptr<TieredStore> store_;
+  ViewCache views_;
   std::unique_ptr<Transformer> transformer_;
   std::deque<std::unique_ptr<Job>> jobs_;  // in order of arrival; finished ones until taken
   std::unique_ptr<Scheduler> scheduler_;

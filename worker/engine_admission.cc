@@ -38,13 +38,14 @@ bool Engine::Fits(const Job& job) const {
 
 bool Engine::Admit(Job& job) {
   if (!Fits(job)) return false;
-  reserved_tiles_ += job.worst_tiles;
+  job.held_tiles = job.worst_tiles;
+  reserved_tiles_ += job.held_tiles;
   const TimePoint now = options_.clock->Now();
   job.waited_seconds += Seconds(now - job.waiting_since);
   if (!job.was_admitted) job.admitted = now;
   job.was_admitted = true;
   job.last_rows = now;
-  job.sequence = std::make_unique<Sequence>(store_.get(), job.worst_tiles / store_->shape().tiles());
+  job.sequence = std::make_unique<Sequence>(store_.get(), job.groups_max);
   if (job.max_tokens > 0 && job.sampler == nullptr) {
     job.sampler = std::make_unique<Sampler>(job.request.sampling, config_.vocabulary, job.tokens);
     job.outcome.tokens.reserve(static_cast<size_t>(job.max_tokens));
@@ -55,6 +56,7 @@ bool Engine::Admit(Job& job) {
                  static_cast<size_t>(std::min(job.max_tokens * kTextBytesPerToken, kTextBytesMax))));
   }
   job.state = Job::State::kPrompt;
+  if (job.compression != nullptr) StartCompression(job);
   return true;
 }
 
@@ -63,7 +65,7 @@ void Engine::MakeRoom(const Job& job) {
   if (Fits(job)) return;
   int64_t could_go = 0;
   for (const auto& other : jobs_) {
-    if (other->sequence != nullptr && other->gives_way) could_go += other->worst_tiles;
+    if (other->sequence != nullptr && other->gives_way) could_go += other->held_tiles;
   }
   if (reserved_tiles_ - could_go + job.worst_tiles > arena_->capacity_tiles()) return;
   for (auto other = jobs_.rbegin(); other != jobs_.rend() && !Fits(job); ++other) {
@@ -90,18 +92,46 @@ void Engine::Release(Job& job) {
   const size_t end = std::min(job.next_block + 1, job.blocks.size());
   for (size_t i = job.next_seal; i < end; ++i) Unclaim(job, job.blocks[i].id);
   job.sequence.reset();
-  reserved_tiles_ -= job.worst_tiles;
+  if (job.compression != nullptr) {
+    job.compression->whole.clear();
+    job.compression->found.clear();
+  }
+  reserved_tiles_ -= job.held_tiles;
+  job.held_tiles = 0;
+}
+
+// The block that follows may be found, or left to another request that is computing it.
+bool Engine::MayFind(const Job& job) {
+  if (!job.at_shared_border()) return false;
+  const Job::Block& block = job.blocks[job.next_block];
+  if (block.first + block.rows > FindableEnd(job)) return false;
+  // Groups of a span are sealed at its end: until then nothing is found behind them.
+  return !SealsLate(job) || block.first < job.compression->fixed || job.sequence->open_groups().empty();
+}
+
+// Are its spans' blocks needed at rest before they may go below?
+bool Engine::SealsLate(const Job& job) {
+  const Compression* const c = job.compression.get();
+  return c != nullptr && c->anchored() && c->policy != nullptr && !c->span_decided;
 }
 
 // At a border before a shared block: takes the longest run of them that some tier holds. The last token is
 // always run if its logits are needed.
 void Engine::FindCached(Job& job) {
   const int64_t before = job.cached;
-  while (job.at_shared_border() && store_->Holds(job.blocks[job.next_block].id)) {
+  Compression* const c = job.compression.get();
+  while (MayFind(job) && store_->Holds(job.blocks[job.next_block].id)) {
     Job::Block& block = job.blocks[job.next_block];
     const TimePoint start = options_.clock->Now();
-    std::optional<TieredStore::Found> found = store_->Find(block.id, block.first, /*base=*/0, block.rows);
+    std::optional<TieredStore::Rest> rest;
+    const bool picked = c != nullptr && c->anchored() && c->policy != nullptr && block.first >= c->fixed;
+    if (picked) {  // what is picked of it is taken at rest
+      rest = store_->ReadRest(block.id, block.rows);
+      if (!rest.has_value()) break;
+    }
+    std::optional<TieredStore::Found> found = store_->Find(block.id, block.position, /*base=*/0, block.rows);
     if (!found.has_value()) break;
+    if (picked) c->found.push_back({{block.first, block.rows, rest->data}, std::move(rest->value)});
     if (found->source == TieredStore::Source::kBelow) job.load_seconds += Since(start);
     Unclaim(job, block.id);
     job.sequence->AddPinned(std::move(found->pin));
@@ -110,6 +140,7 @@ void Engine::FindCached(Job& job) {
       job.cached += block.rows;
     }
     job.prefilled += block.rows;
+    if (c != nullptr) c->run = job.prefilled;
     job.next_seal = ++job.next_block;
   }
   if (job.cached == before) return;
@@ -119,9 +150,11 @@ void Engine::FindCached(Job& job) {
 }
 
 void Engine::SealFull(Job& job) {
-  while (job.next_seal < job.blocks.size() && job.blocks[job.next_seal].shared &&
-         job.sequence->SealOldest(job.blocks[job.next_seal].id)) {
-    Job::Block& block = job.blocks[job.next_seal++];
+  while (job.next_seal < job.blocks.size() && job.blocks[job.next_seal].shared) {
+    Job::Block& block = job.blocks[job.next_seal];
+    if (SealsLate(job) && block.first >= job.compression->fixed) return;
+    if (!job.sequence->SealOldest(block.id)) return;
+    ++job.next_seal;
     Unclaim(job, block.id);
     if (block.origin == Job::Block::Origin::kNone) block.origin = Job::Block::Origin::kComputed;
   }
@@ -129,14 +162,14 @@ void Engine::SealFull(Job& job) {
 
 // The other request that is computing what this one needs next; null: nobody, and it is this one's now.
 Engine::Job* Engine::ComputedBy(Job& job) {
-  if (!job.at_shared_border()) return nullptr;
+  if (!MayFind(job)) return nullptr;
   const auto [claim, is_new] = computing_.try_emplace(job.blocks[job.next_block].id, &job);
   return claim->second == &job ? nullptr : claim->second;
 }
 
 // May it go on with its next block in this step?
 bool Engine::MayCompute(Job& job) {
-  if (!job.at_shared_border()) return true;
+  if (!MayFind(job)) return true;
   return !store_->Holds(job.blocks[job.next_block].id) && ComputedBy(job) == nullptr;
 }
 

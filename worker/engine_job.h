@@ -7,6 +7,7 @@
 
 #include "worker/answer_text.h"
 #include "worker/engine.h"
+#include "worker/engine_compression.h"
 
 namespace palimpsest {
 
@@ -14,6 +15,7 @@ struct Engine::Job {
   // A block of the prompt, planned before anything runs.
   struct Block {
     int64_t first, rows;  // tokens of the prompt
+    int64_t position;     // of the first, for attention
     bool shared;
     BlockId id;                                                              // of shared blocks
     enum class Origin { kNone, kCached, kComputed } origin = Origin::kNone;  // of its KV, the first time
@@ -26,15 +28,20 @@ struct Engine::Job {
         text(std::move(tokenizer), {request.sampling.stop().begin(), request.sampling.stop().end()}) {}
 
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
+  // Of the prompt and the answer after it.
+  int32_t TokenAt(int64_t i) const {
+    if (i < length()) return tokens[static_cast<size_t>(i)];
+    return outcome.tokens[static_cast<size_t>(i - prompt_tokens)];
+  }
   // Somebody looks at the logits of the last token: it is run, whatever is cached.
   bool wants_logits() const { return max_tokens > 0 || request.top > 0; }
   // All that is prefilled is in whole blocks of the prompt, and another block follows.
   bool at_border() const { return next_block < blocks.size() && blocks[next_block].first == prefilled; }
-  // The block that follows may be found, or left to another request that is computing it.
   bool at_shared_border() const {
     if (!at_border() || !blocks[next_block].shared) return false;
     return blocks[next_block].first + blocks[next_block].rows < length() || !wants_logits();
   }
+  bool probing() const { return compression != nullptr && compression->probing(); }
   bool decoding_paused() const {
     return request.paused != nullptr && request.paused->load(std::memory_order_relaxed);
   }
@@ -45,12 +52,15 @@ struct Engine::Job {
   AnswerText text;
   // To be prefilled: all segments, one after the other, and then what is known of the answer.
   std::vector<int32_t> tokens;
-  int64_t prompt_tokens = 0;  // of them
-  std::vector<Block> blocks;  // of the prompt
-  size_t next_block = 0;      // to be opened
-  size_t next_seal = 0;       // to be sealed
-  int64_t worst_tiles = 0;
-  int64_t max_tokens = 0;  // the request's, bounded by the window
+  int64_t prompt_tokens = 0;                 // of them
+  std::vector<Block> blocks;                 // of the prompt
+  size_t next_block = 0;                     // to be opened
+  size_t next_seal = 0;                      // to be sealed
+  int64_t worst_tiles = 0;                   // most that it may hold
+  int64_t held_tiles = 0;                    // of them, that are reserved for it now
+  int64_t groups_max = 0;                    // of its sequences' lists
+  std::unique_ptr<Compression> compression;  // null: everything before a token is there when it is run
+  int64_t max_tokens = 0;                    // the request's, bounded by the window
   std::unique_ptr<Sequence> sequence;
   std::unique_ptr<Sampler> sampler;
   int64_t prefilled = 0;  // of `tokens`: their KV is there
@@ -70,6 +80,8 @@ struct Engine::Job {
   double load_seconds = 0;
   int64_t peak_tiles = 0;     // most the arena held in the steps of this request before the last
   int64_t spilled_bytes = 0;  // by sealing this request's blocks
+  int64_t lost_blocks = 0;    // groups that were dropped without a copy below
+  double compression_seconds = 0;
 };
 
 }  // namespace palimpsest

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "proto/base/status.h"
 #include "worker/engine_job.h"
 
 namespace palimpsest {
@@ -46,14 +47,21 @@ void Engine::FillReceipt(Job& job) {
     outcome.blocks = groups * config_.layers;
   }
   proto::Receipt& receipt = outcome.receipt;
-  receipt.set_policy("full");
+  receipt.set_policy(PolicyText(job.request.policy));
   receipt.set_recall("none");
-  receipt.set_prefill("exact");
-  receipt.set_question("hidden");
+  constexpr const char* kModes[] = {"exact", "anchored", "pot"};
+  const Compression* const c = job.compression.get();
+  receipt.set_prefill(kModes[static_cast<int>(c == nullptr ? PrefillMode::kExact : c->mode)]);
+  receipt.set_question(job.request.question_visible ? "visible" : "hidden");
   receipt.set_prompt_tokens(job.prompt_tokens);
   receipt.set_recomputed_tokens(job.was_admitted ? RecomputedTokens(job) : 0);
   receipt.set_workers(1);
   receipt.mutable_spilled_bytes()->set_host(job.spilled_bytes);
+  if (job.lost_blocks > 0) {
+    receipt.add_degraded(fmt::format(
+        "{} blocks of {} tokens or less were dropped without a copy in host memory; raise host.store_bytes",
+        job.lost_blocks, kTileSlots));
+  }
   proto::Receipt::Seconds& seconds = *receipt.mutable_seconds();
   seconds.set_queue(Seconds((job.was_admitted ? job.admitted : job.ended) - job.submitted));
   if (job.sequence == nullptr) return;
@@ -71,6 +79,13 @@ void Engine::FillReceipt(Job& job) {
 
 // Of segments that are known: all but what was found.
 int64_t Engine::RecomputedTokens(const Job& job) {
+  if (job.blocks.empty()) {  // a pot: all of its context was found, or none
+    int64_t known = 0;
+    for (const Segment& segment : job.request.segments) {
+      if (segment.known) known += static_cast<int64_t>(segment.tokens.size());
+    }
+    return job.cached > 0 ? 0 : known;
+  }
   int64_t position = 0, recomputed = 0;
   auto block = job.blocks.begin();
   for (const Segment& segment : job.request.segments) {

@@ -37,29 +37,35 @@ absl::Status Engine::CheckRequest(const Request& request) const {
   }
   PALIMPSEST_RETURN_IF_ERROR(CheckTokens(request.generated));
   if (total == 0) return InvalidArgument("the prompt is empty");
-  const int64_t room = config_.context - (request.sampling.max_tokens() > 0 ? 1 : 0);
-  if (total > room) {
-    return InvalidArgument(
-        "the prompt has {} tokens, but {} was trained for a window of {}; longer prompts need the anchored "
-        "or pot prefill, which this version does not have: shorten the text",
-        total, config_.name, config_.context);
-  }
-  return absl::OkStatus();
+  constexpr int64_t kTokensMax = 1 << 30;  // positions and indices are 32 bits wide
+  if (total <= kTokensMax) return absl::OkStatus();
+  return InvalidArgument("the prompt has {} tokens, at most {} are possible", total, kTokensMax);
 }
 
 // Cuts each segment into blocks and names the shared ones; blocks of the question and the answer are 64 wide.
+// What is computed over a compressed context is the request's own: a block's name does not tell what was
+// dropped. A pot cuts its blocks as it goes.
 void Engine::PlanBlocks(Job& job) const {
+  const Compression* c = job.compression.get();
+  if (c != nullptr && c->pot()) return;
   BlockKeySchema schema = schema_;
   schema.tenant_key = job.request.cache_domain.value_or(options_.tenant_key);
   const BlockChain chain(schema);
-  BlockId parent = chain.Root();
-  int64_t position = 0;
+  BlockId parent = chain.Root(), anchor = parent;
+  int64_t at = 0;
   for (const Segment& segment : job.request.segments) {
     const int64_t size = static_cast<int64_t>(segment.tokens.size());
+    const bool compressed = c != nullptr && at + size <= c->context_end;
+    const bool span = c != nullptr && c->anchored() && segment.role == Segment::Role::kContext;
+    if (c != nullptr && !compressed) break;  // the question
+    if (span) parent = anchor;
+    // In a span positions begin anew behind the anchor.
+    const int64_t position = span ? c->fixed : at;
     for (int64_t first = 0; first < size; first += kTileSlots) {
       const int64_t rows = std::min(kTileSlots, size - first);
-      const bool shared = segment.shared && (rows == kTileSlots || !segment.full_blocks);
-      Job::Block block{.first = position + first, .rows = rows, .shared = shared, .id = {}};
+      const bool shared = compressed || (segment.shared && (rows == kTileSlots || !segment.full_blocks));
+      Job::Block block{
+          .first = at + first, .rows = rows, .position = position + first, .shared = shared, .id = {}};
       if (shared) {
         parent = chain.Next(
             parent, position + first,
@@ -68,10 +74,9 @@ void Engine::PlanBlocks(Job& job) const {
       }
       job.blocks.push_back(block);
     }
-    position += size;
-    job.tokens.insert(job.tokens.end(), segment.tokens.begin(), segment.tokens.end());
+    if (segment.role == Segment::Role::kPrefix) anchor = parent;
+    at += size;
   }
-  job.prompt_tokens = position;
 }
 
 // Takes in the tokens the client has, so that text, stop strings and counts stand where they stood.
@@ -96,12 +101,20 @@ absl::Status Engine::Replay(Job& job) const {
 absl::StatusOr<Engine::JobId> Engine::Submit(Request request) {
   PALIMPSEST_RETURN_IF_ERROR(CheckRequest(request));
   auto job = std::make_unique<Job>(next_id_, std::move(request), tokenizer_);
+  for (const Segment& segment : job->request.segments) {
+    job->tokens.insert(job->tokens.end(), segment.tokens.begin(), segment.tokens.end());
+  }
+  job->prompt_tokens = job->length();
+  PALIMPSEST_RETURN_IF_ERROR(PlanCompression(*job));
+  PALIMPSEST_RETURN_IF_ERROR(CheckWindow(*job));
   PlanBlocks(*job);
-  job->max_tokens =
-      std::min<int64_t>(job->request.sampling.max_tokens(), config_.context - job->prompt_tokens);
+  job->max_tokens = job->request.sampling.max_tokens();
+  if (job->compression == nullptr || !job->compression->pot()) {
+    job->max_tokens = std::min(job->max_tokens, config_.context - PromptPositions(*job));
+  }
   PALIMPSEST_RETURN_IF_ERROR(Replay(*job));
-  const int64_t groups = static_cast<int64_t>(job->blocks.size()) + DivideUp(job->max_tokens, kTileSlots) + 1;
-  job->worst_tiles = groups * store_->shape().tiles();
+  job->worst_tiles = WorstTiles(*job);
+  job->groups_max = job->worst_tiles / store_->shape().tiles();
   if (job->worst_tiles > arena_->capacity_tiles()) {
     return ResourceExhausted(
         "a prompt of {} tokens and an answer of up to {} need {} bytes of device memory, the arena has {}; "

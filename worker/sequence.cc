@@ -1,36 +1,47 @@
 #include "worker/sequence.h"
 
+#include <algorithm>
+
 #include "proto/base/status.h"
 
 namespace palimpsest {
 
 Sequence::Sequence(TieredStore* store, int64_t groups_max)
-    : store_(store), tiles_(static_cast<size_t>(store->shape().tiles())) {
+    : store_(store),
+      tiles_(static_cast<size_t>(store->shape().tiles())),
+      shifts_(static_cast<size_t>(store->shape().tiles())) {
   pins_.reserve(static_cast<size_t>(groups_max));
   open_.reserve(static_cast<size_t>(groups_max));
   for (auto& list : tiles_) list.reserve(static_cast<size_t>(groups_max));
+  for (auto& list : shifts_) list.reserve(static_cast<size_t>(groups_max));
 }
 
 Sequence::~Sequence() {
   for (BlockGroup& group : open_) store_->Discard(std::move(group));
+  store_->arena().Free(packed_);
 }
 
-void Sequence::AddTiles(const BlockGroup& group) {
-  for (size_t i = 0; i < tiles_.size(); ++i) tiles_[i].push_back(group.tiles[i]);
+void Sequence::AddTiles(std::span<const int32_t> tiles, int64_t shift) {
+  for (size_t i = 0; i < tiles_.size(); ++i) {
+    tiles_[i].push_back(tiles[i]);
+    shifts_[i].push_back(static_cast<int32_t>(shift));
+  }
+  shifted_ = shifted_ || shift != 0;
 }
 
-void Sequence::AddPinned(TieredStore::Pin pin) {
-  PALIMPSEST_CHECK(pin.group().first_position == length_ && open_.empty(), "group at {} after {} tokens",
-                   pin.group().first_position, length_);
-  AddTiles(pin.group());
-  length_ += pin.group().filled;
+void Sequence::AddPinned(TieredStore::Pin pin, int64_t shift) {
+  PALIMPSEST_CHECK(pin.group().first_position + shift == next_position_ && open_.empty(),
+                   "group at {} moved by {} after {} positions", pin.group().first_position, shift,
+                   next_position_);
+  AddTiles(pin.group().tiles, shift);
+  next_position_ += pin.group().filled;
   pins_.push_back(std::move(pin));
 }
 
 absl::Status Sequence::OpenGroup(int64_t rows, bool keep_rest) {
-  // Exact prefill: keys turn by their place in the session, so every tile's base is 0.
-  PALIMPSEST_ASSIGN_OR_RETURN(BlockGroup group, store_->Open(length_, /*base=*/0, rows, keep_rest));
-  AddTiles(group);
+  // Keys turn by their place in the session, so every tile's base is 0.
+  PALIMPSEST_ASSIGN_OR_RETURN(BlockGroup group, store_->Open(next_position_, /*base=*/0, rows, keep_rest));
+  AddTiles(group.tiles, 0);
   open_.push_back(std::move(group));
   return absl::OkStatus();
 }
@@ -39,7 +50,7 @@ void Sequence::Extend(int64_t n) {
   PALIMPSEST_CHECK(n <= room(), "{} slots of {}", n, room());
   BlockGroup& group = open_.back();
   group.filled += n;
-  length_ += n;
+  next_position_ += n;
   int32_t* counts = store_->arena().pool().counts;
   for (const int32_t tile : group.tiles) counts[tile] = static_cast<int32_t>(group.filled);
 }
@@ -47,13 +58,120 @@ void Sequence::Extend(int64_t n) {
 bool Sequence::SealOldest(const BlockId& id) {
   if (open_.empty() || open_.front().envelope.empty() || open_.front().filled < open_.front().rows)
     return false;
-  const size_t ordinal = tiles_.front().size() - open_.size();  // every head has the same groups here
+  const size_t after = open_.size();  // groups are the last of each head's tiles
   pins_.push_back(store_->Seal(id, std::move(open_.front())));
   open_.erase(open_.begin());
   // Another session may have sealed the same block meanwhile: its tiles replace ours, which are gone.
   const std::vector<int32_t>& sealed = pins_.back().group().tiles;
-  for (size_t i = 0; i < tiles_.size(); ++i) tiles_[i][ordinal] = sealed[i];
+  for (size_t i = 0; i < tiles_.size(); ++i) tiles_[i][tiles_[i].size() - after] = sealed[i];
   return true;
+}
+
+absl::Status Sequence::AllocatePacked(std::span<const Packing> heads, int64_t base,
+                                      std::vector<std::vector<int32_t>>* tiles) {
+  int64_t total = 0;
+  for (const Packing& head : heads) total += DivideUp(static_cast<int64_t>(head.sources.size()), kTileSlots);
+  std::vector<int32_t> all(static_cast<size_t>(total));
+  PALIMPSEST_RETURN_IF_ERROR(store_->AllocateTiles(all));
+  auto next = all.begin();
+  for (const Packing& head : heads) {
+    const int64_t n = DivideUp(static_cast<int64_t>(head.sources.size()), kTileSlots);
+    tiles->emplace_back(next, next + n);
+    next += n;
+  }
+  for (const int32_t tile : all) store_->arena().pool().bases[tile] = static_cast<int32_t>(base);
+  packed_.insert(packed_.end(), all.begin(), all.end());
+  return absl::OkStatus();
+}
+
+void Sequence::Gather(std::span<const Packing> heads, std::span<const std::vector<int32_t>> tiles) {
+  std::vector<GatherHead> gather(heads.size());
+  for (size_t i = 0; i < heads.size(); ++i) {
+    gather[i] = {.sources = heads[i].sources, .positions = heads[i].positions, .tiles = tiles[i]};
+  }
+  store_->Gather(gather);
+}
+
+absl::Status Sequence::AppendPacked(std::span<const Packing> heads, int64_t base, int64_t next_position) {
+  PALIMPSEST_CHECK(open_.empty() && heads.size() == tiles_.size(), "{} heads packed behind {} open groups",
+                   heads.size(), open_.size());
+  std::vector<std::vector<int32_t>> tiles;
+  PALIMPSEST_RETURN_IF_ERROR(AllocatePacked(heads, base, &tiles));
+  Gather(heads, tiles);
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    tiles_[i].insert(tiles_[i].end(), tiles[i].begin(), tiles[i].end());
+    shifts_[i].resize(tiles_[i].size(), 0);
+  }
+  next_position_ = next_position;
+  return absl::OkStatus();
+}
+
+void Sequence::Repack(std::span<const Packing> heads, int64_t next_position) {
+  PALIMPSEST_CHECK(pins_.empty() && heads.size() == tiles_.size() && !shifted_,
+                   "repacking with {} pinned groups", pins_.size());
+  std::vector<std::vector<int32_t>> kept(heads.size());
+  std::vector<int32_t> gone;
+  packed_.clear();
+  for (size_t i = 0; i < heads.size(); ++i) {
+    const size_t n = static_cast<size_t>(DivideUp(static_cast<int64_t>(heads[i].sources.size()), kTileSlots));
+    PALIMPSEST_CHECK(n <= tiles_[i].size(), "{} tiles packed into {}", n, tiles_[i].size());
+    const auto end = tiles_[i].begin() + static_cast<std::ptrdiff_t>(n);
+    kept[i].assign(tiles_[i].begin(), end);
+    gone.insert(gone.end(), end, tiles_[i].end());
+    packed_.insert(packed_.end(), kept[i].begin(), kept[i].end());
+  }
+  for (const int32_t tile : packed_) store_->arena().pool().bases[tile] = 0;
+  Gather(heads, kept);
+  store_->arena().Free(gone);
+  open_.clear();  // their tiles are packed ones now, or free
+  for (size_t i = 0; i < kept.size(); ++i) {
+    tiles_[i].assign(kept[i].begin(), kept[i].end());
+    shifts_[i].assign(kept[i].size(), 0);
+  }
+  next_position_ = next_position;
+}
+
+void Sequence::BeginProbe() {
+  probe_open_ = static_cast<int64_t>(open_.size());
+  probe_position_ = next_position_;
+}
+
+void Sequence::EndProbe() {
+  const size_t open = static_cast<size_t>(probe_open_), gone = open_.size() - open;
+  for (size_t i = open; i < open_.size(); ++i) store_->Discard(std::move(open_[i]));
+  open_.resize(open);
+  for (size_t i = 0; i < tiles_.size(); ++i) {
+    tiles_[i].resize(tiles_[i].size() - gone);
+    shifts_[i].resize(tiles_[i].size());
+  }
+  next_position_ = probe_position_;
+  probe_open_ = -1;
+}
+
+// Groups that are full and that nobody will seal become packed tiles, which may go one by one.
+void Sequence::AbsorbFull() {
+  while (open_.size() > 1 && open_.front().envelope.empty() && open_.front().filled == open_.front().rows) {
+    packed_.insert(packed_.end(), open_.front().tiles.begin(), open_.front().tiles.end());
+    open_.erase(open_.begin());
+  }
+}
+
+void Sequence::SlideWindow(size_t first_tile) {
+  AbsorbFull();
+  const TilePool pool = store_->arena().pool();
+  for (auto& list : tiles_) {
+    for (size_t i = 0; i < first_tile; ++i) {
+      ++pool.bases[list[i]];
+      for (int32_t slot = 0; slot < pool.counts[list[i]]; ++slot)
+        ++pool.positions[list[i] * kTileSlots + slot];
+    }
+    const int32_t tile = list[first_tile];
+    if (++pool.starts[tile] < pool.counts[tile]) continue;
+    store_->arena().Free(std::span(&tile, 1));
+    std::erase(packed_, tile);
+    list.erase(list.begin() + static_cast<std::ptrdiff_t>(first_tile));
+  }
+  for (size_t i = 0; i < tiles_.size(); ++i) shifts_[i].resize(tiles_[i].size());
 }
 
 Sequence::Place Sequence::PlaceOf(int64_t position) {
@@ -67,6 +185,15 @@ int64_t Sequence::resident_tiles() const {
   int64_t tiles = 0;
   for (const auto& list : tiles_) tiles += static_cast<int64_t>(list.size());
   return tiles;
+}
+
+int64_t Sequence::resident_tokens() const {
+  const TilePool pool = store_->arena().pool();
+  int64_t tokens = 0;
+  for (const auto& list : tiles_) {
+    for (const int32_t tile : list) tokens += pool.counts[tile] - pool.starts[tile];
+  }
+  return tokens;
 }
 
 }  // namespace palimpsest

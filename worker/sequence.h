@@ -1,10 +1,12 @@
-// What one session has on the device: shared sealed groups it pins, groups of its own, and one list of tiles
-// per layer and KV head that attention walks.
+// What one session has on the device: shared sealed groups it pins, tiles that a policy's picks were packed
+// into, groups of its own, and one list of tiles per layer and KV head that attention walks.
 //
-// Words  : position = logical place in the session's text; slot = physical place in a tile. They are
-// different numbers:
-//          a partial block leaves slots empty, and compression will leave positions out.
-// Owns   : pins and open groups; the store outlives the sequence.
+// Words  : position = where a token stands for attention; slot = physical place in a tile. They are different
+// numbers,
+//          and neither is the token's index in the prompt: a partial block leaves slots empty, compression
+//          leaves tokens out, and what was packed may have been renumbered.
+// Lists  : heads may hold different numbers of packed tokens; none pays for the largest.
+// Owns   : pins, packed tiles and open groups; the store outlives the sequence.
 // Threads: one at a time (the engine's).
 #pragma once
 
@@ -24,8 +26,9 @@ class Sequence {
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
-  // A sealed group whose tokens follow what is there; its first position must be length().
-  void AddPinned(TieredStore::Pin pin);
+  // A sealed group whose tokens follow what is there. It stands `shift` positions behind its own: its first
+  // position and the shift must make next_position().
+  void AddPinned(TieredStore::Pin pin, int64_t shift = 0);
   // Opens a group for the next `rows` tokens (at most 64); `keep_rest`: it will be sealed. ResourceExhausted:
   // no room.
   absl::Status OpenGroup(int64_t rows, bool keep_rest);
@@ -36,9 +39,36 @@ class Sequence {
   // Seals the oldest open group, which is full and keeps its form at rest, under `id`. True if there was one.
   bool SealOldest(const BlockId& id);
 
-  int64_t length() const { return length_; }  // logical tokens
+  // Tokens of one layer and KV head that are to be packed, in order.
+  struct Packing {
+    std::vector<KvSource> sources;
+    std::vector<int32_t> positions;  // ascending
+  };
+  // Packs one run of tokens per (layer, kv_head) into new tiles of base `base` behind what is there; heads
+  // may have different numbers. No group may be open. ResourceExhausted: no room; nothing has changed.
+  absl::Status AppendPacked(std::span<const Packing> heads, int64_t base, int64_t next_position);
+  // The same in the place of all that is there, none of which may be pinned: the first tiles of each head
+  // take them, the rest is free. Sources may be these very slots (see GatherKvArgs) or at rest.
+  void Repack(std::span<const Packing> heads, int64_t next_position);
+
+  // Forgets what is opened from now on when EndProbe is called: tokens that only look.
+  void BeginProbe();
+  void EndProbe();
+  bool probing() const { return probe_open_ >= 0; }
+
+  // Drops the oldest token of tile list entry `first_tile` on, in all heads alike, and moves the tiles before
+  // it one position further: what stays keeps its distances as if it were numbered by slot. None of these
+  // tiles may be pinned.
+  void SlideWindow(size_t first_tile);
+
+  int64_t next_position() const { return next_position_; }
   std::span<const int32_t> tiles(int64_t layer, int64_t kv_head) const {
     return tiles_[static_cast<size_t>(layer * store_->shape().kv_heads + kv_head)];
+  }
+  // Empty: no tile stands elsewhere than it says.
+  std::span<const int32_t> shifts(int64_t layer, int64_t kv_head) const {
+    if (!shifted_) return {};
+    return shifts_[static_cast<size_t>(layer * store_->shape().kv_heads + kv_head)];
   }
   // The open group that holds `position`, and its slot there.
   struct Place {
@@ -46,16 +76,28 @@ class Sequence {
     int64_t slot;
   };
   Place PlaceOf(int64_t position);
+  std::span<BlockGroup> open_groups() { return open_; }
   int64_t resident_tiles() const;
+  int64_t resident_tokens() const;  // over all layers and KV heads
+  int64_t depth() const { return static_cast<int64_t>(tiles_.front().size()) * kTileSlots; }
 
  private:
-  void AddTiles(const BlockGroup& group);
+  void AddTiles(std::span<const int32_t> tiles, int64_t shift);
+  absl::Status AllocatePacked(std::span<const Packing> heads, int64_t base,
+                              std::vector<std::vector<int32_t>>* tiles);
+  void Gather(std::span<const Packing> heads, std::span<const std::vector<int32_t>> tiles);
+  void AbsorbFull();
 
   TieredStore* const store_;
   std::vector<TieredStore::Pin> pins_;
+  std::vector<int32_t> packed_;   // tiles of all heads
   std::vector<BlockGroup> open_;  // this session's own, after the pinned; the last one is being filled
-  std::vector<std::vector<int32_t>> tiles_;  // (layers * kv_heads), in the order of their tokens
-  int64_t length_ = 0;
+  std::vector<std::vector<int32_t>> tiles_;   // (layers * kv_heads), in the order of their tokens
+  std::vector<std::vector<int32_t>> shifts_;  // the same
+  bool shifted_ = false;                      // some shift is not 0
+  int64_t next_position_ = 0;
+  int64_t probe_open_ = -1;  // groups that were open when the probe began; -1: none runs
+  int64_t probe_position_ = 0;
 };
 
 }  // namespace palimpsest

@@ -43,20 +43,38 @@ absl::StatusOr<std::vector<int32_t>> ReadIds(const Flags& flags, const Model& mo
 }
 
 absl::Status CheckFlags(const Flags& flags) {
-  if (flags.prompt_file.empty() == flags.token_ids.empty()) {
-    return UsageError(InvalidArgument("palimpsest inspect: give --prompt-file FILE or --token-ids FILE"));
+  if (flags.prompt_file.empty() != flags.token_ids.empty()) return absl::OkStatus();
+  return UsageError(InvalidArgument("palimpsest inspect: give --prompt-file FILE or --token-ids FILE"));
+}
+
+// Of exactly this text there is no question, so nobody could see one.
+absl::StatusOr<PolicySpec> ReadPolicy(const std::string& text) {
+  absl::StatusOr<PolicySpec> policy = ParsePolicy(text);
+  if (!policy.ok()) {
+    const bool later = policy.status().code() == absl::StatusCode::kUnimplemented;
+    return later ? policy.status() : UsageError(policy.status());
   }
-  const absl::StatusOr<PolicySpec> policy = ParsePolicy(flags.policy);
-  if (policy.status().code() == absl::StatusCode::kUnimplemented) return policy.status();
-  PALIMPSEST_RETURN_IF_ERROR(UsageError(policy.status()));
-  if (policy->compresses()) {
-    return Unimplemented("policy {} is not there yet; full works today", policy->name());
+  if (policy->kind == PolicySpec::Kind::kAuto) policy->kind = PolicySpec::Kind::kFull;
+  if (policy->kind == PolicySpec::Kind::kInfiniPot && policy->catalyst == PolicySpec::Catalyst::kQuestion) {
+    return UsageError(
+        InvalidArgument("policy infinipot: catalyst=question needs a question, and inspect has none; "
+                        "give catalyst=@FILE or catalyst_ids"));
   }
-  if (!flags.html.empty()) {
-    return Unimplemented(
-        "--html draws which tokens a policy kept; full keeps all, and others are not there yet");
+  return policy;
+}
+
+// Its ids, the file's text, or the planner's default.
+absl::StatusOr<std::vector<int32_t>> CatalystOf(const PolicySpec& policy, const Model& model,
+                                                const CommandContext& context) {
+  if (policy.score != "cap") return std::vector<int32_t>();
+  if (policy.catalyst == PolicySpec::Catalyst::kIds) return policy.catalyst_ids;
+  if (policy.catalyst != PolicySpec::Catalyst::kFile) {
+    return Unimplemented("x");
   }
-  return absl::OkStatus();
+  PALIMPSEST_ASSIGN_OR_RETURN(
+      const std::string text,
+      ReadInput(policy.catalyst_file, context.config.limits.question_bytes, *context.cancel));
+  return model.tokenizer()->Encode(text, Tokenizer::Special::kAsText);
 }
 
 absl::Status Run(const Flags& flags, const CommandContext& context) {
@@ -66,7 +84,15 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   PALIMPSEST_ASSIGN_OR_RETURN(inspection.ids, ReadIds(flags, *model, context));
   PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model->StartEngine());
   Request request;
-  request.segments = {{.tokens = inspection.ids}};
+  PALIMPSEST_ASSIGN_OR_RETURN(const PolicySpec policy, ReadPolicy(flags.policy));
+  request.policy = policy;
+  // Blocks of what a policy drops are written below before, so they are named.
+  request.segments = {{.tokens = inspection.ids, .shared = request.policy.compresses()}};
+  if (request.policy.kind == PolicySpec::Kind::kInfiniPot) {
+    request.prefill = PrefillMode::kPot;
+    PALIMPSEST_ASSIGN_OR_RETURN(request.catalyst, CatalystOf(request.policy, *model, context));
+  }
+  request.trace = true;
   request.top = kTop;
   request.sampling = GreedySampling(flags.generate);
   request.cancel = context.cancel;
@@ -80,6 +106,10 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   PALIMPSEST_RETURN_IF_ERROR(outcome.status);
   inspection.top = std::move(outcome.top);
   inspection.generated = std::move(outcome.tokens);
+  inspection.kept = std::move(outcome.kept);
+  inspection.cycles = std::move(outcome.cycles);
+  inspection.resident_tokens = outcome.receipt.resident_tokens();
+  if (policy.compresses()) inspection.policy = PolicyText(policy);
   return WriteOut(context.json ? InspectionJson(inspection) + "\n"
                                : InspectionText(inspection, *model->tokenizer()));
 }

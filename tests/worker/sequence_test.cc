@@ -33,7 +33,7 @@ TEST_F(SequenceTest, PositionsGoOnWhereSlotsAreLeftEmpty) {
   ASSERT_TRUE(sequence.OpenGroup(64, false).ok());
   EXPECT_EQ(sequence.room(), 64);
   sequence.Extend(5);
-  EXPECT_EQ(sequence.length(), 90);
+  EXPECT_EQ(sequence.next_position(), 90);
   EXPECT_EQ(sequence.room(), 59);
   EXPECT_EQ(sequence.resident_tiles(), 3 * kShape.tiles());
   const std::vector<std::pair<int64_t, std::pair<int64_t, int64_t>>> places = {
@@ -68,7 +68,7 @@ TEST_F(SequenceTest, SealingKeepsTheOrderOfTiles) {
   EXPECT_FALSE(sequence.SealOldest(Id(3))) << "what is not kept is not sealed";
   EXPECT_EQ(std::vector<int32_t>(sequence.tiles(1, 0).begin(), sequence.tiles(1, 0).end()), before);
   EXPECT_EQ(sequence.PlaceOf(94).slot, 0);
-  EXPECT_EQ(sequence.length(), 97);
+  EXPECT_EQ(sequence.next_position(), 97);
 }
 
 TEST_F(SequenceTest, AGroupThatIsNotFullIsNotSealed) {
@@ -102,7 +102,7 @@ TEST_F(SequenceTest, AFoundGroupGoesBeforeOnesOwn) {
   }
   Sequence sequence(&store_, 2);
   sequence.AddPinned(std::move(store_.Find(Id(1), 0, 0, 64)->pin));
-  EXPECT_EQ(sequence.length(), 64);
+  EXPECT_EQ(sequence.next_position(), 64);
   EXPECT_EQ(sequence.room(), 0) << "sealed groups take no more";
   Fill(sequence, 10, true);
   EXPECT_EQ(sequence.PlaceOf(70).slot, 6);
@@ -129,7 +129,7 @@ TEST_F(SequenceTest, NoRoomIsAStatusAndChangesNothing) {
   Sequence sequence(&store_, 11);
   for (int i = 0; i < 10; ++i) Fill(sequence, 64, false);
   EXPECT_EQ(sequence.OpenGroup(64, false).code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(sequence.length(), 640);
+  EXPECT_EQ(sequence.next_position(), 640);
   EXPECT_EQ(sequence.tiles(0, 0).size(), 10u);
 }
 

@@ -14,9 +14,11 @@ class Streaming : public CompressionPolicy {
   Streaming(Sliding sliding, bool slides) : sliding_(sliding), slides_(slides) {}
 
   PolicyNeeds needs() const override { return {}; }
-  void Score(const HeadInput&, std::span<float> scores) const override {
-    for (int64_t i = 0; i < static_cast<int64_t>(scores.size()); ++i) {
-      scores[i] = i < sliding_.sink ? std::numeric_limits<float>::infinity() : ScoreOfRank(i);
+  // By the place in the prompt, so that spans compare and a prefix that stays anyway counts as the sink.
+  void Score(const HeadInput& head, std::span<float> scores) const override {
+    for (size_t i = 0; i < scores.size(); ++i) {
+      const int32_t token = head.tokens[i];
+      scores[i] = token < sliding_.sink ? std::numeric_limits<float>::infinity() : ScoreOfRank(token);
     }
   }
   std::optional<Sliding> sliding() const override {

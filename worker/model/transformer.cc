@@ -28,10 +28,11 @@ Transformer::Transformer(const ModelConfig& config, const Weights* weights, Back
   kv_tiles_.reserve(rows * static_cast<size_t>(config.kv_heads));
   sequences_.reserve(rows);
   head_tiles_.reserve(rows * static_cast<size_t>(config.kv_heads));
+  head_shifts_.reserve(rows * static_cast<size_t>(config.kv_heads));
 }
 
 int64_t Transformer::activation_bytes() const {
-  return (x_.size() + qkv_.size() + last_rows_.size() + logits_.size()) * 4 +
+  return (x_.size() + qkv_.size() + last_rows_.size() + logits_.size() + loss_logits_.size()) * 4 +
          (normed_.size() + attended_.size() + gated_.size()) * 2;
 }
 
@@ -43,7 +44,7 @@ void Transformer::Gather(std::span<const StepRows> step) {
   for (const StepRows& entry : step) {
     const int64_t n = static_cast<int64_t>(entry.tokens.size());
     for (int64_t i = 0; i < n; ++i) {
-      const int64_t position = entry.sequence->length() - n + i;
+      const int64_t position = entry.sequence->next_position() - n + i;
       ids_.push_back(entry.tokens[static_cast<size_t>(i)]);
       positions_.push_back(position);
       places_.push_back(entry.sequence->PlaceOf(position));
@@ -80,14 +81,25 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
 
   sequences_.clear();
   head_tiles_.clear();
+  head_shifts_.clear();
   int64_t row = 0;
   for (const StepRows& entry : step) {
     const int64_t n = static_cast<int64_t>(entry.tokens.size());
+    const bool shifted = !entry.sequence->shifts(layer, 0).empty();
+    // Pointers into lists that never reallocate: reserved.
     sequences_.push_back({.first_row = row,
                           .rows = n,
                           .positions = positions_.data() + row,
-                          .tiles = head_tiles_.data() + head_tiles_.size()});  // never reallocates: reserved
-    for (int64_t h = 0; h < config_.kv_heads; ++h) head_tiles_.push_back(entry.sequence->tiles(layer, h));
+                          .tiles = head_tiles_.data() + head_tiles_.size(),
+                          .shifts = shifted ? head_shifts_.data() + head_shifts_.size() : nullptr});
+    for (int64_t h = 0; h < config_.kv_heads; ++h) {
+      head_tiles_.push_back(entry.sequence->tiles(layer, h));
+      head_shifts_.push_back(entry.sequence->shifts(layer, h));
+    }
+    if (entry.queries != nullptr) {
+      entry.queries->Take(layer, entry.first_token, std::span(positions_).subspan(row, n),
+                          {qkv_.data() + row * columns, n, config_.q_columns(), columns});
+    }
     row += n;
   }
   backend_->Attention({.q = {qkv_.data(), rows_, config_.q_columns(), columns},
@@ -159,12 +171,42 @@ Rows<const float> Transformer::Logits(std::span<const StepRows> step) {
   return {logits_.data(), wanted, config_.vocabulary, config_.vocabulary};
 }
 
+// In row chunks: logits of all rows at once would be rows x vocabulary.
+void Transformer::Losses(std::span<const StepRows> step) {
+  constexpr int64_t kLossRows = 128;
+  const int64_t hidden = config_.hidden, vocabulary = config_.vocabulary;
+  int64_t row = 0;
+  for (const StepRows& entry : step) {
+    const int64_t wanted = static_cast<int64_t>(entry.targets.size());
+    if (wanted > 0) loss_logits_.Reserve(kLossRows * vocabulary);
+    for (int64_t first = 0; first < wanted; first += kLossRows) {
+      const int64_t n = std::min(kLossRows, wanted - first);
+      const Rows<Bf16> normed{normed_.data(), n, hidden, hidden};
+      backend_->RmsNorm({.x = {x_.data() + (row + first) * hidden, n, hidden, hidden},
+                         .weight = weights_->output_norm.data(),
+                         .epsilon = static_cast<float>(config_.rms_epsilon),
+                         .out = normed});
+      backend_->MatMul({.a = {normed_.data(), n, hidden, hidden},
+                        .weights = &weights_->lm_head(),
+                        .output = MatMulOutput::kStore,
+                        .out = {loss_logits_.data(), n, vocabulary, vocabulary},
+                        .gated = {}});
+      const size_t from = static_cast<size_t>(first), count = static_cast<size_t>(n);
+      backend_->TokenLosses({.logits = {loss_logits_.data(), n, vocabulary, vocabulary},
+                             .targets = entry.targets.subspan(from, count),
+                             .out = entry.losses.subspan(from, count)});
+    }
+    row += static_cast<int64_t>(entry.tokens.size());
+  }
+}
+
 Rows<const float> Transformer::Step(std::span<const StepRows> step, TilePool pool) {
   Gather(step);
   backend_->Embed({.ids = ids_,
                    .weights = &weights_->embedding,
                    .x = {x_.data(), rows_, config_.hidden, config_.hidden}});
   for (int64_t layer = 0; layer < config_.layers; ++layer) Layer(step, layer, pool);
+  Losses(step);
   return Logits(step);
 }
 

@@ -12,6 +12,7 @@
 
 #include "kernels/backend.h"
 #include "worker/model/model_config.h"
+#include "worker/model/query_capture.h"
 #include "worker/model/weights.h"
 #include "worker/sequence.h"
 
@@ -22,6 +23,13 @@ struct StepRows {
   Sequence* sequence;
   std::span<const int32_t> tokens;  // the last tokens.size() of the sequence
   bool logits;                      // wanted for the last of them
+  // Keeps the queries of those of the rows that it wants, by their tokens' indices, of which this is the
+  // first.
+  QueryCapture* queries = nullptr;
+  int64_t first_token = 0;
+  // What follows each of the first targets.size() rows, and where -log p of it goes. Empty: not wanted.
+  std::span<const int32_t> targets;
+  std::span<float> losses;
 };
 
 class Transformer {
@@ -41,6 +49,7 @@ class Transformer {
   void Attend(std::span<const StepRows> step, int64_t layer, TilePool pool);
   void Layer(std::span<const StepRows> step, int64_t layer, TilePool pool);
   Rows<const float> Logits(std::span<const StepRows> step);
+  void Losses(std::span<const StepRows> step);
 
   const ModelConfig config_;
   const Weights* const weights_;
@@ -56,13 +65,15 @@ class Transformer {
   AlignedBuffer<Bf16> gated_;            // (max_rows, ffn)
   AlignedBuffer<float> last_rows_;       // (entries with logits, hidden)
   AlignedBuffer<float> logits_;          // (entries with logits, vocabulary); grows
+  AlignedBuffer<float> loss_logits_;     // (kLossRows, vocabulary), once losses were wanted
   std::vector<int32_t> ids_;             // (rows)
   std::vector<int64_t> positions_;       // (rows)
   std::vector<Sequence::Place> places_;  // (rows)
   std::vector<KvRow> kv_rows_;           // (rows)
   std::vector<int32_t> kv_tiles_;        // (rows, kv_heads)
   std::vector<AttentionSequence> sequences_;
-  std::vector<std::span<const int32_t>> head_tiles_;  // (sequences, kv_heads)
+  std::vector<std::span<const int32_t>> head_tiles_;   // (sequences, kv_heads)
+  std::vector<std::span<const int32_t>> head_shifts_;  // the same
 };
 
 }  // namespace palimpsest

@@ -1,0 +1,96 @@
+#include "worker/compression/view.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "proto/base/status.h"
+
+namespace palimpsest {
+
+void RestHead::Append(int32_t token, const RestToken& at, int64_t head_size) {
+  tokens.push_back(token);
+  rest.insert(rest.end(), at.key, at.key + head_size);
+  rest.insert(rest.end(), at.value, at.value + head_size);
+}
+
+int64_t View::tokens_max() const {
+  size_t most = 0;
+  for (const RestHead& head : heads) most = std::max(most, head.tokens.size());
+  return static_cast<int64_t>(most);
+}
+
+int64_t View::bytes() const {
+  size_t bytes = losses.size() * sizeof(float);
+  for (const RestHead& head : heads) {
+    bytes += head.tokens.size() * sizeof(int32_t) + head.rest.size() * sizeof(Bf16) +
+             head.scores.size() * sizeof(float);
+  }
+  return static_cast<int64_t>(bytes);
+}
+
+const RestBlock& BlockOf(std::span<const RestBlock> blocks, int64_t token) {
+  const auto after = std::upper_bound(blocks.begin(), blocks.end(), token,
+                                      [](int64_t t, const RestBlock& block) { return t < block.first; });
+  PALIMPSEST_CHECK(after != blocks.begin() && token < (after - 1)->first + (after - 1)->rows,
+                   "token {} is in none of {} blocks", token, blocks.size());
+  return *(after - 1);
+}
+
+void Compete(int64_t budget, int64_t head_size, std::span<const int32_t> tokens,
+             std::span<const float> scores, std::span<const RestToken> at, RestHead* kept) {
+  const size_t old = kept->tokens.size(), all = old + tokens.size();
+  const auto score = [&](size_t i) { return i < old ? kept->scores[i] : scores[i - old]; };
+  std::vector<size_t> order(all);
+  std::iota(order.begin(), order.end(), size_t{0});
+  if (static_cast<int64_t>(all) > budget) {
+    const auto end = order.begin() + budget;
+    std::nth_element(order.begin(), end, order.end(),
+                     [&](size_t a, size_t b) { return score(a) != score(b) ? score(a) > score(b) : a < b; });
+    order.erase(end, order.end());
+    std::sort(order.begin(), order.end());
+  }
+  RestHead next;
+  next.tokens.reserve(order.size());
+  next.scores.reserve(order.size());
+  next.rest.reserve(order.size() * 2 * static_cast<size_t>(head_size));
+  for (const size_t i : order) {
+    next.Append(i < old ? kept->tokens[i] : tokens[i - old], i < old ? kept->At(i, head_size) : at[i - old],
+                head_size);
+    next.scores.push_back(score(i));
+  }
+  *kept = std::move(next);
+}
+
+Sequence::Packing PackAtRest(const RestHead& head, int64_t head_size, int64_t first_position) {
+  Sequence::Packing packing;
+  packing.sources.reserve(head.tokens.size());
+  packing.positions.resize(head.tokens.size());
+  for (size_t i = 0; i < head.tokens.size(); ++i) {
+    const RestToken at = head.At(i, head_size);
+    packing.sources.push_back({.key = at.key, .value = at.value});
+  }
+  std::iota(packing.positions.begin(), packing.positions.end(), static_cast<int32_t>(first_position));
+  return packing;
+}
+
+std::shared_ptr<const View> ViewCache::Find(const Hash256& key) {
+  const auto entry =
+      std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.key == key; });
+  if (entry == entries_.end()) return nullptr;
+  entries_.splice(entries_.begin(), entries_, entry);
+  return entry->view;
+}
+
+void ViewCache::Put(const Hash256& key, std::shared_ptr<const View> view) {
+  const int64_t bytes = view->bytes();
+  if (bytes > capacity_ || Find(key) != nullptr) return;
+  while (bytes_ + bytes > capacity_) {
+    bytes_ -= entries_.back().view->bytes();
+    entries_.pop_back();
+  }
+  bytes_ += bytes;
+  entries_.push_front({key, std::move(view)});
+}
+
+}  // namespace palimpsest

@@ -1,0 +1,86 @@
+// What stays of a prompt, at rest: for each layer and KV head the tokens and their K and V before rotation. A
+// pot's resident set is one; the picks of a document's spans are one; kept, it spares the next question
+// reading the document.
+//
+// Memory : host memory, bounded by the policy's budget, not by the prompt: n tokens take what n tokens of KV
+// take. Threads: one at a time (the engine's), but for different heads.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "proto/base/ids.h"
+#include "storage/tiered_store.h"
+#include "worker/sequence.h"
+
+namespace palimpsest {
+
+// One token's K and V at rest.
+struct RestToken {
+  const Bf16* key;    // (D)
+  const Bf16* value;  // (D)
+};
+
+// Of one layer and KV head.
+struct RestHead {
+  std::vector<int32_t> tokens;  // index in the prompt, ascending
+  std::vector<Bf16> rest;       // (n, 2, D)
+  std::vector<float> scores;    // (n) by which spans compete; empty elsewhere
+  RestToken At(size_t i, int64_t head_size) const {
+    const Bf16* key = rest.data() + i * 2 * static_cast<size_t>(head_size);
+    return {key, key + head_size};
+  }
+  void Append(int32_t token, const RestToken& at, int64_t head_size);
+};
+
+struct View {
+  std::vector<RestHead> heads;  // (layers * kv_heads)
+  std::vector<float> losses;    // by prompt index, of policies that need them later
+  int64_t tokens_max() const;   // of the largest head
+  int64_t bytes() const;
+};
+
+// The block of a prompt that rests somewhere: (layers, kv_heads, 2, rows, D).
+struct RestBlock {
+  int64_t first = 0, rows = 0;  // tokens of the prompt
+  const Bf16* data = nullptr;
+  RestToken At(const KvShape& shape, int64_t layer, int64_t kv_head, int64_t token) const {
+    const Bf16* key =
+        data + layer * shape.layer_elements(rows) + (kv_head * 2 * rows + token - first) * shape.head_size;
+    return {key, key + rows * shape.head_size};
+  }
+};
+// The block that holds `token`; `blocks` ascending.
+const RestBlock& BlockOf(std::span<const RestBlock> blocks, int64_t token);
+
+// Spans compete: keeps the `budget` best of what is there and of the candidates (tokens ascending, all behind
+// what is there), ties to the earlier token.
+void Compete(int64_t budget, int64_t head_size, std::span<const int32_t> tokens,
+             std::span<const float> scores, std::span<const RestToken> at, RestHead* kept);
+
+// All tokens of a head at consecutive positions from `first_position` on.
+Sequence::Packing PackAtRest(const RestHead& head, int64_t head_size, int64_t first_position);
+
+// Views of finished documents, the least recently used first to go.
+class ViewCache {
+ public:
+  explicit ViewCache(int64_t capacity_bytes) : capacity_(capacity_bytes) {}
+  std::shared_ptr<const View> Find(const Hash256& key);  // null: a miss
+  void Put(const Hash256& key, std::shared_ptr<const View> view);
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Entry {
+    Hash256 key;
+    std::shared_ptr<const View> view;
+  };
+  const int64_t capacity_;
+  int64_t bytes_ = 0;
+  std::list<Entry> entries_;  // most recent first
+};
+
+}  // namespace palimpsest

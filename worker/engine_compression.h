@@ -1,0 +1,71 @@
+// What compression keeps of one request inside the engine. Seen by engine*.cc alone.
+//
+// A prompt is read up to a stop, where something is decided: the end of the context (exact), of a span
+// (anchored), of a stretch or of the context (pot). Tokens are counted as they stand in the prompt and,
+// behind it, in the answer.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "worker/compression/policy.h"
+#include "worker/compression/view.h"
+#include "worker/engine.h"
+#include "worker/model/query_capture.h"
+
+namespace palimpsest {
+
+struct Engine::Compression {
+  struct Span {
+    int64_t first, end;
+  };
+
+  // Decided when the request comes.
+  PrefillMode mode = PrefillMode::kExact;
+  PolicySpec spec;
+  std::unique_ptr<CompressionPolicy> policy;  // null: nothing is dropped (anchored, full)
+  PolicyNeeds needs;
+  bool wants_losses = false;
+  int64_t fixed = 0;        // tokens of the prefix, which stay; in anchored prefill the anchor
+  int64_t context_end = 0;  // first token after what the policy chooses from
+  int64_t budget = 0;       // tokens of a layer and KV head after a compression, the fixed ones with them
+  bool has_question = false;
+  std::vector<Span> spans;            // anchored
+  std::vector<int32_t> probe;         // tokens that look at a span or a stretch and are forgotten
+  std::optional<Hash256> view_key;    // of what is left of the context; none: it depends on the question
+  std::unique_ptr<BlockChain> chain;  // pot: names its blocks
+
+  // Progress; StartCompression begins anew.
+  int64_t stop = 0;           // the token before which something is decided next
+  bool context_done = false;  // what follows is the question and the answer
+  size_t span = 0;            // that is being read
+  bool span_decided = false;  // its blocks may be sealed: nobody reads them at rest any more
+  int64_t probe_done = -1;    // tokens of the probe that were run; -1: it does not run
+  QueryCapture queries;
+  std::unique_ptr<View> kept;        // anchored: of the spans so far
+  std::shared_ptr<const View> view;  // of the context; of a pot its residents, all but those of the stretch
+  std::vector<TieredStore::Pin> whole;                 // anchored, full: the spans' blocks
+  std::vector<std::pair<RestBlock, TierValue>> found;  // anchored: of this span, at rest
+  std::vector<float> losses;                           // by token
+  int64_t run = 0;                                     // tokens whose KV is or was there
+  int64_t stretch_first = 0;                           // pot: the first token behind the residents
+  int64_t cycles = 0;                                  // pot
+  BlockId parent;                                      // pot: of the stretch's first block
+  int64_t window = 0;  // sliding: tokens behind the first front_tiles of each head; window_max while decoding
+  int64_t window_max = 0;
+  size_t front_tiles = 0;
+
+  bool pot() const { return mode == PrefillMode::kPot; }
+  bool anchored() const { return mode == PrefillMode::kAnchored; }
+  bool probing() const { return probe_done >= 0; }
+  int64_t probe_size() const { return static_cast<int64_t>(probe.size()); }
+  bool slides() const {
+    return context_done && policy != nullptr && policy->sliding().has_value() && front_tiles > 0;
+  }
+  int64_t residents() const { return view == nullptr ? 0 : view->tokens_max(); }
+  // Pot: the token before which the stretch must end.
+  int64_t stretch_end() const { return stretch_first + spec.pot.value - probe_size() - residents(); }
+};
+
+}  // namespace palimpsest

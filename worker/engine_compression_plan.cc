@@ -1,0 +1,212 @@
+// What a request asks of compression: checked, and turned into stops, budgets and reservations.
+#include <algorithm>
+#include <utility>
+
+#include "proto/base/status.h"
+#include "worker/engine_compression.h"
+#include "worker/engine_job.h"
+
+namespace palimpsest {
+namespace {
+
+int64_t Groups(int64_t tokens) { return DivideUp(tokens, kTileSlots); }
+
+// Percentages become tokens.
+PolicySpec Resolved(PolicySpec spec, int64_t context) {
+  const int64_t keep = spec.KeepOf(context);
+  spec.budget = {spec.budget.Of(context)};
+  spec.recent = {spec.recent.Of(context)};
+  spec.pot = {spec.pot.Of(context)};
+  spec.keep = {keep};
+  return spec;
+}
+
+void AppendBytes(const auto& values, std::string* out) {
+  out->append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0]));
+}
+
+}  // namespace
+
+// Where prefix, spans and question are, from the segments.
+absl::Status Engine::PlanContext(const Request& request, Compression& c) {
+  int64_t at = 0;
+  bool context = false;
+  for (const Segment& segment : request.segments) {
+    const int64_t size = static_cast<int64_t>(segment.tokens.size());
+    if (size == 0) continue;
+    if (c.has_question)
+      return InvalidArgument("a part of {} tokens after the question, which must be the last", size);
+    switch (segment.role) {
+      case Segment::Role::kPrefix:
+        if (context)
+          return InvalidArgument("a prefix of {} tokens after other parts; prefixes come first", size);
+        c.fixed += size;
+        break;
+      case Segment::Role::kContext:
+        context = true;
+        c.spans.push_back({at, at + size});
+        break;
+      case Segment::Role::kQuestion:
+        c.has_question = true;
+        break;
+    }
+    if (segment.role != Segment::Role::kQuestion) c.context_end = at + size;
+    at += size;
+  }
+  return absl::OkStatus();
+}
+
+// A question is part of what is chosen from if the policy may see it and it is read behind the rest.
+absl::Status Engine::PlanCompression(Job& job) const {
+  const Request& request = job.request;
+  auto c = std::make_unique<Compression>();
+  c->mode = request.prefill;
+  c->spec = request.policy;
+  PALIMPSEST_RETURN_IF_ERROR(PlanContext(request, *c));
+  PALIMPSEST_RETURN_IF_ERROR(CheckMode(job, *c));
+  if (c->spec.kind == PolicySpec::Kind::kFull && !c->anchored()) return absl::OkStatus();
+  if (c->mode == PrefillMode::kExact && (request.question_visible || !c->has_question)) {
+    c->context_end = job.prompt_tokens;
+    c->has_question = false;
+  }
+  const int64_t context = c->context_end;
+  c->spec = Resolved(c->spec, context);
+  c->policy = MakePolicy(c->spec);
+  if (c->policy != nullptr) c->needs = c->policy->needs();
+  if (c->needs.catalyst) c->probe = request.catalyst;
+  if (c->anchored() && request.question_visible && c->needs.window > 0) {
+    c->probe.assign(job.tokens.begin() + context, job.tokens.begin() + job.prompt_tokens);
+  }
+  if (c->policy != nullptr) {
+    PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(request.policy, context, c->probe_size(), c->fixed));
+  }
+  if (c->pot()) {
+    c->budget = c->spec.keep.value;
+    c->wants_losses = c->spec.alpha > 0;
+    // Nothing will ever be distilled: the same as reading it exactly, and its blocks can be shared.
+    if (job.prompt_tokens + request.sampling.max_tokens() <= c->spec.pot.value - c->probe_size())
+      return absl::OkStatus();
+    NamePotBlocks(job, *c);
+  } else if (c->policy != nullptr) {
+    c->budget = c->spec.BudgetOf(context);
+    // With room for all of it nothing is dropped; a window that slides must own its tiles all the same.
+    if (c->mode == PrefillMode::kExact && c->budget >= context && !c->policy->sliding().has_value()) {
+      return absl::OkStatus();
+    }
+    c->budget = std::min(c->budget, context);
+  }
+  c->wants_losses = c->wants_losses || c->needs.losses;
+  if (!request.question_visible && c->mode != PrefillMode::kExact && c->policy != nullptr)
+    c->view_key = ViewKey(job, *c);
+  job.compression = std::move(c);
+  return absl::OkStatus();
+}
+
+absl::Status Engine::CheckMode(const Job& job, const Compression& c) const {
+  const Request& request = job.request;
+  const bool answers = request.sampling.max_tokens() > 0;
+  if ((c.spec.kind == PolicySpec::Kind::kInfiniPot) != c.pot()) {
+    return InvalidArgument("policy {} with {} prefill: infinipot and the pot go together", c.spec.name(),
+                           c.pot() ? "pot" : "another");
+  }
+  if (c.spec.kind == PolicySpec::Kind::kAuto)
+    return InvalidArgument("policy auto must be resolved before it comes here");
+  if (c.anchored()) {
+    if (c.spans.empty())
+      return InvalidArgument("anchored prefill without a document; give one, or use exact");
+    if (answers && !c.has_question) return InvalidArgument("anchored prefill of a prompt without a question");
+  }
+  if (c.pot() && MakePolicy(c.spec)->needs().catalyst && request.catalyst.empty()) {
+    return InvalidArgument("policy {} needs a catalyst, and there is none", c.spec.name());
+  }
+  return CheckTokens(request.catalyst);
+}
+
+// Blocks of a pot depend on all that was distilled before, so also on how: the chain begins with that.
+void Engine::NamePotBlocks(const Job& job, Compression& c) const {
+  BlockKeySchema schema = schema_;
+  schema.tenant_key = job.request.cache_domain.value_or(options_.tenant_key);
+  schema.prefill_mode = "pot";
+  std::string parameters = PolicyText(c.spec);
+  AppendBytes(c.probe, &parameters);
+  schema.prefill_parameters = Sha256(parameters).ToHex() + std::to_string(c.fixed);
+  c.chain = std::make_unique<BlockChain>(schema);
+}
+
+Hash256 Engine::ViewKey(const Job& job, const Compression& c) const {
+  std::string text = PolicyText(c.spec) + "\n" + std::to_string(static_cast<int>(c.mode));
+  AppendBytes(job.request.cache_domain.value_or(options_.tenant_key), &text);
+  std::vector<int64_t> borders = {c.fixed, static_cast<int64_t>(c.probe.size())};
+  for (const Compression::Span& span : c.spans) borders.push_back(span.end);
+  AppendBytes(borders, &text);
+  AppendBytes(c.probe, &text);
+  AppendBytes(std::span(job.tokens).first(static_cast<size_t>(c.context_end)), &text);
+  return Sha256(text);
+}
+
+// Positions that the prompt takes, of those that the model was trained for.
+int64_t Engine::PromptPositions(const Job& job) {
+  const Compression* c = job.compression.get();
+  if (c == nullptr || c->mode == PrefillMode::kExact) return job.prompt_tokens;
+  if (c->pot()) return c->spec.pot.value;
+  const int64_t question = job.prompt_tokens - c->context_end;
+  return (c->policy == nullptr ? c->context_end : std::max(c->budget, c->fixed)) + question;
+}
+
+absl::Status Engine::CheckWindow(const Job& job) const {
+  const Compression* c = job.compression.get();
+  const int64_t positions = PromptPositions(job), answer = job.request.sampling.max_tokens() > 0 ? 1 : 0;
+  if (c != nullptr && c->pot()) {
+    if (positions <= config_.context) return absl::OkStatus();
+    return InvalidArgument("a pot of {} tokens, but {} was trained for a window of {}; give a pot of 1 to {}",
+                           positions, config_.name, config_.context, config_.context);
+  }
+  if (positions + answer > config_.context) {
+    return InvalidArgument(
+        "the prompt has {} tokens of which {} would be at once on the device, but {} was trained for a "
+        "window of {}; "
+        "{}",
+        job.prompt_tokens, positions, config_.name, config_.context,
+        c == nullptr || c->mode == PrefillMode::kExact
+            ? "use anchored or pot prefill, or shorten the text"
+            : "give a policy with a smaller budget, or shorten the question");
+  }
+  if (c == nullptr || !c->anchored()) return absl::OkStatus();
+  for (const Compression::Span& span : c->spans) {
+    const int64_t together = c->fixed + span.end - span.first + c->probe_size();
+    if (together <= config_.context) continue;
+    return InvalidArgument(
+        "a span of {} tokens does not fit the window of {} tokens of {} beside {} others; "
+        "lower prefill.span_tokens",
+        span.end - span.first, config_.context, config_.name, together - (span.end - span.first));
+  }
+  return absl::OkStatus();
+}
+
+// Most tiles that it will hold at once.
+int64_t Engine::WorstTiles(const Job& job) const {
+  const Compression* c = job.compression.get();
+  const int64_t answer = Groups(job.max_tokens) + 1;
+  int64_t groups = 0;
+  if (c == nullptr) {
+    groups = static_cast<int64_t>(job.blocks.size()) + answer;
+  } else if (c->pot()) {
+    groups =
+        Groups(c->spec.pot.value) + 3;  // its probe, and the ends of context and prompt, leave slots empty
+  } else {
+    const int64_t after = Groups(c->budget) + 2 + Groups(job.prompt_tokens - c->context_end) + answer;
+    const int64_t blocks = static_cast<int64_t>(job.blocks.size());
+    if (c->mode == PrefillMode::kExact) {
+      groups = std::max(blocks + 1 + Groups(c->budget) + 2, after);
+    } else if (c->policy == nullptr) {
+      groups = blocks + Groups(job.prompt_tokens - c->context_end) + answer;
+    } else {
+      int64_t longest = 0;
+      for (const Compression::Span& span : c->spans) longest = std::max(longest, span.end - span.first);
+      groups = Groups(c->fixed) + 1 + std::max(Groups(longest) + Groups(c->probe_size()) + 1, after);
+    }
+  }
+  return groups * store_->shape().tiles();
+}
+
+}  // namespace palimpsest
