@@ -94,6 +94,8 @@ class CatalogImpl final : public Catalog {
   absl::StatusOr<std::optional<DocumentInfo>> FindByContent(std::string_view text) const override;
   absl::StatusOr<DocumentInfo> Find(std::string_view id) const override;
   absl::StatusOr<Document> Get(std::string_view id, std::string_view tokenizer_hash) const override;
+  absl::StatusOr<DocumentTokens> GetTokenIds(std::string_view id,
+                                             std::string_view tokenizer_hash) const override;
   absl::Status PutTokenIds(std::string_view id, std::string_view tokenizer_hash,
                            const std::vector<int32_t>& token_ids) override;
   absl::StatusOr<std::vector<DocumentInfo>> List() const override;
@@ -292,6 +294,20 @@ absl::StatusOr<Document> CatalogImpl::Get(std::string_view id, std::string_view 
   if (ids.has_value()) document.token_ids = std::move(*ids);
   document.info = InfoOf(content, std::move(*info));
   return document;
+}
+
+absl::StatusOr<DocumentTokens> CatalogImpl::GetTokenIds(std::string_view id,
+                                                        std::string_view tokenizer_hash) const {
+  const std::unique_ptr<View> view = database_->MakeView();
+  PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 content, Resolve(*view, id));
+  PALIMPSEST_ASSIGN_OR_RETURN(auto info, ReadInfo(*view, content));
+  if (!info.has_value()) return NotFound("document {} is not in the catalog", Quoted(id));
+  DocumentTokens tokens;
+  PALIMPSEST_ASSIGN_OR_RETURN(auto ids,
+                              NothingIfDamaged(ReadTokens(*view, content, Sha256(tokenizer_hash)), content));
+  if (ids.has_value()) tokens.ids = std::move(*ids);
+  tokens.info = InfoOf(content, std::move(*info));
+  return tokens;
 }
 
 absl::Status CatalogImpl::PutTokenIds(std::string_view id, std::string_view tokenizer_hash,

@@ -39,6 +39,11 @@ struct DocumentInfo {
   std::string content_hash;     // hex SHA-256 of the text; of a tenant's document, keyed with its name
 };
 
+struct DocumentTokens {
+  DocumentInfo info;
+  std::vector<int32_t> ids;  // empty if only other tokenizers' are stored
+};
+
 struct Document {
   DocumentInfo info;
   std::string text;
@@ -70,6 +75,9 @@ class Catalog {
   virtual absl::StatusOr<DocumentInfo> Find(std::string_view id) const = 0;
   // With its text. Token ids are empty if only other tokenizers' ids are stored.
   virtual absl::StatusOr<Document> Get(std::string_view id, std::string_view tokenizer_hash) const = 0;
+  // Without reading its text: what a question needs.
+  virtual absl::StatusOr<DocumentTokens> GetTokenIds(std::string_view id,
+                                                     std::string_view tokenizer_hash) const = 0;
   virtual absl::Status PutTokenIds(std::string_view id, std::string_view tokenizer_hash,
                                    const std::vector<int32_t>& token_ids) = 0;
   virtual absl::StatusOr<std::vector<DocumentInfo>> List() const = 0;  // by creation time, then id

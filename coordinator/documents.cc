@@ -187,18 +187,18 @@ absl::Status Documents::Delete(const std::string& id, const std::string& tenant)
 
 absl::StatusOr<Documents::Found> Documents::Find(const std::string& id, const std::string& tenant) {
   PALIMPSEST_ASSIGN_OR_RETURN(const std::shared_ptr<Catalog> catalog, OpenCatalog(tenant));
-  PALIMPSEST_ASSIGN_OR_RETURN(Document document, catalog->Get(id, options_.tokenizer_hash));
-  if (document.token_ids.empty()) {  // added for a model with another tokenizer
-    PALIMPSEST_ASSIGN_OR_RETURN(document.token_ids, options_.planner->TokenizeDocument(id, document.text));
+  PALIMPSEST_ASSIGN_OR_RETURN(DocumentTokens tokens, catalog->GetTokenIds(id, options_.tokenizer_hash));
+  if (tokens.ids.empty()) {  // added for a model with another tokenizer
+    PALIMPSEST_ASSIGN_OR_RETURN(const Document document, catalog->Get(id, options_.tokenizer_hash));
+    PALIMPSEST_ASSIGN_OR_RETURN(tokens.ids, options_.planner->TokenizeDocument(id, document.text));
     // Kept for the next time; a full disk does not spoil this question.
-    const absl::Status kept =
-        catalog->PutTokenIds(document.info.id, options_.tokenizer_hash, document.token_ids);
+    const absl::Status kept = catalog->PutTokenIds(tokens.info.id, options_.tokenizer_hash, tokens.ids);
     if (!kept.ok()) {
-      PALIMPSEST_LOG(kWarn, "token ids not kept document {} status {}", LogName(document.info.id), kept);
+      PALIMPSEST_LOG(kWarn, "token ids not kept document {} status {}", LogName(tokens.info.id), kept);
     }
   }
-  Found found{.id = document.info.id,
-              .document = {.name = id, .tokens = std::move(document.token_ids), .known = true}};
+  Found found{.id = tokens.info.id,
+              .document = {.name = id, .tokens = std::move(tokens.ids), .known = true}};
   const std::lock_guard<std::mutex> lock(mu_);
   if (const auto entry = entries_.find({tenant, found.id}); entry != entries_.end()) {
     found.document.known = !entry->second.unread;

@@ -8,8 +8,7 @@
 // Cancel : a call that its client cancels, or whose client is gone, is cancelled in the host within 20 ms.
 // Errors : Start: InvalidArgument: the address, or TLS that is missing or wrong. Unavailable: the address is
 // in use.
-//          Calls: as in proto/worker.proto. A request above kRpcMessageBytesMax (4 MiB: a prompt of about a
-//          million tokens) is refused by its sender.
+//          Calls: as in proto/worker.proto. A request above kRpcMessageBytesMax is refused by its sender.
 // Threads: any thread. Each call has one of its own, `requests_max` and a few at most; the host outlives the
 // service.
 #pragma once

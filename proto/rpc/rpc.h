@@ -33,7 +33,8 @@ class Status;
 
 namespace palimpsest {
 
-inline constexpr int64_t kRpcMessageBytesMax = int64_t{4} << 20;
+// A prompt goes to a worker in one message: 3 bytes or fewer for each token, so some 20 million of them.
+inline constexpr int64_t kRpcMessageBytesMax = int64_t{64} << 20;
 inline constexpr auto kRpcKeepalive = std::chrono::seconds(2);
 
 // PEM files; all empty: no TLS (Unix sockets and loopback only).
