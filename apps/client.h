@@ -33,9 +33,8 @@ struct IngestedDocument {
 struct Question {
   std::vector<std::string> documents;  // ids or paths
   std::string text;
-  PrefillChoice prefill = PrefillChoice::kAuto;
-  std::string policy = "full", recall = "none";  // checked
-  bool visible = false;  // may the policy see the question; with `full` nothing is dropped either way
+  PromptOptions options;
+  std::string recall = "none";  // checked
   proto::Sampling sampling;
   std::function<void(std::string_view text)> on_text;  // the answer as it comes
 };

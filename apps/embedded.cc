@@ -147,10 +147,8 @@ absl::StatusOr<Answer> Embedded::Ask(const Question& question) {
     PALIMPSEST_ASSIGN_OR_RETURN(std::string id, FindDocument(name));
     request.documents.push_back(std::move(id));
   }
-  request.prefill = question.prefill;
-  request.policy = question.policy;
+  request.options = question.options;
   request.recall = question.recall;
-  request.question_visible = question.visible;
   request.sampling = question.sampling;
   PALIMPSEST_RETURN_IF_ERROR(StartWorker());
   PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());

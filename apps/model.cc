@@ -123,7 +123,8 @@ absl::StatusOr<PromptPlanner> Model::MakePlanner() const {
   return PromptPlanner::Create(tokenizer_, chat_template, options,
                                {.model = model_config_.name,
                                 .window_tokens = model_config_.context,
-                                .question_bytes = config_.limits.question_bytes});
+                                .question_bytes = config_.limits.question_bytes,
+                                .span_tokens = config_.prefill.span_tokens});
 }
 
 absl::StatusOr<ServedModel> Model::Served() const {

@@ -97,6 +97,22 @@ DocumentInfo InfoOf(const json::value& document) {
   return info;
 }
 
+// What is ours in a request. A catalyst's file is read on this side: its text travels.
+json::object OwnBody(const Question& question, const std::vector<DocumentId>& documents) {
+  const PromptOptions& options = question.options;
+  PolicySpec policy = options.policy;
+  json::object own{{"documents", json::array(documents.begin(), documents.end())},
+                   {"recall", question.recall},
+                   {"prefill", std::string(PrefillName(options.prefill))},
+                   {"question", options.question_visible ? "visible" : "hidden"}};
+  if (policy.catalyst == PolicySpec::Catalyst::kFile) {
+    policy.catalyst = PolicySpec::Catalyst::kDefault;
+    own["catalyst"] = options.catalyst;
+  }
+  own["policy"] = PolicyText(policy);
+  return own;
+}
+
 json::object ChatBody(const Question& question, const std::string& model,
                       const std::vector<DocumentId>& documents) {
   const proto::Sampling& sampling = question.sampling;
@@ -113,11 +129,7 @@ json::object ChatBody(const Question& question, const std::string& model,
   body["repetition_penalty"] = sampling.repetition_penalty();
   body["seed"] = static_cast<int64_t>(sampling.seed());
   if (sampling.stop_size() > 0) body["stop"] = json::array(sampling.stop().begin(), sampling.stop().end());
-  body["palimpsest"] = json::object{{"documents", json::array(documents.begin(), documents.end())},
-                                    {"policy", question.policy},
-                                    {"recall", question.recall},
-                                    {"prefill", question.prefill == PrefillChoice::kExact ? "exact" : "auto"},
-                                    {"question", question.visible ? "visible" : "hidden"}};
+  body["palimpsest"] = OwnBody(question, documents);
   return body;
 }
 

@@ -18,9 +18,8 @@ struct AnswerRequest {
   // A conversation, through the chat template; or plain text or token ids, as they are.
   std::variant<std::vector<ChatMessage>, std::string, std::vector<int32_t>> prompt;
   std::vector<std::string> documents;  // ids of the catalog, in the order in which they are read
-  PrefillChoice prefill = PrefillChoice::kAuto;
-  std::string policy = "full", recall = "none";  // checked by whoever made the request
-  bool question_visible = false;
+  PromptOptions options;
+  std::string recall = "none";  // checked by whoever made the request
   // max_tokens 0: as many as the window and the workers' memory allow. Up to generate.max_tokens it is cut to
   // that too; a larger one that does not fit is refused.
   proto::Sampling sampling;

@@ -108,11 +108,11 @@ bool AnswerRun::OnToken(int64_t choice, const proto::TokenEvent& token) {
 proto::DoneEvent AnswerRun::Complete(int64_t choice, const proto::DoneEvent& done) const {
   proto::DoneEvent complete = done;
   proto::Receipt& receipt = *complete.mutable_receipt();
-  receipt.set_policy(options_.request->policy);
+  if (receipt.policy().empty()) receipt.set_policy(options_.policy);
+  if (receipt.prefill().empty()) receipt.set_prefill(options_.prefill);
   receipt.set_recall(options_.request->recall);
-  receipt.set_prefill(options_.prefill);
   receipt.set_prefill_reason(options_.prefill_reason);
-  receipt.set_question(options_.request->question_visible ? "visible" : "hidden");
+  receipt.set_question(options_.question_visible ? "visible" : "hidden");
   proto::Receipt::Seconds& seconds = *receipt.mutable_seconds();
   seconds.set_queue(seconds.queue() + options_.queue_seconds);
   const double first_token = first_token_seconds_[static_cast<size_t>(choice)];

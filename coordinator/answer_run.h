@@ -28,7 +28,9 @@ class AnswerRun {
     ServingMetrics* metrics = nullptr;
     CancelToken* cancel = nullptr;    // set here when nobody listens or a choice has failed
     proto::GenerateRequest generate;  // of the first choice
-    std::string prefill, prefill_reason;
+    // Of the plan; what the worker says of the first two wins.
+    std::string policy, prefill, prefill_reason;
+    bool question_visible = false;
     TimePoint arrived;
     double queue_seconds = 0;
     const Clock* clock = &RealClock();

@@ -235,8 +235,10 @@ absl::Status CoordinatorImpl::AnswerInside(const AnswerRequest& request, AnswerS
                              .dispatcher = &dispatcher_,
                              .metrics = &metrics_,
                              .cancel = &cancel,
+                             .policy = PolicyText(plan.mode.policy),
                              .prefill = plan.prefill,
                              .prefill_reason = plan.prefill_reason,
+                             .question_visible = plan.question_visible,
                              .arrived = arrived,
                              .queue_seconds = queue_seconds,
                              .clock = options_.clock};

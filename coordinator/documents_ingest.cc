@@ -5,6 +5,7 @@
 #include "coordinator/documents.h"
 #include "proto/base/log.h"
 #include "proto/base/status.h"
+#include "storage/tile_arena.h"
 
 namespace palimpsest {
 
@@ -42,13 +43,32 @@ void Documents::Work() {
   }
 }
 
+namespace {
+
+// As the worker counts the blocks of a document that is one part. It knows nothing of the others' spans.
+int64_t BlocksOfSpans(const PromptPlan& plan) {
+  int64_t blocks = 0;
+  for (const PromptSegment& segment : plan.segments) {
+    if (segment.kind != PromptSegment::Kind::kDocument) continue;
+    blocks += (static_cast<int64_t>(segment.tokens.size()) + kTileSlots - 1) / kTileSlots;
+  }
+  return blocks;
+}
+
+}  // namespace
+
 absl::Status Documents::IngestOne(const Key& key, const CancelToken& cancel) {
   PALIMPSEST_ASSIGN_OR_RETURN(Found found, Find(key.second, key.first));
   PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, options_.planner->PlanDocument(std::move(found.document)));
+  const int64_t blocks = plan.mode.prefill == proto::ANCHORED ? BlocksOfSpans(plan) : 0;
   proto::GenerateRequest request = options_.make_request(std::move(plan), key.first);
   request.set_request_id("ingest-" + key.second);
-  return options_.dispatcher->Run(
+  absl::Status status = options_.dispatcher->Run(
       std::move(request), [&](const proto::GenerateEvent& event) { return OnEvent(key, event); }, cancel);
+  if (!status.ok() || blocks == 0) return status;
+  const std::lock_guard<std::mutex> lock(mu_);
+  entries_.at(key).state.blocks = blocks;  // busy: nobody takes it away
+  return status;
 }
 
 bool Documents::OnEvent(const Key& key, const proto::GenerateEvent& event) {

@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/cord.h"
+#include "coordinator/spans.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
-#include "proto/base/suggest.h"
 
 namespace palimpsest {
 namespace {
@@ -14,10 +13,10 @@ namespace {
 // Between the last document and the question, and between a system text and the question that it joins: what
 // the model saw between paragraphs in training.
 constexpr std::string_view kParagraph = "\n\n";
-constexpr char kOverWindow[] = "palimpsest/over-window";  // marks a status
 constexpr int64_t kAnswerTokensMin = 1;
-constexpr std::string_view kNotYet =
-    "the anchored and pot prefill, which read longer texts, are not there yet";
+// What a pot's tokens are asked before some of them go (algorithms.md 2.2), unless a request says otherwise.
+constexpr std::string_view kCatalyst =
+    "\n\nSummarize the previous context highlighting the most important parts.";
 
 int64_t Size(const std::vector<int32_t>& tokens) { return static_cast<int64_t>(tokens.size()); }
 
@@ -25,12 +24,6 @@ std::string Name(std::string_view document) { return Quoted(document, 1024); }
 
 PromptSegment DocumentSegment(PromptDocument document) {
   return {PromptSegment::Kind::kDocument, std::move(document.tokens), document.known};
-}
-
-int64_t CountTokens(const std::vector<PromptSegment>& segments) {
-  int64_t tokens = 0;
-  for (const PromptSegment& segment : segments) tokens += Size(segment.tokens);
-  return tokens;
 }
 
 template <typename... Args>
@@ -60,31 +53,7 @@ absl::Status JoinSystemTexts(std::vector<ChatMessage>* messages) {
   return absl::OkStatus();
 }
 
-std::string Reason(PrefillChoice prefill, size_t documents, int64_t tokens, int64_t window) {
-  if (prefill == PrefillChoice::kExact) return "asked for";
-  const std::string fits = fmt::format("{} tokens fit the model's window of {}", tokens, window);
-  if (documents < 2) return fits;
-  return fmt::format("{}, so {} documents are read as one text", fits, documents);
-}
-
 }  // namespace
-
-absl::StatusOr<PrefillChoice> ParsePrefill(std::string_view name) {
-  if (name == "auto") return PrefillChoice::kAuto;
-  if (name == "exact") return PrefillChoice::kExact;
-  if (name == "anchored" || name == "pot") {
-    return Unimplemented("prefill {} is not there yet; auto and exact work today", name);
-  }
-  const std::vector<std::string> names = {"auto", "exact", "anchored", "pot"};
-  return InvalidArgument("prefill {} is not auto, exact, anchored or pot{}", Quoted(name),
-                         DidYouMean(name, names));
-}
-
-absl::Status MarkOverWindow(absl::Status status) {
-  status.SetPayload(kOverWindow, absl::Cord());
-  return status;
-}
-bool IsOverWindow(const absl::Status& status) { return status.GetPayload(kOverWindow).has_value(); }
 
 absl::StatusOr<PromptPlanner> PromptPlanner::Create(std::shared_ptr<const Tokenizer> tokenizer,
                                                     std::shared_ptr<const ChatTemplate> chat_template,
@@ -97,10 +66,6 @@ absl::StatusOr<PromptPlanner> PromptPlanner::Create(std::shared_ptr<const Tokeni
   PALIMPSEST_ASSIGN_OR_RETURN(planner.tail_, words.Encode(frame.tail, Tokenizer::Special::kParse));
   planner.AddBos(&planner.prefix_);
   planner.prefix_text_ = std::move(frame.prefix);
-  for (int64_t id = 0; id < words.vocabulary_size(); ++id) {
-    const auto bytes = static_cast<int64_t>(words.TokenText(static_cast<int32_t>(id)).size());
-    planner.longest_token_bytes_ = std::max(planner.longest_token_bytes_, bytes);
-  }
   return planner;
 }
 
@@ -112,42 +77,12 @@ void PromptPlanner::AddBos(std::vector<int32_t>* tokens) const {
   }
 }
 
-absl::Status PromptPlanner::CheckDocumentBytes(std::string_view path, int64_t bytes) const {
-  constexpr int64_t kSmall = 1 << 20;  // is cut into tokens all the same, to tell how many there are
-  const int64_t tokens = (bytes + longest_token_bytes_ - 1) / longest_token_bytes_;
-  if (bytes <= kSmall || tokens <= limits_.window_tokens) return absl::OkStatus();
-  return OverWindow(
-      "document {} has {} bytes, which are {} tokens or more; {} was trained for {}; "
-      "split the document, or use a model with a longer window ({})",
-      Name(path), bytes, tokens, limits_.model, limits_.window_tokens, kNotYet);
-}
-
 absl::StatusOr<std::vector<int32_t>> PromptPlanner::TokenizeDocument(std::string_view path,
                                                                      std::string_view text) const {
   if (text.empty()) return InvalidArgument("document {} is empty; give a file with text", Name(path));
-  PALIMPSEST_RETURN_IF_ERROR(CheckDocumentBytes(path, static_cast<int64_t>(text.size())));
   absl::StatusOr<std::vector<int32_t>> tokens = tokenizer_->Encode(text, Tokenizer::Special::kAsText);
   if (tokens.ok()) return tokens;
   return Error(tokens.status().code(), "document {}: {}", Name(path), Message(tokens.status()));
-}
-
-absl::Status PromptPlanner::CheckDocument(const PromptDocument& document) const {
-  const int64_t frame = Size(prefix_) + Size(tail_) + kAnswerTokensMin;
-  if (Size(document.tokens) + frame <= limits_.window_tokens) return absl::OkStatus();
-  return OverWindow(
-      "document {} has {} tokens; {} was trained for {}, of which the chat template and an answer need {}; "
-      "split the document, or use a model with a longer window ({})",
-      Name(document.name), document.tokens.size(), limits_.model, limits_.window_tokens, frame, kNotYet);
-}
-
-absl::StatusOr<PromptPlan> PromptPlanner::PlanDocument(PromptDocument document) const {
-  PALIMPSEST_RETURN_IF_ERROR(CheckDocument(document));
-  PromptPlan plan{.segments = {}, .prefill = "exact", .prefill_reason = "", .tokens = 0};
-  plan.segments.push_back({PromptSegment::Kind::kPrefix, prefix_});
-  plan.segments.push_back(DocumentSegment(std::move(document)));
-  plan.tokens = CountTokens(plan.segments);
-  plan.prefill_reason = Reason(PrefillChoice::kAuto, 1, plan.tokens, limits_.window_tokens);
-  return plan;
 }
 
 absl::Status PromptPlanner::CheckMessages(const std::vector<ChatMessage>& messages) const {
@@ -192,44 +127,109 @@ absl::Status PromptPlanner::CheckConversation(int64_t tokens, int64_t messages) 
   if (tokens + kAnswerTokensMin <= limits_.window_tokens) return absl::OkStatus();
   return OverWindow(
       "the {} has {} tokens with the chat template; {} was trained for {}: shorten it, or ingest the long "
-      "part as "
-      "a document",
+      "part "
+      "as a document",
       messages == 1 ? "question" : "conversation", tokens, limits_.model, limits_.window_tokens);
 }
 
-// `segments` end with the conversation.
-absl::StatusOr<PromptPlan> PromptPlanner::Assemble(std::vector<PromptSegment> segments, int64_t messages,
-                                                   PrefillChoice prefill) const {
-  PromptPlan plan{.segments = std::move(segments), .prefill = "exact", .prefill_reason = "", .tokens = 0};
-  plan.tokens = CountTokens(plan.segments);
-  int64_t documents = 0, document_tokens = 0;
-  for (const PromptSegment& segment : plan.segments) {
-    if (segment.kind != PromptSegment::Kind::kDocument) continue;
-    ++documents;
-    document_tokens += Size(segment.tokens);
+// Documents become their spans, in place.
+void PromptPlanner::CutDocuments(PromptPlan* plan) const {
+  const int64_t most = SpanTokens(Model(), plan->sizes.prefix);
+  std::vector<PromptSegment> whole = std::exchange(plan->segments, {});
+  for (PromptSegment& segment : whole) {
+    if (segment.kind != PromptSegment::Kind::kDocument) {
+      plan->segments.push_back(std::move(segment));
+      continue;
+    }
+    const std::vector<int32_t>& tokens = segment.tokens;
+    size_t begin = 0;
+    for (const size_t end : CutSpans(tokens, most, *tokenizer_)) {
+      plan->segments.push_back({.kind = segment.kind,
+                                .tokens = {tokens.begin() + static_cast<std::ptrdiff_t>(begin),
+                                           tokens.begin() + static_cast<std::ptrdiff_t>(end)},
+                                .known = segment.known});
+      plan->longest_span = std::max(plan->longest_span, static_cast<int64_t>(end - begin));
+      begin = end;
+    }
+    segment.tokens = {};  // two copies of one document at most
   }
-  if (plan.tokens + kAnswerTokensMin > limits_.window_tokens) {
-    return OverWindow(
-        "the prompt has {} tokens ({} of {} and {} of the {}), {} was trained for {} with the answer; {} "
-        "({})",
-        plan.tokens, document_tokens, documents == 1 ? "the document" : "documents",
-        plan.tokens - document_tokens, messages == 1 ? "question" : "conversation", limits_.model,
-        limits_.window_tokens,
-        documents > 1 ? "ask about fewer at once" : "shorten the question or split the document", kNotYet);
+}
+
+absl::StatusOr<std::vector<int32_t>> PromptPlanner::CatalystOf(const PromptPlan& plan,
+                                                               const PromptOptions& options) const {
+  const PolicySpec& policy = plan.mode.policy;
+  if (policy.kind != PolicySpec::Kind::kInfiniPot || policy.score != "cap") return std::vector<int32_t>();
+  switch (policy.catalyst) {
+    case PolicySpec::Catalyst::kIds:
+      PALIMPSEST_RETURN_IF_ERROR(CheckIds(policy.catalyst_ids, "catalyst"));
+      return policy.catalyst_ids;
+    case PolicySpec::Catalyst::kQuestion:
+      if (plan.sizes.question == 0) {
+        return InvalidArgument(
+            "catalyst=question: this prompt has 0 documents, so there is no question behind them; leave the "
+            "catalyst out");
+      }
+      if (!plan.question_visible) {
+        return InvalidArgument("catalyst=question needs the question; add --question visible");
+      }
+      return plan.segments.back().tokens;
+    case PolicySpec::Catalyst::kFile:
+    case PolicySpec::Catalyst::kDefault:
+      break;
   }
-  plan.prefill_reason = Reason(prefill, static_cast<size_t>(documents), plan.tokens, limits_.window_tokens);
+  const bool own = policy.catalyst == PolicySpec::Catalyst::kFile;
+  if (own && IsBlank(options.catalyst)) return InvalidArgument("the catalyst's text is empty");
+  absl::StatusOr<std::vector<int32_t>> tokens =
+      tokenizer_->Encode(own ? std::string_view(options.catalyst) : kCatalyst, Tokenizer::Special::kAsText);
+  if (!tokens.ok()) return Error(tokens.status().code(), "the catalyst: {}", Message(tokens.status()));
+  tokens->insert(tokens->end(), tail_.begin(), tail_.end());
+  return tokens;
+}
+
+absl::StatusOr<PromptPlan> PromptPlanner::Assemble(std::vector<PromptSegment> segments,
+                                                   const PromptSizes& sizes,
+                                                   const PromptOptions& options) const {
+  PromptPlan plan;
+  plan.segments = std::move(segments);
+  plan.sizes = sizes;
+  plan.tokens = sizes.total();
+  plan.question_visible = options.question_visible;
+  PALIMPSEST_ASSIGN_OR_RETURN(plan.mode, DecidePromptMode(options, sizes, Model()));
+  PolicySpec& policy = plan.mode.policy;
+  if (options.question_visible && sizes.question > 0 && policy.kind == PolicySpec::Kind::kInfiniPot &&
+      policy.score == "cap" && policy.catalyst == PolicySpec::Catalyst::kDefault) {
+    policy.catalyst = PolicySpec::Catalyst::kQuestion;  // what the pot is asked, where it is known
+  }
+  PALIMPSEST_ASSIGN_OR_RETURN(plan.catalyst, CatalystOf(plan, options));
+  if (plan.mode.prefill == proto::ANCHORED) CutDocuments(&plan);
+  PALIMPSEST_RETURN_IF_ERROR(CheckPromptMode(plan.mode, sizes, plan.longest_span,
+                                             static_cast<int64_t>(plan.catalyst.size()), Model()));
+  plan.prefill = PrefillName(plan.mode.prefill);
+  plan.prefill_reason = plan.mode.reason;
+  return plan;
+}
+
+absl::StatusOr<PromptPlan> PromptPlanner::PlanDocument(PromptDocument document) const {
+  // The shortest question is the template's tail: what fits with it is read as a question will find it.
+  PromptSizes sizes{
+      .documents = 1, .prefix = Size(prefix_), .context = Size(document.tokens), .question = Size(tail_)};
+  std::vector<PromptSegment> segments = {{PromptSegment::Kind::kPrefix, prefix_}};
+  segments.push_back(DocumentSegment(std::move(document)));
+  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, Assemble(std::move(segments), sizes, {}));
+  plan.sizes.question = 0;
+  plan.tokens = plan.sizes.total();
   return plan;
 }
 
 absl::StatusOr<PromptPlan> PromptPlanner::PlanQuestion(std::vector<PromptDocument> documents,
                                                        std::string_view question,
-                                                       PrefillChoice prefill) const {
-  return PlanChat(std::move(documents), {{"user", std::string(question)}}, prefill);
+                                                       const PromptOptions& options) const {
+  return PlanChat(std::move(documents), {{"user", std::string(question)}}, options);
 }
 
 absl::StatusOr<PromptPlan> PromptPlanner::PlanChat(std::vector<PromptDocument> documents,
                                                    std::vector<ChatMessage> messages,
-                                                   PrefillChoice prefill) const {
+                                                   const PromptOptions& options) const {
   PALIMPSEST_RETURN_IF_ERROR(CheckMessages(messages));
   const int64_t count = static_cast<int64_t>(messages.size());
   if (!documents.empty()) PALIMPSEST_RETURN_IF_ERROR(JoinSystemTexts(&messages));
@@ -252,16 +252,24 @@ absl::StatusOr<PromptPlan> PromptPlanner::PlanChat(std::vector<PromptDocument> d
   }
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> conversation, Encode(pieces));
   if (!framed) AddBos(&conversation);
-  PALIMPSEST_RETURN_IF_ERROR(CheckConversation(CountTokens(segments) + Size(conversation), count));
+  PromptSizes sizes{.documents = static_cast<int64_t>(documents.size()),
+                    .prefix = framed ? Size(prefix_) : 0};
+  if (documents.empty()) {
+    sizes.context = Size(conversation);
+  } else {
+    sizes.question = Size(conversation);
+    PALIMPSEST_RETURN_IF_ERROR(CheckConversation(sizes.prefix + sizes.question, count));
+  }
   for (PromptDocument& document : documents) {
-    PALIMPSEST_RETURN_IF_ERROR(CheckDocument(document));
+    sizes.context += Size(document.tokens);
     segments.push_back(DocumentSegment(std::move(document)));
   }
   segments.push_back({PromptSegment::Kind::kConversation, std::move(conversation)});
-  return Assemble(std::move(segments), count, prefill);
+  return Assemble(std::move(segments), sizes, options);
 }
 
-absl::StatusOr<PromptPlan> PromptPlanner::PlanText(std::string_view text, PrefillChoice prefill) const {
+absl::StatusOr<PromptPlan> PromptPlanner::PlanText(std::string_view text,
+                                                   const PromptOptions& options) const {
   if (text.empty()) return InvalidArgument("the prompt is empty");
   if (static_cast<int64_t>(text.size()) > limits_.question_bytes) {
     return InvalidArgument("the prompt has {} bytes, limits.question_bytes allows {}", text.size(),
@@ -270,22 +278,24 @@ absl::StatusOr<PromptPlan> PromptPlanner::PlanText(std::string_view text, Prefil
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> tokens,
                               tokenizer_->Encode(text, Tokenizer::Special::kAsText));
   AddBos(&tokens);
-  return PlanTokens(std::move(tokens), prefill);
+  return PlanTokens(std::move(tokens), options);
+}
+
+absl::Status PromptPlanner::CheckIds(std::span<const int32_t> ids, std::string_view what) const {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < tokenizer_->vocabulary_size()) continue;
+    return InvalidArgument("token {} of the {} has the id {}; {} has ids from 0 to {}", i, what, ids[i],
+                           limits_.model, tokenizer_->vocabulary_size() - 1);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<PromptPlan> PromptPlanner::PlanTokens(std::vector<int32_t> tokens,
-                                                     PrefillChoice prefill) const {
+                                                     const PromptOptions& options) const {
   if (tokens.empty()) return InvalidArgument("the prompt is empty");
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] >= 0 && tokens[i] < tokenizer_->vocabulary_size()) continue;
-    return InvalidArgument("token {} of the prompt has the id {}; {} has ids from 0 to {}", i, tokens[i],
-                           limits_.model, tokenizer_->vocabulary_size() - 1);
-  }
-  if (Size(tokens) + kAnswerTokensMin > limits_.window_tokens) {
-    return OverWindow("the prompt has {} tokens, {} was trained for {} with the answer; shorten it",
-                      tokens.size(), limits_.model, limits_.window_tokens);
-  }
-  return Assemble({{PromptSegment::Kind::kConversation, std::move(tokens)}}, 1, prefill);
+  PALIMPSEST_RETURN_IF_ERROR(CheckIds(tokens, "prompt"));
+  const PromptSizes sizes{.context = Size(tokens)};
+  return Assemble({{PromptSegment::Kind::kConversation, std::move(tokens)}}, sizes, options);
 }
 
 }  // namespace palimpsest

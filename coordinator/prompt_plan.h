@@ -3,42 +3,28 @@
 //
 // Each segment, and in a conversation each message's text, is tokenized on its own, so that it has the same
 // ids whatever stands around it. Only the template's own text may hold special tokens: those in a user's text
-// are text.
+// are text. In anchored prefill each span of a document is a segment.
 //
-// Window : a prompt and one token of the answer must fit the tokens that the model was trained for.
-// Errors : InvalidArgument: too long (both numbers, and the document where one alone is too long;
-// IsOverWindow),
-//          an empty question, a role that is not known, a conversation that the template refuses, text that
-//          is not UTF-8. Unimplemented: a prefill that this version does not have.
+// Length : documents of any; how longer prompts than the model's window are read is prompt_mode.h's to say.
+// Errors : InvalidArgument: what does not fit the window however it is read (both numbers; IsOverWindow), an
+//          empty question, a role that is not known, a conversation that the template refuses, text that is
+//          not UTF-8, a catalyst without its text or its question; those of prompt_mode.h.
 // Threads: const methods from any thread.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "proto/base/policy_spec.h"
-#include "proto/worker.pb.h"
+#include "coordinator/prompt_mode.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace palimpsest {
-
-enum class PrefillChoice { kAuto, kExact, kAnchored, kPot };
-
-// auto exact anchored pot; InvalidArgument for anything else.
-absl::StatusOr<PrefillChoice> ParsePrefill(std::string_view name);
-
-// How a prompt is to be read and what of it may stay.
-struct PromptOptions {
-  PrefillChoice prefill = PrefillChoice::kAuto;
-  PolicySpec policy{.kind = PolicySpec::Kind::kAuto};
-  bool question_visible = false;
-  std::string catalyst;  // text, for infinipot with catalyst=@FILE
-};
 
 // A document as the catalog has it.
 struct PromptDocument {
@@ -57,14 +43,15 @@ struct PromptSegment {
 
 struct PromptPlan {
   std::vector<PromptSegment> segments;
-  std::string prefill;         // exact
+  PromptMode mode;
+  PromptSizes sizes;
+  int64_t longest_span = 0;       // of anchored prefill
+  std::vector<int32_t> catalyst;  // of policies that run one
+  bool question_visible = false;
+  std::string prefill;         // exact | anchored | pot
   std::string prefill_reason;  // for people
   int64_t tokens = 0;          // of all segments
 };
-
-// Whether a request was refused because its prompt is longer than the model's window.
-bool IsOverWindow(const absl::Status& status);
-absl::Status MarkOverWindow(absl::Status status);
 
 class PromptPlanner {
  public:
@@ -72,32 +59,29 @@ class PromptPlanner {
     std::string model;           // its name, for errors
     int64_t window_tokens = 0;   // that the model was trained for
     int64_t question_bytes = 0;  // text of one question with its history
+    int64_t span_tokens = 2048;  // of anchored prefill, at most
   };
   // `options` hold for all conversations: a template that tells the date tells that of the start.
   static absl::StatusOr<PromptPlanner> Create(std::shared_ptr<const Tokenizer> tokenizer,
                                               std::shared_ptr<const ChatTemplate> chat_template,
                                               ChatTemplate::Options options, Limits limits);
 
-  // Refuses a text of so many bytes that it cannot fit, whatever it says: before it is read and cut into
-  // tokens, which take several times its memory. `path` is for errors; the same below.
-  absl::Status CheckDocumentBytes(std::string_view path, int64_t bytes) const;
+  // `path` is for errors.
   absl::StatusOr<std::vector<int32_t>> TokenizeDocument(std::string_view path, std::string_view text) const;
-  // Is there room for this document and some question? Both numbers if not.
-  absl::Status CheckDocument(const PromptDocument& document) const;
 
-  // Prefix and document: what ingesting prefills.
+  // Prefix and document: what ingesting prefills, in the way in which a question about it alone would.
   absl::StatusOr<PromptPlan> PlanDocument(PromptDocument document) const;
   // The whole prompt of a question about documents, or about none.
   absl::StatusOr<PromptPlan> PlanQuestion(std::vector<PromptDocument> documents, std::string_view question,
-                                          PrefillChoice prefill) const;
+                                          const PromptOptions& options) const;
   // The same of a conversation. A conversation that begins as the frame does has the prefix as a segment of
   // its own. With documents, which stand before the first user's text, system texts at its head join that
   // text.
   absl::StatusOr<PromptPlan> PlanChat(std::vector<PromptDocument> documents,
-                                      std::vector<ChatMessage> messages, PrefillChoice prefill) const;
+                                      std::vector<ChatMessage> messages, const PromptOptions& options) const;
   // Text or ids as they are, without the template; special tokens in a text are text.
-  absl::StatusOr<PromptPlan> PlanText(std::string_view text, PrefillChoice prefill) const;
-  absl::StatusOr<PromptPlan> PlanTokens(std::vector<int32_t> tokens, PrefillChoice prefill) const;
+  absl::StatusOr<PromptPlan> PlanText(std::string_view text, const PromptOptions& options) const;
+  absl::StatusOr<PromptPlan> PlanTokens(std::vector<int32_t> tokens, const PromptOptions& options) const;
 
  private:
   PromptPlanner(std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<const ChatTemplate> chat_template,
@@ -108,16 +92,20 @@ class PromptPlanner {
         limits_(std::move(limits)) {}
   absl::Status CheckMessages(const std::vector<ChatMessage>& messages) const;
   absl::StatusOr<std::vector<int32_t>> Encode(const std::vector<ChatPiece>& pieces) const;
+  absl::Status CheckIds(std::span<const int32_t> ids, std::string_view what) const;
+  PromptModel Model() const { return {limits_.model, limits_.window_tokens, limits_.span_tokens}; }
   absl::Status CheckConversation(int64_t tokens, int64_t messages) const;
-  absl::StatusOr<PromptPlan> Assemble(std::vector<PromptSegment> segments, int64_t messages,
-                                      PrefillChoice prefill) const;
+  // `segments` may end with the conversation; documents are whole still.
+  absl::StatusOr<PromptPlan> Assemble(std::vector<PromptSegment> segments, const PromptSizes& sizes,
+                                      const PromptOptions& options) const;
+  void CutDocuments(PromptPlan* plan) const;
+  absl::StatusOr<std::vector<int32_t>> CatalystOf(const PromptPlan& plan, const PromptOptions& options) const;
   void AddBos(std::vector<int32_t>* tokens) const;
 
   std::shared_ptr<const Tokenizer> tokenizer_;         // shared with the engine
   std::shared_ptr<const ChatTemplate> chat_template_;  // shared with copies of this planner
-  ChatTemplate::Options options_;
+  ChatTemplate::Options options_;                      // of the template
   Limits limits_;
-  int64_t longest_token_bytes_ = 1;
   std::string prefix_text_;
   std::vector<int32_t> prefix_, tail_;
 };

@@ -16,15 +16,6 @@ namespace {
 
 int64_t Blocks(int64_t tokens) { return (tokens + kTileSlots - 1) / kTileSlots; }
 
-// Each segment starts a block of its own, and the answer may begin in one that is nearly full.
-int64_t PromptBlocks(const PromptPlan& plan) {
-  int64_t blocks = 1;
-  for (const PromptSegment& segment : plan.segments) {
-    blocks += Blocks(static_cast<int64_t>(segment.tokens.size()));
-  }
-  return blocks;
-}
-
 // The memory of the worker that holds most tokens; all zeros if none is alive.
 struct Memory {
   int64_t arena_bytes = 0;
@@ -45,14 +36,68 @@ proto::PromptPart::Sharing SharingOf(const PromptSegment& segment) {
   return segment.shared() ? proto::PromptPart::WHOLE : proto::PromptPart::FULL_BLOCKS;
 }
 
-void AddParts(PromptPlan plan, proto::GenerateRequest* generate) {
+// A conversation without documents is what a policy chooses from itself.
+proto::PromptPart::Role RoleOf(const PromptSegment& segment, const PromptPlan& plan) {
+  if (segment.kind == PromptSegment::Kind::kPrefix) return proto::PromptPart::PREFIX;
+  const bool question = segment.kind == PromptSegment::Kind::kConversation && plan.sizes.documents > 0;
+  return question ? proto::PromptPart::QUESTION : proto::PromptPart::CONTEXT;
+}
+
+void AddPrompt(PromptPlan plan, proto::GenerateRequest* generate) {
   for (PromptSegment& segment : plan.segments) {
     proto::PromptPart& part = *generate->add_parts();
     part.mutable_tokens()->Assign(segment.tokens.begin(), segment.tokens.end());
     part.set_sharing(SharingOf(segment));
     part.set_known(segment.known);
+    part.set_role(RoleOf(segment, plan));
     segment.tokens = {};
   }
+  generate->set_prefill(plan.mode.prefill);
+  generate->set_policy(PolicyText(plan.mode.policy));
+  generate->set_question_visible(plan.question_visible);
+  generate->mutable_catalyst()->Assign(plan.catalyst.begin(), plan.catalyst.end());
+}
+
+// What a prompt takes of one worker, for one choice.
+struct Footprint {
+  static constexpr int64_t kUnbounded = -1;
+  int64_t positions = 0;    // before the answer's first token; kUnbounded: a pot goes on in another cycle
+  int64_t peak_blocks = 0;  // while the prompt is read
+  int64_t kept_blocks = 0;  // while the answer is generated, beside those of the answer
+  int64_t Blocks(int64_t answer) const {
+    if (positions == kUnbounded) return peak_blocks;
+    return std::max(peak_blocks, kept_blocks + palimpsest::Blocks(answer));
+  }
+};
+
+// Each segment starts a block of its own, and the answer may begin in one that is nearly full.
+int64_t PromptBlocks(const PromptPlan& plan) {
+  int64_t blocks = 1;
+  for (const PromptSegment& segment : plan.segments) {
+    blocks += Blocks(static_cast<int64_t>(segment.tokens.size()));
+  }
+  return blocks;
+}
+
+Footprint FootprintOf(const PromptPlan& plan) {
+  const PromptSizes& sizes = plan.sizes;
+  if (!plan.mode.policy.compresses()) {
+    return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan), .kept_blocks = PromptBlocks(plan)};
+  }
+  if (plan.mode.prefill == proto::POT) {
+    constexpr int64_t kPartial = 2;  // of the prefix and of the pot's last
+    return {.positions = Footprint::kUnbounded,
+            .peak_blocks = Blocks(plan.mode.policy.BudgetOf(sizes.context)) + kPartial};
+  }
+  const int64_t kept = plan.mode.KeptOf(sizes.context);
+  const int64_t kept_blocks = 1 + Blocks(sizes.prefix) + Blocks(kept) + Blocks(sizes.question);
+  if (plan.mode.prefill == proto::EXACT) {
+    return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan), .kept_blocks = kept_blocks};
+  }
+  // Spans compete: what the earlier ones left is there while the next one is read.
+  return {.positions = sizes.prefix + kept + sizes.question,
+          .peak_blocks = kept_blocks + Blocks(plan.longest_span),
+          .kept_blocks = kept_blocks};
 }
 
 }  // namespace
@@ -75,50 +120,51 @@ absl::Status CheckAnswerRequest(const AnswerRequest& request, const Config::Limi
 absl::StatusOr<PromptPlan> PlanPrompt(const PromptPlanner& planner, std::vector<PromptDocument> documents,
                                       const AnswerRequest& request) {
   if (const auto* messages = std::get_if<std::vector<ChatMessage>>(&request.prompt)) {
-    return planner.PlanChat(std::move(documents), *messages, request.prefill);
+    return planner.PlanChat(std::move(documents), *messages, request.options);
   }
   if (!documents.empty()) {
     return InvalidArgument("a plain prompt with {} documents: documents go with a conversation",
                            documents.size());
   }
   if (const auto* text = std::get_if<std::string>(&request.prompt)) {
-    return planner.PlanText(*text, request.prefill);
+    return planner.PlanText(*text, request.options);
   }
-  return planner.PlanTokens(std::get<std::vector<int32_t>>(request.prompt), request.prefill);
+  return planner.PlanTokens(std::get<std::vector<int32_t>>(request.prompt), request.options);
 }
 
 absl::StatusOr<Admission::Need> FitAnswer(const PromptPlan& plan, int64_t max_tokens,
                                           const AnswerLimits& limits, const Registry& registry) {
   const bool ingest = limits.window_tokens == 0;
   const bool may_cut = max_tokens <= limits.default_tokens;
+  const Footprint footprint = FootprintOf(plan);
   int64_t answer = max_tokens;
-  if (!ingest) {
-    const int64_t room = limits.window_tokens - plan.tokens;
+  if (!ingest && footprint.positions == Footprint::kUnbounded) {
+    if (max_tokens == 0) answer = limits.default_tokens;
+  } else if (!ingest) {
+    const int64_t room = limits.window_tokens - footprint.positions;
     if (room < 1 || (max_tokens > room && !may_cut)) {
       return MarkOverWindow(InvalidArgument(
-          "the prompt has {} tokens and the answer may have {}: together {}, the model's window is {}; ask "
-          "for a "
-          "shorter answer, or shorten the prompt",
-          plan.tokens, max_tokens, plan.tokens + max_tokens, limits.window_tokens));
+          "the prompt has {} tokens, of which {} stay, and the answer may have {}: together {}, the model's "
+          "window is {}; ask for a shorter answer, or shorten the prompt",
+          plan.tokens, footprint.positions, max_tokens, footprint.positions + max_tokens,
+          limits.window_tokens));
     }
     answer = max_tokens == 0 ? room : std::min(max_tokens, room);
   }
   const Memory memory = BiggestWorker(registry);
-  const int64_t prompt_blocks = PromptBlocks(plan);
-  if (memory.bytes_per_token > 0 && prompt_blocks + Blocks(answer) > memory.blocks()) {
-    const int64_t left = (memory.blocks() - prompt_blocks) * kTileSlots;
-    if (ingest || left < 1 || !may_cut) {
-      const int64_t needs =
-          (prompt_blocks + Blocks(ingest ? 0 : answer)) * kTileSlots * memory.bytes_per_token;
+  if (memory.bytes_per_token > 0 && footprint.Blocks(answer) > memory.blocks()) {
+    const int64_t left = (memory.blocks() - footprint.kept_blocks) * kTileSlots;
+    if (ingest || left < 1 || !may_cut || footprint.peak_blocks > memory.blocks()) {
       return MarkOverWindow(ResourceExhausted(
-          "a prompt of {} tokens and an answer of {} need {} bytes of device memory, the biggest worker has "
-          "{}; "
-          "raise device.arena_bytes, or shorten them",
-          plan.tokens, ingest ? 0 : answer, needs, memory.arena_bytes));
+          "a prompt of {} tokens read by prefill {} with policy {} and an answer of {} need {} bytes of "
+          "device "
+          "memory, the biggest worker has {}; raise device.arena_bytes, or shorten them",
+          plan.tokens, plan.prefill, plan.mode.policy.name(), ingest ? 0 : answer,
+          footprint.Blocks(ingest ? 0 : answer) * kTileSlots * memory.bytes_per_token, memory.arena_bytes));
     }
     answer = std::min(answer, left);
   }
-  const int64_t bytes = (prompt_blocks + Blocks(answer)) * kTileSlots * memory.bytes_per_token;
+  const int64_t bytes = footprint.Blocks(answer) * kTileSlots * memory.bytes_per_token;
   return Admission::Need{.prompt_tokens = plan.tokens,
                          .answer_tokens = answer * limits.choices,
                          .bytes = bytes * limits.choices,
@@ -129,7 +175,7 @@ proto::GenerateRequest GenerateRequestOf(PromptPlan plan, const AnswerRequest& r
                                          std::string cache_domain) {
   proto::GenerateRequest generate;
   generate.set_request_id(request.request_id);
-  AddParts(std::move(plan), &generate);
+  AddPrompt(std::move(plan), &generate);
   *generate.mutable_sampling() = request.sampling;
   generate.mutable_sampling()->set_max_tokens(max_tokens);
   generate.set_logprobs(request.logprobs);
@@ -142,7 +188,7 @@ proto::GenerateRequest GenerateRequestOf(PromptPlan plan, const AnswerRequest& r
 
 proto::GenerateRequest IngestRequest(PromptPlan plan, std::string cache_domain) {
   proto::GenerateRequest generate;
-  AddParts(std::move(plan), &generate);
+  AddPrompt(std::move(plan), &generate);
   generate.mutable_sampling()->set_top_p(1);
   generate.mutable_sampling()->set_repetition_penalty(1);
   generate.set_cache_domain(std::move(cache_domain));

@@ -8,8 +8,35 @@
 namespace palimpsest {
 namespace {
 
+absl::StatusOr<Segment::Role> RoleOf(const proto::PromptPart& part) {
+  switch (part.role()) {
+    case proto::PromptPart::CONTEXT:
+      return Segment::Role::kContext;
+    case proto::PromptPart::PREFIX:
+      return Segment::Role::kPrefix;
+    case proto::PromptPart::QUESTION:
+      return Segment::Role::kQuestion;
+    default:
+      return InvalidArgument("role {} of a part is not known", static_cast<int>(part.role()));
+  }
+}
+
+absl::StatusOr<PrefillMode> PrefillOf(proto::Prefill prefill) {
+  switch (prefill) {
+    case proto::EXACT:
+      return PrefillMode::kExact;
+    case proto::ANCHORED:
+      return PrefillMode::kAnchored;
+    case proto::POT:
+      return PrefillMode::kPot;
+    default:
+      return InvalidArgument("prefill {} is not known", static_cast<int>(prefill));
+  }
+}
+
 absl::StatusOr<Segment> SegmentOf(const proto::PromptPart& part) {
   Segment segment{.tokens = {part.tokens().begin(), part.tokens().end()}, .known = part.known()};
+  PALIMPSEST_ASSIGN_OR_RETURN(segment.role, RoleOf(part));
   switch (part.sharing()) {
     case proto::PromptPart::OWN:
       return segment;
@@ -48,6 +75,15 @@ absl::StatusOr<Request> RequestOf(const proto::GenerateRequest& from) {
     PALIMPSEST_ASSIGN_OR_RETURN(Segment segment, SegmentOf(part));
     request.segments.push_back(std::move(segment));
   }
+  PALIMPSEST_ASSIGN_OR_RETURN(request.prefill, PrefillOf(from.prefill()));
+  if (!from.policy().empty()) {
+    PALIMPSEST_ASSIGN_OR_RETURN(request.policy, ParsePolicy(from.policy()));
+    if (request.policy.kind == PolicySpec::Kind::kAuto) {
+      return InvalidArgument("policy auto is the coordinator's to decide");
+    }
+  }
+  request.question_visible = from.question_visible();
+  request.catalyst.assign(from.catalyst().begin(), from.catalyst().end());
   request.sampling = from.sampling();
   request.generated.assign(from.generated().begin(), from.generated().end());
   request.logprobs = from.logprobs() || from.top_logprobs() > 0;

@@ -31,9 +31,8 @@ absl::StatusOr<std::vector<int32_t>> NiahPrompter::Encode(const std::string& tex
 absl::StatusOr<int64_t> NiahPrompter::CountTokens(const NiahSample& sample) {
   if (sample.question != counted_question_) {
     // Segments are cut into tokens each on its own, so a context of one token costs the rest what any costs.
-    PALIMPSEST_ASSIGN_OR_RETURN(
-        const PromptPlan plan,
-        planner_.PlanQuestion({DocumentOf({0})}, sample.question, PrefillChoice::kAuto));
+    PALIMPSEST_ASSIGN_OR_RETURN(const PromptPlan plan,
+                                planner_.PlanQuestion({DocumentOf({0})}, sample.question, {}));
     PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.answer_prefix));
     counted_tokens_ = plan.tokens - 1 + static_cast<int64_t>(prefix.size()) + sampling_.max_tokens();
     counted_question_ = sample.question;
@@ -57,14 +56,15 @@ absl::StatusOr<proto::GenerateRequest> NiahPrompter::Ask(const NiahSample& sampl
                                                          bool question_visible) const {
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> context, Encode(sample.context));
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.answer_prefix));
+  const PromptOptions options{
+      .prefill = prefill_, .policy = policy.spec, .question_visible = question_visible};
   PALIMPSEST_ASSIGN_OR_RETURN(
-      PromptPlan plan, planner_.PlanQuestion({DocumentOf(std::move(context))}, sample.question, prefill_));
+      PromptPlan plan, planner_.PlanQuestion({DocumentOf(std::move(context))}, sample.question, options));
   std::vector<int32_t>& conversation = plan.segments.back().tokens;
   conversation.insert(conversation.end(), prefix.begin(), prefix.end());
+  plan.sizes.question += static_cast<int64_t>(prefix.size());
   plan.tokens += static_cast<int64_t>(prefix.size());
   AnswerRequest request;
-  request.policy = PolicyText(policy.spec);
-  request.question_visible = question_visible;
   request.sampling = sampling_;
   return GenerateRequestOf(std::move(plan), request, sampling_.max_tokens(), "");
 }

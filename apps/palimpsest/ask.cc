@@ -10,16 +10,14 @@
 #include "apps/palimpsest/command.h"
 #include "apps/results.h"
 #include "proto/base/policy_spec.h"
-#include "proto/base/quote.h"
 #include "proto/base/status.h"
-#include "proto/base/suggest.h"
 
 namespace palimpsest {
 namespace {
 
 struct Flags {
   std::vector<std::string> documents;
-  std::string prefill = "auto", policy = "full", recall = "none", visibility = "hidden";
+  std::string prefill = "auto", policy = "auto", recall = "none", visibility = "hidden";
   std::vector<std::string> stop;
   std::string question;
 };
@@ -44,24 +42,29 @@ absl::Status CheckStop(const std::vector<std::string>& stop, const Config::Limit
   return absl::OkStatus();
 }
 
+absl::StatusOr<PromptOptions> MakeOptions(const Flags& flags, const CommandContext& context) {
+  PromptOptions options;
+  const absl::StatusOr<PrefillChoice> prefill = ParsePrefill(flags.prefill);
+  PALIMPSEST_RETURN_IF_ERROR(UsageError(prefill.status()));
+  options.prefill = *prefill;
+  absl::StatusOr<PolicySpec> policy = ParsePolicy(flags.policy);
+  PALIMPSEST_RETURN_IF_ERROR(UsageUnlessUnimplemented(policy.status()));
+  options.policy = std::move(*policy);
+  const absl::StatusOr<bool> visible = ParseQuestionVisible(flags.visibility);
+  PALIMPSEST_RETURN_IF_ERROR(UsageError(visible.status()));
+  options.question_visible = *visible;
+  if (options.policy.catalyst == PolicySpec::Catalyst::kFile) {
+    PALIMPSEST_ASSIGN_OR_RETURN(
+        options.catalyst,
+        ReadInput(options.policy.catalyst_file, context.config.limits.question_bytes, *context.cancel));
+  }
+  return options;
+}
+
 absl::StatusOr<Question> MakeQuestion(const Flags& flags, const CommandContext& context) {
   Question question;
-  const absl::StatusOr<PrefillChoice> prefill = ParsePrefill(flags.prefill);
-  PALIMPSEST_RETURN_IF_ERROR(UsageUnlessUnimplemented(prefill.status()));
-  question.prefill = *prefill;
-  const absl::StatusOr<PolicySpec> policy = ParsePolicy(flags.policy);
-  PALIMPSEST_RETURN_IF_ERROR(UsageUnlessUnimplemented(policy.status()));
-  if (policy->compresses()) {
-    return Unimplemented("policy {} is not there yet; full works today", policy->name());
-  }
+  PALIMPSEST_ASSIGN_OR_RETURN(question.options, MakeOptions(flags, context));
   PALIMPSEST_RETURN_IF_ERROR(UsageUnlessUnimplemented(CheckRecall(flags.recall)));
-  if (flags.visibility != "hidden" && flags.visibility != "visible") {
-    return UsageError(
-        InvalidArgument("--question {} is not hidden or visible{}", Quoted(flags.visibility),
-                        DidYouMean(flags.visibility, std::vector<std::string>{"hidden", "visible"})));
-  }
-  question.visible = flags.visibility == "visible";
-  question.policy = "full";  // auto too, while all fits the window
   question.recall = flags.recall;
   PALIMPSEST_RETURN_IF_ERROR(UsageError(CheckStop(flags.stop, context.config.limits)));
   question.documents = flags.documents;
@@ -123,8 +126,14 @@ void AddAskCommand(CommandSet& commands) {
                  "what the question is about; give it again for more. A file is ingested first")
       ->type_name("ID|PATH")
       ->allow_extra_args(false);
-  ask.add_option("--prefill", flags->prefill, "auto or exact; default auto")->type_name("MODE")->take_last();
-  ask.add_option("--policy", flags->policy, "which tokens stay on the device: full (all); default full")
+  ask.add_option("--prefill", flags->prefill,
+                 "how the prompt is read: auto, exact (as one text), anchored (documents span by span) or "
+                 "pot; default auto")
+      ->type_name("MODE")
+      ->take_last();
+  ask.add_option("--policy", flags->policy,
+                 "which tokens stay on the device: auto, full (all), snapkv, infinipot, streaming or random; "
+                 "default auto")
       ->type_name("NAME:key=value,...")
       ->take_last();
   ask.add_option("--recall", flags->recall, "how dropped tokens come back: none; default none")

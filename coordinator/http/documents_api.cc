@@ -156,12 +156,11 @@ std::optional<std::string> WrongType(const Request& request) {
 }
 
 // What the server wrote to disk as it came.
-absl::StatusOr<std::string> ReadUpload(const ApiParts& parts, const Request& request, std::string_view name) {
+absl::StatusOr<std::string> ReadUpload(const Request& request) {
   if (request.body_file.empty()) return request.body;
   std::ifstream file(request.body_file, std::ios::binary | std::ios::ate);
   const std::streamoff bytes = file.tellg();
   if (!file || bytes < 0) return Internal("an upload cannot be read back from the disk");
-  PALIMPSEST_RETURN_IF_ERROR(parts.coordinator->model().planner->CheckDocumentBytes(name, bytes));
   std::string text(static_cast<size_t>(bytes), '\0');
   file.seekg(0);
   if (!file.read(text.data(), bytes)) return Internal("an upload cannot be read back from the disk");
@@ -179,7 +178,7 @@ absl::StatusOr<DocumentState> Add(const ApiParts& parts, const Request& request,
         InvalidArgument("name has {} characters; expected 1 to {}", characters, kNameCharactersMax), "name",
         "invalid_value");
   }
-  PALIMPSEST_ASSIGN_OR_RETURN(std::string text, ReadUpload(parts, request, name));
+  PALIMPSEST_ASSIGN_OR_RETURN(std::string text, ReadUpload(request));
   const int64_t bytes_max = parts.config.limits.document_bytes;
   if (static_cast<int64_t>(text.size()) > bytes_max) {
     return InvalidArgument("the document has {} bytes, limits.document_bytes allows {}", text.size(),

@@ -9,7 +9,6 @@
 #include "proto/base/policy_spec.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
-#include "proto/base/suggest.h"
 #include "text/utf8.h"
 
 namespace palimpsest::http {
@@ -152,21 +151,47 @@ absl::Status ReadDocuments(JsonFields& own, std::vector<std::string>* documents)
   return absl::OkStatus();
 }
 
-absl::Status ReadOwn(JsonFields& fields, AnswerRequest* answer) {
+absl::Status ReadPolicy(JsonFields& own, const Config::Limits& limits, PromptOptions* options) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto text, own.Text("policy", 1, kPolicyCharactersMax));
+  if (text.has_value()) {
+    absl::StatusOr<PolicySpec> policy = ParsePolicy(*text);
+    PALIMPSEST_RETURN_IF_ERROR(AtOwn(policy.status(), "policy"));
+    options->policy = std::move(*policy);
+  }
+  PolicySpec& policy = options->policy;
+  if (policy.catalyst == PolicySpec::Catalyst::kFile) {
+    return AtOwn(InvalidArgument("catalyst=@ names a file, and a server reads none for a client; send the "
+                                 "text itself as palimpsest.catalyst"),
+                 "policy");
+  }
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto catalyst, own.Text("catalyst", 1, limits.question_bytes));
+  if (!catalyst.has_value()) return absl::OkStatus();
+  if (static_cast<int64_t>(catalyst->size()) > limits.question_bytes) {
+    return AtOwn(
+        InvalidArgument("{} bytes, limits.question_bytes allows {}", catalyst->size(), limits.question_bytes),
+        "catalyst");
+  }
+  if (policy.kind != PolicySpec::Kind::kInfiniPot || policy.score != "cap" ||
+      policy.catalyst != PolicySpec::Catalyst::kDefault) {
+    return AtOwn(InvalidArgument("it goes with policy infinipot that names no other catalyst and has "
+                                 "score=cap; the policy is {}",
+                                 policy.name()),
+                 "catalyst");
+  }
+  policy.catalyst = PolicySpec::Catalyst::kFile;
+  policy.catalyst_file = "request";
+  options->catalyst = std::string(*catalyst);
+  return absl::OkStatus();
+}
+
+absl::Status ReadOwn(JsonFields& fields, const Config::Limits& limits, AnswerRequest* answer) {
   PALIMPSEST_ASSIGN_OR_RETURN(const auto salt, fields.Text("cache_salt", 1, kSaltCharactersMax));
   answer->cache_salt = std::string(salt.value_or(""));
   PALIMPSEST_ASSIGN_OR_RETURN(const json::object* const object, fields.Object("palimpsest"));
   if (object == nullptr) return absl::OkStatus();
   JsonFields own(*object, "palimpsest");
   PALIMPSEST_RETURN_IF_ERROR(ReadDocuments(own, &answer->documents));
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto policy, own.Text("policy", 1, kPolicyCharactersMax));
-  answer->policy = std::string(policy.value_or(answer->policy));
-  const absl::StatusOr<PolicySpec> spec = ParsePolicy(answer->policy);
-  PALIMPSEST_RETURN_IF_ERROR(AtOwn(spec.status(), "policy"));
-  if (spec->compresses()) {
-    return AtOwn(Unimplemented("policy {} is not there yet; full works today", spec->name()), "policy");
-  }
-  answer->policy = "full";  // auto too, while all fits the window
+  PALIMPSEST_RETURN_IF_ERROR(ReadPolicy(own, limits, &answer->options));
   PALIMPSEST_ASSIGN_OR_RETURN(const auto recall, own.Text("recall", 1, kPolicyCharactersMax));
   answer->recall = std::string(recall.value_or(answer->recall));
   PALIMPSEST_RETURN_IF_ERROR(AtOwn(CheckRecall(answer->recall), "recall"));
@@ -174,16 +199,14 @@ absl::Status ReadOwn(JsonFields& fields, AnswerRequest* answer) {
   if (prefill.has_value()) {
     const absl::StatusOr<PrefillChoice> choice = ParsePrefill(*prefill);
     PALIMPSEST_RETURN_IF_ERROR(AtOwn(choice.status(), "prefill"));
-    answer->prefill = *choice;
+    answer->options.prefill = *choice;
   }
   PALIMPSEST_ASSIGN_OR_RETURN(const auto question, own.Text("question", 1, kPolicyCharactersMax));
-  if (question.has_value() && *question != "hidden" && *question != "visible") {
-    const std::vector<std::string> words = {"hidden", "visible"};
-    return AtOwn(
-        InvalidArgument("{} is not hidden or visible{}", Quoted(*question), DidYouMean(*question, words)),
-        "question");
+  if (question.has_value()) {
+    const absl::StatusOr<bool> visible = ParseQuestionVisible(*question);
+    PALIMPSEST_RETURN_IF_ERROR(AtOwn(visible.status(), "question"));
+    answer->options.question_visible = *visible;
   }
-  answer->question_visible = question == "visible";
   PALIMPSEST_ASSIGN_OR_RETURN(const auto own_salt, own.Text("cache_salt", 1, kSaltCharactersMax));
   if (own_salt.has_value()) answer->cache_salt = std::string(*own_salt);
   PALIMPSEST_ASSIGN_OR_RETURN(const auto ignore_end, own.Bool("ignore_end"));
@@ -200,7 +223,7 @@ absl::Status ReadCommon(JsonFields& fields, const RequestRules& rules, OpenAiReq
   PALIMPSEST_RETURN_IF_ERROR(ReadStream(fields, request));
   PALIMPSEST_ASSIGN_OR_RETURN(const auto choices, fields.Integer("n", 1, rules.limits.choices));
   request->answer.choices = choices.value_or(1);
-  PALIMPSEST_RETURN_IF_ERROR(ReadOwn(fields, &request->answer));
+  PALIMPSEST_RETURN_IF_ERROR(ReadOwn(fields, rules.limits, &request->answer));
   for (const std::string_view name : {"presence_penalty", "frequency_penalty", "priority"}) {
     PALIMPSEST_RETURN_IF_ERROR(fields.Unsupported(name, kZero));
   }

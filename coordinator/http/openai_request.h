@@ -7,7 +7,8 @@
 // "unknown_parameter".
 //
 // Ours are in one object: "palimpsest": {"documents": ["doc-..."], "policy", "recall", "prefill",
-// "question": "hidden" | "visible", "cache_salt"}.
+// "question": "hidden" | "visible", "catalyst", "cache_salt"}. A policy names no file here: the text of a
+// catalyst is a field.
 //
 // Defaults: max_tokens as OpenAI's (a chat: as many as fit; a completion: 16); the rest from the
 // configuration's generate.*.

@@ -48,7 +48,7 @@ std::vector<int32_t> TokensOf(const PromptPlan& plan) {
 absl::StatusOr<std::vector<int32_t>> TokenizeMessages(const ApiParts& parts, const json::value& messages) {
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<ChatMessage> chat, ParseMessages(messages, parts.config.limits));
   const absl::StatusOr<PromptPlan> plan =
-      parts.coordinator->model().planner->PlanChat({}, std::move(chat), PrefillChoice::kAuto);
+      parts.coordinator->model().planner->PlanChat({}, std::move(chat), {});
   if (!plan.ok()) return AboutPrompt(plan.status(), "messages");
   return TokensOf(*plan);
 }

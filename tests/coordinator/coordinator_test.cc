@@ -36,7 +36,7 @@ TEST(CoordinatorTest, AnAnswerHasItsTokensItsReceiptAndItsReason) {
   Serving serving;
   RecordingSink sink;
   AnswerRequest request = Ask("What is it?", 12);
-  request.question_visible = true;
+  request.options.question_visible = true;
   ASSERT_TRUE(serving.coordinator->Answer(request, sink, kNever).ok());
   EXPECT_THAT(sink.wrong, IsEmpty());
   const proto::GenerateRequest sent = serving.cluster.links()[0]->requests().at(0);
@@ -124,7 +124,9 @@ TEST(CoordinatorTest, WhatCannotBeIsRefusedWithBothNumbers) {
     return Message(status);
   };
   const auto invalid = absl::StatusCode::kInvalidArgument;
-  EXPECT_THAT(refusal(Ask(std::string(5000, 'x')), invalid), AllOf(HasSubstr("50"), HasSubstr("4096")));
+  AnswerRequest exact = Ask(std::string(5000, 'x'));
+  exact.options.prefill = PrefillChoice::kExact;
+  EXPECT_THAT(refusal(exact, invalid), AllOf(HasSubstr("prompt"), HasSubstr("50"), HasSubstr("4096")));
   const absl::Status window = [&] {
     RecordingSink sink;
     return serving.coordinator->Answer(Ask("x", 4096), sink, kNever);

@@ -173,10 +173,29 @@ TEST_F(DocumentsTest, BadTextsAreRefusedBeforeTheyAreStored) {
   };
   EXPECT_THAT(refusal(""), HasSubstr("'a.txt' is empty"));
   EXPECT_THAT(refusal("ab\xff"), HasSubstr("'a.txt'"));
-  EXPECT_THAT(refusal(std::string(5000, 'x')), ::testing::AllOf(HasSubstr("5000 tokens"), HasSubstr("4096")));
   EXPECT_THAT(refusal(std::string(10'001, 'x')),
               ::testing::AllOf(HasSubstr("10001 bytes"), HasSubstr("10000")));
   EXPECT_THAT(*coordinator().ListDocuments(""), IsEmpty());
+}
+
+TEST_F(DocumentsTest, ALongTextIsReadSpanBySpan) {
+  Start([](const auto&) { return Script{}; });
+  const DocumentState state = Done(Add(std::string(50'000, 'x')));
+  ASSERT_EQ(state.phase, Phase::kReady) << state.error;
+  const proto::GenerateRequest sent = serving_->cluster.links()[0]->requests().at(0);
+  EXPECT_EQ(sent.prefill(), proto::ANCHORED);
+  EXPECT_THAT(sent.policy(), ::testing::StartsWith("snapkv:"));
+  ASSERT_GT(sent.parts_size(), 20);
+  EXPECT_EQ(sent.parts(0).role(), proto::PromptPart::PREFIX);
+  int64_t tokens = 0, blocks = 0;
+  for (int i = 1; i < sent.parts_size(); ++i) {
+    EXPECT_EQ(sent.parts(i).role(), proto::PromptPart::CONTEXT);
+    EXPECT_EQ(sent.parts(i).sharing(), proto::PromptPart::WHOLE);
+    tokens += sent.parts(i).tokens_size();
+    blocks += (sent.parts(i).tokens_size() + 63) / 64;
+  }
+  EXPECT_EQ(tokens, 50'000);
+  EXPECT_EQ(state.blocks, blocks);
 }
 
 TEST_F(DocumentsTest, AStopLeavesTheTextAndTheNextCoordinatorHasIt) {

@@ -270,7 +270,7 @@ TEST_F(CompletionsApiTest, PromptThatNeverFitsIsTheRequestsFault) {
     return coordinator_.model()
         .planner
         ->PlanText(std::string(200, 'x') + std::get<std::vector<ChatMessage>>(request.prompt)[0].content,
-                   PrefillChoice::kAuto)
+                   {.prefill = PrefillChoice::kExact})
         .status();
   };
   Chat();

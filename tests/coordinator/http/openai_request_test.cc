@@ -52,7 +52,7 @@ TEST(ChatRequestTest, TheShortestOneHasTheDefaults) {
   EXPECT_EQ(answer.sampling.repetition_penalty(), 1);
   EXPECT_EQ(answer.sampling.seed(), 7u);
   EXPECT_EQ(answer.choices, 1);
-  EXPECT_EQ(answer.policy, "full");
+  EXPECT_EQ(PolicyText(answer.options.policy), "auto");
   EXPECT_FALSE(answer.logprobs);
 }
 
@@ -79,9 +79,28 @@ TEST(ChatRequestTest, EveryFieldArrives) {
   EXPECT_TRUE(answer.logprobs);
   EXPECT_EQ(answer.top_logprobs, 20);
   EXPECT_THAT(answer.documents, ElementsAre("doc-00000001", "doc-00000002"));
-  EXPECT_EQ(answer.prefill, PrefillChoice::kExact);
-  EXPECT_TRUE(answer.question_visible);
+  EXPECT_EQ(answer.options.prefill, PrefillChoice::kExact);
+  EXPECT_TRUE(answer.options.question_visible);
   EXPECT_EQ(answer.cache_salt, "s");
+}
+
+TEST(ChatRequestTest, PoliciesAndTheTextOfACatalystArrive) {
+  const auto request = Chat(R"("palimpsest": {"policy": "infinipot:pot=2K", "prefill": "pot",
+                                              "catalyst": "Well?"})");
+  ASSERT_TRUE(request.ok()) << request.status();
+  const PromptOptions& options = request->answer.options;
+  EXPECT_EQ(options.prefill, PrefillChoice::kPot);
+  EXPECT_EQ(options.policy.pot.value, 2048);
+  EXPECT_EQ(options.policy.catalyst, PolicySpec::Catalyst::kFile);
+  EXPECT_EQ(options.catalyst, "Well?");
+  EXPECT_TRUE(ParsePolicy(PolicyText(options.policy)).ok()) << "a worker reads it";
+  RequestRules rules = Rules();
+  rules.limits.question_bytes = 4;
+  const auto longer = ParseChatRequest(
+      R"({"messages": [{"role": "user", "content": "hi"}],
+          "palimpsest": {"policy": "infinipot", "catalyst": "\u00e9\u00e9\u00e9"}})",
+      rules);
+  EXPECT_THAT(Message(longer.status()), HasSubstr("6 bytes, limits.question_bytes allows 4"));
 }
 
 TEST(ChatRequestTest, RolesAndPartsAreUnderstood) {
@@ -193,11 +212,18 @@ TEST(ChatRequestTest, BadFieldsAreRefusedByName) {
       {R"("palimpsest": {"documents": [1]})", "invalid_type", "palimpsest.documents[0]"},
       {R"("palimpsest": {"documents": [""]})", "invalid_value", "palimpsest.documents[0]"},
       {R"("palimpsest": {"policy": "snapvk"})", "invalid_value", "palimpsest.policy", "did you mean snapkv?"},
-      {R"("palimpsest": {"policy": "snapkv:budget=64"})", "unsupported", "palimpsest.policy",
-       "full works today"},
+      {R"("palimpsest": {"policy": "h2o:heavy=64"})", "unsupported", "palimpsest.policy", "snapkv"},
+      {R"("palimpsest": {"policy": "snapkv:kernel=4"})", "invalid_value", "palimpsest.policy", "odd number"},
+      {R"("palimpsest": {"policy": "infinipot:catalyst=@/etc/passwd"})", "invalid_value", "palimpsest.policy",
+       "palimpsest.catalyst"},
+      {R"("palimpsest": {"catalyst": "Well?"})", "invalid_value", "palimpsest.catalyst",
+       "the policy is auto"},
+      {R"("palimpsest": {"policy": "infinipot:catalyst=question", "catalyst": "Well?"})", "invalid_value",
+       "palimpsest.catalyst", "no other catalyst"},
+      {R"("palimpsest": {"policy": "infinipot", "catalyst": ""})", "invalid_value", "palimpsest.catalyst"},
+      {R"("palimpsest": {"policy": "infinipot", "catalyst": 1})", "invalid_type", "palimpsest.catalyst"},
       {R"("palimpsest": {"policy": "snapkv:budget=1"})", "invalid_value", "palimpsest.policy", "window=32"},
       {R"("palimpsest": {"recall": "all"})", "unsupported", "palimpsest.recall"},
-      {R"("palimpsest": {"prefill": "pot"})", "unsupported", "palimpsest.prefill"},
       {R"("palimpsest": {"prefill": "exakt"})", "invalid_value", "palimpsest.prefill", "exact"},
       {R"("palimpsest": {"question": "seen"})", "invalid_value", "palimpsest.question"},
   };

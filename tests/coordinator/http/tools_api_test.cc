@@ -127,15 +127,6 @@ TEST_F(ToolsApiTest, OnlySoManyWaitAtOnce) {
   EXPECT_THAT(next.body(), HasSubstr(R"("ready")"));
 }
 
-// Its tokens would take several times its memory.
-TEST_F(ToolsApiTest, UploadOfMoreBytesThanAnyWindowHoldsIsNotRead) {
-  Upload(std::string(2 << 20, 'x'));
-  EXPECT_EQ(status_, 400);
-  EXPECT_EQ(Code(), "context_length_exceeded");
-  EXPECT_THAT(body_, HasSubstr("2097152 bytes"));
-  EXPECT_TRUE(coordinator_.documents.empty());
-}
-
 TEST_F(ToolsApiTest, DocumentThatNeverFitsIsTheRequestsFaultAndAFullDiskIsNot) {
   coordinator_.add_error = MarkOverWindow(ResourceExhausted("needs 5 bytes of 4"));
   Upload("some text");

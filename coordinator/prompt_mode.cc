@@ -1,0 +1,223 @@
+#include "coordinator/prompt_mode.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/cord.h"
+#include "proto/base/quote.h"
+#include "proto/base/status.h"
+#include "proto/base/suggest.h"
+
+namespace palimpsest {
+namespace {
+
+using Kind = PolicySpec::Kind;
+
+constexpr char kOverWindow[] = "palimpsest/over-window";  // marks a status
+constexpr int64_t kAnswerTokensMin = 1;
+
+template <typename... Args>
+absl::Status OverWindow(fmt::format_string<Args...> format, Args&&... args) {
+  return MarkOverWindow(InvalidArgument(format, std::forward<Args>(args)...));
+}
+
+bool Fits(const PromptSizes& sizes, const PromptModel& model) {
+  return sizes.total() + kAnswerTokensMin <= model.window_tokens;
+}
+
+// "9000 tokens (8000 of 2 documents and 1000 of the question)", for errors.
+std::string Described(const PromptSizes& sizes) {
+  if (sizes.documents == 0) return fmt::format("{} tokens", sizes.total());
+  return fmt::format("{} tokens ({} of {} and {} of the rest)", sizes.total(), sizes.context,
+                     sizes.documents == 1 ? "the document" : fmt::format("{} documents", sizes.documents),
+                     sizes.prefix + sizes.question);
+}
+
+// infinipot with its defaults, in a pot that the model's positions hold.
+PolicySpec DefaultPot(const PromptModel& model) {
+  PolicySpec policy{.kind = Kind::kInfiniPot};
+  policy.pot.value = std::min(policy.pot.value, model.window_tokens);
+  return policy;
+}
+
+// snapkv with its defaults. Of a small window half is left to the question and the answer.
+PolicySpec DefaultSnapKv(const PromptModel& model, int64_t prefix) {
+  PolicySpec policy{.kind = Kind::kSnapKv};
+  policy.budget.value =
+      std::min(policy.budget.value, std::max<int64_t>(1, (model.window_tokens - prefix) / 2));
+  return policy;
+}
+
+absl::StatusOr<PrefillChoice> DecidePrefill(const PromptOptions& options, const PromptSizes& sizes,
+                                            const PromptModel& model) {
+  const PrefillChoice asked = options.prefill;
+  if (options.policy.kind == Kind::kInfiniPot) {
+    if (asked == PrefillChoice::kAuto || asked == PrefillChoice::kPot) return PrefillChoice::kPot;
+    return InvalidArgument(
+        "policy infinipot reads a prompt through its pot, and prefill {} was asked for: take prefill pot or "
+        "auto with it, or another policy",
+        PrefillName(asked));
+  }
+  if (asked == PrefillChoice::kAnchored && sizes.documents == 0) {
+    return InvalidArgument(
+        "prefill anchored reads documents span by span, and there are 0 documents: name one, or take prefill "
+        "auto");
+  }
+  if (asked == PrefillChoice::kExact && !Fits(sizes, model)) {
+    return OverWindow(
+        "prefill exact reads a prompt as one text: this one has {}, {} was trained for {} with the answer; "
+        "take prefill auto, which reads longer ones too, or shorten it",
+        Described(sizes), model.name, model.window_tokens);
+  }
+  if (asked != PrefillChoice::kAuto) return asked;
+  if (sizes.documents > 1) return PrefillChoice::kAnchored;
+  if (Fits(sizes, model)) return PrefillChoice::kExact;
+  return sizes.documents == 1 ? PrefillChoice::kAnchored : PrefillChoice::kPot;
+}
+
+// Any policy's score can pick in the pot; how much stays is the pot's to say.
+absl::StatusOr<PolicySpec> PolicyInPot(const PromptOptions& options, const PromptSizes& sizes,
+                                       const PromptModel& model) {
+  const PolicySpec& asked = options.policy;
+  if (asked.kind == Kind::kInfiniPot) return asked;
+  PolicySpec policy = DefaultPot(model);
+  if (asked.kind == Kind::kAuto) return policy;
+  if (asked.kind == Kind::kFull) {
+    if (options.prefill == PrefillChoice::kPot) return policy;
+    return OverWindow(
+        "policy full keeps all of a prompt: this one has {}, {} was trained for {} with the answer; take "
+        "policy infinipot or auto, or shorten it",
+        Described(sizes), model.name, model.window_tokens);
+  }
+  if (PolicyText(asked) != PolicyText(PolicySpec{.kind = asked.kind})) {
+    return InvalidArgument(
+        "policy {} would pick in a pot here, whose sizes its own parameters do not say: take policy "
+        "infinipot:score={} with pot=TOKENS and keep=TOKENS",
+        PolicyText(asked), asked.name());
+  }
+  policy.score = asked.name();
+  return policy;
+}
+
+absl::StatusOr<PolicySpec> DecidePolicy(const PromptOptions& options, PrefillChoice prefill,
+                                        const PromptSizes& sizes, const PromptModel& model) {
+  if (prefill == PrefillChoice::kPot) return PolicyInPot(options, sizes, model);
+  const bool fits = Fits(sizes, model);
+  if (options.policy.kind == Kind::kAuto) {
+    return fits ? PolicySpec{.kind = Kind::kFull} : DefaultSnapKv(model, sizes.prefix);
+  }
+  if (options.policy.kind != Kind::kFull || fits) return options.policy;
+  return OverWindow(
+      "policy full keeps all of a prompt: this one has {}, {} was trained for {} with the answer; take "
+      "policy "
+      "snapkv or auto, which keep fewer",
+      Described(sizes), model.name, model.window_tokens);
+}
+
+std::string Reason(const PromptOptions& options, PrefillChoice prefill, const PromptSizes& sizes,
+                   const PromptModel& model) {
+  if (options.prefill != PrefillChoice::kAuto) return "asked for";
+  if (options.policy.kind == Kind::kInfiniPot) return "policy infinipot reads through a pot";
+  if (prefill == PrefillChoice::kExact) {
+    return fmt::format("{} tokens fit the model's window of {}", sizes.total(), model.window_tokens);
+  }
+  if (sizes.documents > 1) return fmt::format("{} documents, each read by itself", sizes.documents);
+  return fmt::format("{} tokens are more than the model's window of {}", sizes.total(), model.window_tokens);
+}
+
+proto::Prefill ModeOf(PrefillChoice prefill) {
+  if (prefill == PrefillChoice::kAnchored) return proto::ANCHORED;
+  return prefill == PrefillChoice::kPot ? proto::POT : proto::EXACT;
+}
+
+absl::Status CheckPot(const PolicySpec& policy, const PromptSizes& sizes, int64_t catalyst,
+                      const PromptModel& model) {
+  const int64_t pot = policy.pot.Of(sizes.context);
+  if (pot > model.window_tokens) {
+    return OverWindow("policy {} has a pot of {} tokens, {} was trained for {}: at most that many",
+                      policy.name(), pot, model.name, model.window_tokens);
+  }
+  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(policy, sizes.context, catalyst, sizes.prefix));
+  // A question behind documents stays whole, and the answer needs a place.
+  const int64_t keep = policy.KeepOf(sizes.context);
+  const int64_t room = pot - sizes.prefix - keep - kAnswerTokensMin;
+  if (sizes.question <= room) return absl::OkStatus();
+  return OverWindow(
+      "the question has {} tokens, which stay; a pot of {} that keeps {} and a prefix of {} has room for {}: "
+      "shorten it, or take a larger pot",
+      sizes.question, pot, keep, sizes.prefix, std::max<int64_t>(0, room));
+}
+
+}  // namespace
+
+std::string_view PrefillName(PrefillChoice choice) {
+  constexpr std::array<std::string_view, 4> kNames = {"auto", "exact", "anchored", "pot"};
+  return kNames[static_cast<size_t>(choice)];
+}
+
+std::string_view PrefillName(proto::Prefill mode) {
+  if (mode == proto::ANCHORED) return PrefillName(PrefillChoice::kAnchored);
+  return PrefillName(mode == proto::POT ? PrefillChoice::kPot : PrefillChoice::kExact);
+}
+
+absl::StatusOr<PrefillChoice> ParsePrefill(std::string_view name) {
+  std::vector<std::string> names;
+  for (const PrefillChoice choice :
+       {PrefillChoice::kAuto, PrefillChoice::kExact, PrefillChoice::kAnchored, PrefillChoice::kPot}) {
+    if (name == PrefillName(choice)) return choice;
+    names.emplace_back(PrefillName(choice));
+  }
+  return InvalidArgument("prefill {} is not auto, exact, anchored or pot{}", Quoted(name),
+                         DidYouMean(name, names));
+}
+
+absl::StatusOr<bool> ParseQuestionVisible(std::string_view name) {
+  if (name == "hidden" || name == "visible") return name == "visible";
+  const std::vector<std::string> names = {"hidden", "visible"};
+  return InvalidArgument("question {} is not hidden or visible{}", Quoted(name), DidYouMean(name, names));
+}
+
+absl::Status MarkOverWindow(absl::Status status) {
+  status.SetPayload(kOverWindow, absl::Cord());
+  return status;
+}
+bool IsOverWindow(const absl::Status& status) { return status.GetPayload(kOverWindow).has_value(); }
+
+int64_t SpanTokens(const PromptModel& model, int64_t prefix) {
+  return std::max<int64_t>(1, std::min(model.span_tokens, (model.window_tokens - prefix) / 2));
+}
+
+absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const PromptSizes& sizes,
+                                            const PromptModel& model) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const PrefillChoice prefill, DecidePrefill(options, sizes, model));
+  PromptMode mode{.prefill = ModeOf(prefill), .policy = {}, .reason = Reason(options, prefill, sizes, model)};
+  PALIMPSEST_ASSIGN_OR_RETURN(mode.policy, DecidePolicy(options, prefill, sizes, model));
+  return mode;
+}
+
+absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, int64_t longest_span,
+                             int64_t catalyst, const PromptModel& model) {
+  if (!mode.policy.compresses()) return absl::OkStatus();
+  if (mode.prefill == proto::POT) return CheckPot(mode.policy, sizes, catalyst, model);
+  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(mode.policy, sizes.context, catalyst, sizes.prefix));
+  if (mode.prefill == proto::EXACT) return absl::OkStatus();  // all of it fits the window
+  const int64_t room = model.window_tokens - sizes.prefix - kAnswerTokensMin;
+  if (longest_span + sizes.question > room) {
+    return OverWindow(
+        "the question has {} tokens, {} was trained for {} with the answer, of which the prefix takes {} and "
+        "a span of the document {}: shorten the question to {}, or set a smaller prefill.span_tokens",
+        sizes.question, model.name, model.window_tokens, sizes.prefix, longest_span,
+        std::max<int64_t>(0, room - longest_span));
+  }
+  const int64_t kept = mode.KeptOf(sizes.context);
+  if (kept + sizes.question <= room) return absl::OkStatus();
+  return OverWindow(
+      "policy {} keeps {} tokens beside {} of the prefix and {} of the question, {} was trained for {} with "
+      "the answer: keep at most {}, or shorten the question",
+      mode.policy.name(), kept, sizes.prefix, sizes.question, model.name, model.window_tokens,
+      std::max<int64_t>(0, room - sizes.question));
+}
+
+}  // namespace palimpsest

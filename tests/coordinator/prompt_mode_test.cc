@@ -1,0 +1,259 @@
+// How prompts are read and what stays, as the planner decides it. Tokens are bytes.
+#include "coordinator/prompt_mode.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "coordinator/prompt_plan.h"
+#include "proto/base/status.h"
+#include "tests/coordinator/byte_tokenizer.h"
+
+namespace palimpsest::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+using Kind = PolicySpec::Kind;
+
+// The prefix "<start>u:" and the tail "<end>a:" have 3 tokens each.
+constexpr char kTemplate[] =
+    "{% for m in messages %}{{ '<start>' + m.role[0] + ':' + m.content + '<end>' }}{% endfor %}a:";
+constexpr int64_t kPrefix = 3, kTail = 3;
+constexpr int64_t kWindow = 1000, kSpan = 200;
+
+PromptPlanner Planner(int64_t window = kWindow) {
+  const auto chat_template = ChatTemplate::Parse(kTemplate);
+  PALIMPSEST_CHECK(chat_template.ok(), "{}", Message(chat_template.status()));
+  auto planner = PromptPlanner::Create(
+      ByteTokenizer(), *chat_template, {},
+      {.model = "Tiny", .window_tokens = window, .question_bytes = 1 << 20, .span_tokens = kSpan});
+  PALIMPSEST_CHECK(planner.ok(), "{}", Message(planner.status()));
+  return std::move(*planner);
+}
+
+PromptDocument Document(size_t tokens) {
+  return {.name = "a", .tokens = std::vector<int32_t>(tokens, 'x'), .known = true};
+}
+
+PromptOptions Options(std::string_view policy, std::string_view prefill = "auto", bool visible = false) {
+  const auto spec = ParsePolicy(policy);
+  PALIMPSEST_CHECK(spec.ok(), "{}", Message(spec.status()));
+  return {.prefill = *ParsePrefill(prefill), .policy = *spec, .question_visible = visible};
+}
+
+// A question of `question` tokens, the template and "\n\n" with it, about documents of these sizes.
+absl::StatusOr<PromptPlan> Plan(const std::vector<size_t>& documents, const PromptOptions& options,
+                                size_t question = 10, int64_t window = kWindow) {
+  std::vector<PromptDocument> all;
+  for (const size_t tokens : documents) all.push_back(Document(tokens));
+  const size_t around = static_cast<size_t>(kTail) + (documents.empty() ? 0 : 2);
+  return Planner(window).PlanQuestion(std::move(all), std::string(question - around, 'q'), options);
+}
+
+// One line, marked as a prompt that is too long or not.
+std::string ErrorOf(const absl::StatusOr<PromptPlan>& plan, bool over_window) {
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument) << plan.status();
+  EXPECT_EQ(IsOverWindow(plan.status()), over_window) << plan.status();
+  EXPECT_EQ(Message(plan.status()).find('\n'), std::string::npos);
+  return Message(plan.status());
+}
+
+struct Row {
+  std::vector<size_t> documents;
+  const char* prefill;
+  const char* policy;
+  proto::Prefill mode;
+  const char* text;    // of the policy, its beginning
+  const char* reason;  // a part of it
+};
+
+TEST(PromptModeTest, AutoChoosesByDocumentsAndLength) {
+  // The prefix, a question of 10 and one token of the answer leave 986 to a document.
+  const Row table[] = {
+      {{}, "auto", "auto", proto::EXACT, "full", "13 tokens fit the model's window of 1000"},
+      {{986}, "auto", "auto", proto::EXACT, "full", "999 tokens fit the model's window of 1000"},
+      {{987}, "auto", "auto", proto::ANCHORED, "snapkv:budget=498,", "1000 tokens are more than"},
+      {{5000}, "auto", "auto", proto::ANCHORED, "snapkv:", "5013 tokens are more than"},
+      {{50, 60}, "auto", "auto", proto::ANCHORED, "full", "2 documents"},
+      {{500, 600}, "auto", "auto", proto::ANCHORED, "snapkv:", "2 documents"},
+      {{50}, "auto", "snapkv:budget=40", proto::EXACT, "snapkv:budget=40,", "63 tokens fit"},
+      {{2000}, "auto", "random:budget=40", proto::ANCHORED, "random:budget=40", "2013 tokens are more than"},
+      {{500, 400}, "exact", "auto", proto::EXACT, "full", "asked for"},
+      {{50}, "anchored", "auto", proto::ANCHORED, "full", "asked for"},
+      {{50}, "auto", "infinipot", proto::POT, "infinipot:pot=4096", "policy infinipot"},
+      {{50}, "pot", "auto", proto::POT, "infinipot:pot=", "asked for"},
+      {{50}, "pot", "full", proto::POT, "infinipot:pot=", "asked for"},
+      {{}, "pot", "snapkv", proto::POT, "infinipot:pot=", "asked for"},
+  };
+  for (const Row& row : table) {
+    const auto plan =
+        Plan(row.documents, Options(row.policy, row.prefill), 10, row.mode == proto::POT ? 5000 : kWindow);
+    ASSERT_TRUE(plan.ok()) << row.prefill << " " << row.policy << ": " << plan.status();
+    EXPECT_EQ(plan->mode.prefill, row.mode) << row.prefill << " " << row.policy;
+    EXPECT_EQ(plan->prefill, PrefillName(row.mode));
+    EXPECT_THAT(PolicyText(plan->mode.policy), StartsWith(row.text));
+    EXPECT_THAT(plan->prefill_reason, HasSubstr(row.reason));
+  }
+}
+
+TEST(PromptModeTest, AnEndlessPromptIsReadThroughAPotThatTheWindowHolds) {
+  const PromptPlanner planner = Planner();
+  for (const auto& plan :
+       {planner.PlanText(std::string(1000, 'x'), {}), planner.PlanTokens(std::vector<int32_t>(1000, 'x'), {}),
+        planner.PlanChat({}, {{"user", std::string(1000, 'x')}}, {})}) {
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_EQ(plan->mode.prefill, proto::POT);
+    EXPECT_EQ(plan->mode.policy.pot.value, kWindow);
+    EXPECT_THAT(plan->prefill_reason, HasSubstr("are more than the model's window of 1000"));
+    EXPECT_EQ(plan->sizes.question, 0);
+  }
+  EXPECT_EQ(planner.PlanText(std::string(999, 'x'), {})->mode.prefill, proto::EXACT);
+}
+
+TEST(PromptModeTest, AnyPolicyScoresInThePot) {
+  const auto plan = Plan({50}, Options("streaming", "pot"), 10, 5000);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->mode.policy.score, "streaming");
+  EXPECT_THAT(plan->catalyst, IsEmpty());
+  EXPECT_THAT(ErrorOf(Plan({50}, Options("snapkv:budget=512", "pot"), 10, 5000), false),
+              AllOf(HasSubstr("budget=512"), HasSubstr("infinipot:score=snapkv")));
+}
+
+TEST(PromptModeTest, WishesThatExcludeEachOtherAreRefused) {
+  for (const char* prefill : {"exact", "anchored"}) {
+    EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot", prefill)), false),
+                AllOf(HasSubstr("through its pot"), HasSubstr(prefill), HasSubstr("prefill pot or auto")));
+  }
+  EXPECT_THAT(ErrorOf(Plan({}, Options("auto", "anchored")), false), HasSubstr("there are 0 documents"));
+}
+
+TEST(PromptModeTest, ExactBeyondTheWindowNamesBothNumbersAndTheRemedy) {
+  EXPECT_TRUE(Plan({986}, Options("auto", "exact")).ok());
+  EXPECT_THAT(ErrorOf(Plan({987}, Options("auto", "exact")), true),
+              AllOf(HasSubstr("1000 tokens (987 of the document"), HasSubstr("trained for 1000"),
+                    HasSubstr("prefill auto")));
+  EXPECT_THAT(ErrorOf(Plan({500, 700}, Options("auto", "exact")), true), HasSubstr("1200 of 2 documents"));
+  EXPECT_THAT(ErrorOf(Plan({}, Options("auto", "exact"), 2000), true), HasSubstr("2003 tokens"));
+}
+
+TEST(PromptModeTest, FullBeyondTheWindowNamesThePoliciesThatKeepFewer) {
+  EXPECT_THAT(ErrorOf(Plan({5000}, Options("full")), true),
+              AllOf(HasSubstr("5013 tokens"), HasSubstr("1000"), HasSubstr("snapkv")));
+  EXPECT_THAT(ErrorOf(Plan({600, 600}, Options("full", "anchored")), true), HasSubstr("snapkv"));
+  EXPECT_THAT(ErrorOf(Plan({}, Options("full"), 2000), true), HasSubstr("infinipot"));
+}
+
+TEST(PromptModeTest, SpansAreSegmentsOfTheirDocuments) {
+  std::string text;
+  while (text.size() < 1500) text += "Some words of a line that is long enough.\n\n";
+  const PromptPlanner planner = Planner();
+  const auto tokens = planner.TokenizeDocument("a", text);
+  ASSERT_TRUE(tokens.ok());
+  const auto ask =
+      planner.PlanQuestion({{.name = "a", .tokens = *tokens, .known = true}, Document(70)}, "q", {});
+  const auto ingest = planner.PlanDocument({.name = "a", .tokens = *tokens});
+  ASSERT_TRUE(ask.ok() && ingest.ok()) << ask.status() << ingest.status();
+  ASSERT_EQ(ingest->mode.prefill, proto::ANCHORED);
+  EXPECT_EQ(PolicyText(ingest->mode.policy), PolicyText(ask->mode.policy));
+  std::vector<int32_t> all;
+  for (size_t i = 1; i < ingest->segments.size(); ++i) {
+    const PromptSegment& span = ingest->segments[i];
+    EXPECT_EQ(span.kind, PromptSegment::Kind::kDocument);
+    EXPECT_LE(span.tokens.size(), static_cast<size_t>(kSpan));
+    EXPECT_LE(span.tokens.size(), static_cast<size_t>(ingest->longest_span));
+    EXPECT_EQ(span.tokens, ask->segments[i].tokens) << "a question finds what was ingested";
+    EXPECT_TRUE(ask->segments[i].known);
+    all.insert(all.end(), span.tokens.begin(), span.tokens.end());
+  }
+  EXPECT_EQ(all, *tokens);
+  ASSERT_EQ(ask->segments.size(), ingest->segments.size() + 2);
+  EXPECT_EQ(ask->segments.back().kind, PromptSegment::Kind::kConversation);
+  EXPECT_EQ(ingest->tokens, kPrefix + static_cast<int64_t>(tokens->size()));
+}
+
+TEST(PromptModeTest, ADocumentThatFitsIsIngestedWhole) {
+  const auto plan = Planner().PlanDocument(Document(993));  // with prefix, tail and one token
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->mode.prefill, proto::EXACT);
+  EXPECT_EQ(plan->mode.policy.kind, Kind::kFull);
+  EXPECT_EQ(Planner().PlanDocument(Document(994))->mode.prefill, proto::ANCHORED);
+}
+
+TEST(PromptModeTest, SmallWindowsHaveSmallSpans) {
+  const auto plan = Planner(/*window=*/300).PlanDocument(Document(2000));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->longest_span, (300 - kPrefix) / 2);
+}
+
+TEST(PromptModeTest, WhatStaysMustFitTheWindowWithTheQuestion) {
+  EXPECT_TRUE(Plan({5000}, Options("snapkv:budget=500"), 496).ok());
+  EXPECT_THAT(
+      ErrorOf(Plan({5000}, Options("snapkv:budget=500"), 497), true),
+      AllOf(HasSubstr("keeps 500 tokens"), HasSubstr("497 of the question"), HasSubstr("at most 499")));
+  EXPECT_THAT(ErrorOf(Plan({5000}, Options("snapkv:budget=100"), 797), true),
+              AllOf(HasSubstr("the question has 797 tokens"), HasSubstr("span of the document 200"),
+                    HasSubstr("to 796")));
+  EXPECT_THAT(ErrorOf(Plan({5000}, {}, 1000), true), HasSubstr("the question has 1003 tokens"));
+}
+
+TEST(PromptModeTest, PoliciesThatDoNotFitTheirTextAreRefused) {
+  EXPECT_THAT(ErrorOf(Plan({900}, Options("snapkv:budget=1%")), false), HasSubstr("budget=1%"));
+  EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot:pot=64,keep=32"), 10, 5000), false),
+              HasSubstr("a catalyst of 74 tokens does not fit a pot of 64"));
+  EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot:pot=2000")), true),
+              AllOf(HasSubstr("pot of 2000"), HasSubstr("trained for 1000")));
+  EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot:pot=800"), 397), true),
+              AllOf(HasSubstr("the question has 397 tokens"), HasSubstr("room for 396")));
+}
+
+TEST(CatalystTest, IsTheDefaultTextOrWhatWasGiven) {
+  const std::vector<int32_t> by_default = Plan({50}, Options("infinipot:pot=900"))->catalyst;
+  EXPECT_EQ(ByteTokenizer()->Decode(by_default, true),
+            "\n\nSummarize the previous context highlighting the most important parts.<end>a:");
+  PromptOptions options = Options("infinipot:pot=900,catalyst=@q.txt");
+  options.catalyst = "Well<end>";
+  EXPECT_EQ(ByteTokenizer()->Decode(Plan({50}, options)->catalyst, true), "Well<end><end>a:");
+  EXPECT_EQ(Plan({50}, options)->catalyst.size(), 9 + 3u) << "special tokens in it are text";
+  options.catalyst = " ";
+  EXPECT_THAT(ErrorOf(Plan({50}, options), false), HasSubstr("the catalyst's text is empty"));
+  options.catalyst = "\xff";
+  EXPECT_THAT(ErrorOf(Plan({50}, options), false), HasSubstr("the catalyst: "));
+  EXPECT_THAT(Plan({50}, Options("infinipot:pot=900,catalyst_ids=1/2/3"))->catalyst, ElementsAre(1, 2, 3));
+  EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot:pot=900,catalyst_ids=1/300")), false),
+              AllOf(HasSubstr("token 1 of the catalyst has the id 300"), HasSubstr("0 to 257")));
+  EXPECT_THAT(Plan({50}, Options("snapkv:budget=40"))->catalyst, IsEmpty());
+  EXPECT_THAT(Plan({50}, Options("infinipot:pot=900,score=snapkv"))->catalyst, IsEmpty());
+}
+
+TEST(CatalystTest, IsTheQuestionWhereThePolicyMaySeeIt) {
+  for (const char* policy : {"infinipot:pot=900,catalyst=question", "infinipot:pot=900"}) {
+    const auto plan = Plan({50}, Options(policy, "auto", /*visible=*/true));
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_EQ(plan->catalyst, plan->segments.back().tokens);
+    EXPECT_EQ(plan->mode.policy.catalyst, PolicySpec::Catalyst::kQuestion);
+    EXPECT_TRUE(plan->question_visible);
+  }
+  const auto given = Plan({50}, Options("infinipot:pot=900,catalyst_ids=1/2", "auto", /*visible=*/true));
+  EXPECT_THAT(given->catalyst, ElementsAre(1, 2));
+  EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot:pot=900,catalyst=question")), false),
+              HasSubstr("needs the question; add --question visible"));
+  EXPECT_THAT(ErrorOf(Plan({}, Options("infinipot:pot=900,catalyst=question", "auto", true)), false),
+              HasSubstr("0 documents"));
+  EXPECT_EQ(Plan({}, Options("infinipot:pot=900", "auto", true))->mode.policy.catalyst,
+            PolicySpec::Catalyst::kDefault);
+}
+
+TEST(PromptModeTest, NamesAreChecked) {
+  for (const char* name : {"auto", "exact", "anchored", "pot"})
+    EXPECT_EQ(PrefillName(*ParsePrefill(name)), name);
+  EXPECT_THAT(Message(ParsePrefill("exakt").status()), HasSubstr("did you mean exact?"));
+  EXPECT_FALSE(*ParseQuestionVisible("hidden"));
+  EXPECT_TRUE(*ParseQuestionVisible("visible"));
+  EXPECT_THAT(Message(ParseQuestionVisible("hiden").status()), HasSubstr("did you mean hidden?"));
+}
+
+}  // namespace
+}  // namespace palimpsest::testing
