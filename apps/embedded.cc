@@ -150,6 +150,7 @@ absl::StatusOr<Answer> Embedded::Ask(const Question& question) {
   request.options = question.options;
   request.recall = question.recall;
   request.sampling = question.sampling;
+  PALIMPSEST_RETURN_IF_ERROR(coordinator_->Check(request));
   PALIMPSEST_RETURN_IF_ERROR(StartWorker());
   PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
   Answer answer;

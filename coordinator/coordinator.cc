@@ -40,6 +40,8 @@ class CoordinatorImpl final : public Coordinator {
 
   absl::Status Answer(const AnswerRequest& request, AnswerSink& sink, const CancelToken& cancel) override;
 
+  absl::Status Check(const AnswerRequest& request) override;
+
   absl::StatusOr<DocumentState> AddDocument(const std::string& name, const std::string& text,
                                             const std::string& tenant, Ingest ingest) override;
   absl::StatusOr<DocumentState> GetDocument(const std::string& id, const std::string& tenant) override {
@@ -262,6 +264,12 @@ absl::StatusOr<PromptPlan> CoordinatorImpl::Plan(const AnswerRequest& request, s
     documents.push_back(std::move(found.document));
   }
   return PlanPrompt(*options_.model.planner, std::move(documents), request);
+}
+
+absl::Status CoordinatorImpl::Check(const AnswerRequest& request) {
+  PALIMPSEST_RETURN_IF_ERROR(CheckAnswerRequest(request, options_.config.limits));
+  std::vector<DocumentId> ids;
+  return Plan(request, &ids).status();
 }
 
 absl::StatusOr<DocumentState> CoordinatorImpl::AddDocument(const std::string& name, const std::string& text,

@@ -77,6 +77,9 @@ class Coordinator {
 
   virtual absl::Status Answer(const AnswerRequest& request, AnswerSink& sink, const CancelToken& cancel) = 0;
 
+  // What Answer would refuse whoever the workers are, found out without one: before weights are loaded.
+  virtual absl::Status Check(const AnswerRequest& request) = 0;
+
   // Stores the text (durable when this returns). `name` is what people call it. kIfNew lets it be ingested in
   // the background unless this coordinator has done so; kAlways in any case, since its blocks may be gone;
   // kNever leaves it to the first question, to which its tokens then do not count as computed again.

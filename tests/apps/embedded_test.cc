@@ -146,12 +146,12 @@ TEST_F(EmbeddedTest, SeveralDocumentsAreOnePrompt) {
   EXPECT_GT(again->usage.cached_tokens(), 200);
 }
 
-TEST_F(EmbeddedTest, DocumentLongerThanTheWindowIsNotStored) {
+TEST_F(EmbeddedTest, ExactPrefillBeyondTheWindowIsRefusedWithBothNumbers) {
   const auto embedded = OpenEmbedded();
-  const auto ingested = embedded->Ingest("long.txt", Text(3 * kWindow));
-  EXPECT_THAT(ErrorOf(ingested.status(), absl::StatusCode::kInvalidArgument),
-              AllOf(HasSubstr("long.txt"), HasSubstr("was trained for 1024")));
-  EXPECT_TRUE(embedded->coordinator().ListDocuments("")->empty());
+  Question question = Ask({Write("long.txt", Text(3 * kWindow))});
+  question.options.prefill = PrefillChoice::kExact;
+  EXPECT_THAT(ErrorOf(embedded->Ask(question).status(), absl::StatusCode::kInvalidArgument),
+              AllOf(HasSubstr("tokens (3033 of the document"), HasSubstr("was trained for 1024")));
 }
 
 TEST_F(EmbeddedTest, UnknownDocumentsAreNamed) {

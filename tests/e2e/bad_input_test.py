@@ -74,21 +74,22 @@ class BadDocumentTest(cli.CliTest):
         self.fails("ask", "", contains=["question is empty"])
         self.fails("ingest", "-", contains=["empty"])
 
-    def test_document_longer_than_the_window(self):
+    def test_exact_prefill_beyond_the_window(self):
+        window = f"trained for {cli.TINY_WINDOW}"
         path = self.write("long.txt", "x1" * cli.TINY_WINDOW)
-        for arguments in (["ingest", path], ["ask", "--document", path, "Who?"]):
-            self.fails(*arguments, contains=["long.txt", f"has {2 * cli.TINY_WINDOW} tokens",
-                                             f"trained for {cli.TINY_WINDOW}"])
+        self.fails("ask", "--prefill", "exact", "--document", path, "Who?",
+                   contains=[f"{2 * cli.TINY_WINDOW} of the document", window, "prefill auto"])
+        self.fails("ask", "--policy", "full", "--document", path, "Who?", contains=["policy full", window, "snapkv"])
+        self.fails("ask", "--prefill", "exact", "-", stdin=b"x1" * cli.TINY_WINDOW, contains=["tokens", window])
+        path = self.write("a.txt", "x1" * (cli.TINY_WINDOW // 2 - 100))
+        self.fails("ask", "--prefill", "exact", "--document", path, "y2" * 100, contains=["of the document", window])
 
     def test_question_longer_than_the_window(self):
-        self.fails("ask", "-", stdin=b"x1" * cli.TINY_WINDOW,
+        path = self.write("a.txt", "Ships have sails.")
+        self.fails("ask", "--document", path, "-", stdin=b"x1" * cli.TINY_WINDOW,
                    contains=["the question has", f"trained for {cli.TINY_WINDOW}"])
         self.fails("ask", "-", stdin=b"x" * 2000, contains=["at most 1000"],
                    PALIMPSEST_LIMITS_QUESTION_BYTES="1000")
-
-    def test_document_with_its_question_longer_than_the_window(self):
-        path = self.write("a.txt", "x1" * (cli.TINY_WINDOW // 2 - 100))
-        self.fails("ask", "--document", path, "y2" * 100, contains=[f"trained for {cli.TINY_WINDOW}", "tokens"])
 
     def test_document_above_the_limit_of_bytes(self):
         self.fails("ingest", self.write("a.txt", "x" * 3000), "--limits-document-bytes", "2KiB",
@@ -100,6 +101,47 @@ class BadDocumentTest(cli.CliTest):
         self.fails("documents", "show", "doc-0123456789abcdef", contains=["doc-0123456789abcdef"])
         self.fails("documents", "delete", "doc-0123456789abcdef", contains=["doc-0123456789abcdef"])
         self.fails("ingest", "nothing.txt", contains=["nothing.txt", "does not exist"])
+
+
+class BadPolicyTest(cli.CliTest):
+    """Each wish is refused before the weights are loaded: one line with the number and what is allowed."""
+
+    def setUp(self):
+        super().setUp()
+        self.tiny_model()
+        self.document = self.write("a.txt", "Ships have sails. " * 20)
+
+    def test_policies_that_cannot_be_written_so(self):
+        for policy, *contains in (
+                ("snapkv:budget=0", "budget=0", "1 to"), ("snapkv:budget=0%", "1% to 100%"),
+                ("snapkv:budget=32", "budget=32", "window=32", "33"), ("snapkv:kernel=4", "kernel=4", "odd number from 1"),
+                ("snapkv:window=0", "window=0", "from 1"), ("infinipot:alpha=2", "alpha=2", "0 to 1"),
+                ("infinipot:pot=512,keep=512", "keep=512", "pot=512"), ("random:budget=x", "budget='x'"),
+                ("snapvk", "did you mean snapkv?"), ("snapkv:budgte=4", "did you mean budget?"),
+                ("infinipot:score=best", "score", "cap"), ("infinipot:catalyst=Well?", "@FILE")):
+            with self.subTest(policy=policy):
+                self.expect_error(cli.USAGE, "ask", "--policy", policy, "--document", self.document, "Who?",
+                                  contains=[c for c in contains if not c.endswith("='x'")])
+
+    def test_policies_that_do_not_fit_the_prompt(self):
+        long = self.write("long.txt", "x1" * cli.TINY_WINDOW)
+        self.write("long_catalyst.txt", "Summarize. " * 300)
+        about = ["--document", self.document, "Who?"]
+        for arguments, *contains in (
+                (["--policy", "snapkv:budget=1%", *about], "budget=1%"),
+                (["--policy", "infinipot:pot=64,keep=32", *about], "pot of 64", "catalyst"),
+                (["--policy", "infinipot:pot=1M", *about], "pot of 1048576", f"trained for {cli.TINY_WINDOW}"),
+                (["--policy", f"infinipot:pot=1K,catalyst=@{self.folder}/long_catalyst.txt", *about], "pot of 1024"),
+                (["--policy", "infinipot:catalyst=@nothing.txt", *about], "nothing.txt"),
+                (["--policy", "infinipot:pot=1K,catalyst=question", *about], "needs the question; add --question visible"),
+                (["--policy", "infinipot:pot=1K,catalyst=question", "--question", "visible", "Who?"], "0 documents"),
+                (["--policy", "infinipot", "--prefill", "exact", *about], "prefill exact", "prefill pot or auto"),
+                (["--policy", "snapkv:budget=64", "--prefill", "pot", *about], "infinipot:score=snapkv"),
+                (["--prefill", "anchored", "Who?"], "0 documents"),
+                (["--policy", f"snapkv:budget={cli.TINY_WINDOW}", "--document", long, "Who?"],
+                 f"keeps {cli.TINY_WINDOW}", f"trained for {cli.TINY_WINDOW}", "at most")):
+            with self.subTest(arguments=arguments):
+                self.expect_error(cli.FAILED, "ask", *arguments, contains=contains)
 
 
 class DataFolderTest(cli.CliTest):

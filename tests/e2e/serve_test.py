@@ -151,7 +151,9 @@ class ServeTest(serving.ServeTest):
              "palimpsest.documents"),
             (good | {"palimpsest": {"policy": "snapkv:budget=3"}}, 400, "snapkv", "palimpsest.policy"),
             (good | {"tools": [{}]}, 400, "tools", "tools"),
-            (serving.chat_body(long), 400, str(cli.TINY_WINDOW), None),
+            (serving.chat_body(long) | {"palimpsest": {"prefill": "exact"}}, 400, str(cli.TINY_WINDOW), None),
+            (good | {"palimpsest": {"policy": "infinipot:catalyst=@/etc/hostname"}}, 400, "palimpsest.catalyst",
+             "palimpsest.policy"),
         ]
         for body, status, says, param in table:
             reply = server.call("POST", "/v1/chat/completions", body, Content_Type="application/json")

@@ -94,6 +94,7 @@ class FakeCoordinator final : public Coordinator {
   std::function<void()> on_wait;  // instead: it is ready when this returns
   absl::Status add_error;
 
+  absl::Status Check(const AnswerRequest&) override { return absl::OkStatus(); }
   absl::Status Answer(const AnswerRequest& request, AnswerSink& sink, const CancelToken& cancel) override {
     requests.push_back(request);
     return script(request, sink, cancel);
