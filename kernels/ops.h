@@ -140,7 +140,7 @@ struct AttentionArgs {
 // How much some rows attend to each slot, without the product with V. Two passes over the keys: the rows' own
 // log-sum-exp, then the weights, reduced over the rows as they come: never rows x slots in memory.
 //   out[g][i * 64 + slot] = sum or maximum over rows r of softmax_r(q[r, g] . k / sqrt(D)), over all slots of
-//   the tiles that r sees; 0 for slots that hold nothing.
+//   the tiles that r sees; 0 for slots that hold nothing, or where q . k is not a number.
 enum class RowReduce { kSum, kMax };
 struct ScoreHead {      // one layer and KV head
   Rows<const float> q;  // (rows, group * D) before rotation
@@ -170,8 +170,8 @@ struct GatherHead {  // one layer and KV head
 // Packs tokens into tiles: the one operation that compacts, renumbers and loads. A key at rest is rotated to
 // (position - base of its new tile), as StoreKv would have; a key of a slot is copied, so that the caller
 // must give the new tile the base that makes its place right. Bases are the caller's to set before;
-// positions, counts and starts are set here. A head may be packed into tiles that it is read from, if no
-// source stands before its new place in the order of the tiles.
+// positions, counts and starts are set here, of all the head's tiles. A head may be packed into tiles that it
+// is read from, if no source stands before its new place in the order of the tiles.
 struct GatherKvArgs {
   int64_t head_size;
   const RopeTable* rope;
