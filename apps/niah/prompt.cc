@@ -42,7 +42,7 @@ absl::StatusOr<int64_t> NiahPrompter::CountTokens(const NiahSample& sample) {
 }
 
 bool NiahPrompter::FindsBlocks(const NiahPolicy& policy) const {
-  if (policy.spec.kind == PolicySpec::Kind::kFull) return true;
+  if (policy.full()) return true;
   return policy.spec.kind != PolicySpec::Kind::kInfiniPot && prefill_ != PrefillChoice::kPot;
 }
 
@@ -56,8 +56,10 @@ absl::StatusOr<proto::GenerateRequest> NiahPrompter::Ask(const NiahSample& sampl
                                                          bool question_visible) const {
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> context, Encode(sample.context));
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.answer_prefix));
-  const PromptOptions options{
-      .prefill = prefill_, .policy = policy.spec, .question_visible = question_visible};
+  const PromptOptions options{.prefill = policy.full() ? PrefillChoice::kExact : prefill_,
+                              .policy = policy.spec,
+                              .question_visible = question_visible,
+                              .catalyst = policy.catalyst};
   PALIMPSEST_ASSIGN_OR_RETURN(
       PromptPlan plan, planner_.PlanQuestion({DocumentOf(std::move(context))}, sample.question, options));
   std::vector<int32_t>& conversation = plan.segments.back().tokens;

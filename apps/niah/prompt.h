@@ -23,6 +23,8 @@ namespace palimpsest {
 struct NiahPolicy {
   std::string text;  // as the person wrote it: a cell's name
   PolicySpec spec;
+  std::string catalyst;  // text, where the policy's catalyst is a file's
+  bool full() const { return spec.kind == PolicySpec::Kind::kFull; }
 };
 
 class NiahPrompter {
@@ -36,7 +38,8 @@ class NiahPrompter {
   bool FindsBlocks(const NiahPolicy& policy) const;
   // Reads the sample's context: what follows finds it.
   absl::StatusOr<proto::GenerateRequest> Read(const NiahSample& sample) const;
-  // Asks about it. The answer goes on after the answer prefix, which is a part of the question.
+  // Asks about it; full reads it as one text, whatever prefill was asked for. The answer goes on after the
+  // answer prefix, which is a part of the question.
   absl::StatusOr<proto::GenerateRequest> Ask(const NiahSample& sample, const NiahPolicy& policy,
                                              bool question_visible) const;
 

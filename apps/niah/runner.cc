@@ -11,8 +11,6 @@
 namespace palimpsest {
 namespace {
 
-bool IsFull(const NiahPolicy& policy) { return policy.spec.kind == PolicySpec::Kind::kFull; }
-
 struct Place {
   const NiahTask* task;
   NiahRequest request;
@@ -41,7 +39,7 @@ class Runner {
   Runner(const NiahOptions& options, NiahPrompter prompter)
       : options_(options),
         prompter_(std::move(prompter)),
-        policies_{{.text = "full", .spec = {.kind = PolicySpec::Kind::kFull}}} {
+        policies_{{.text = "full", .spec = {.kind = PolicySpec::Kind::kFull}, .catalyst = ""}} {
     for (const NiahPolicy& policy : options.policies) {
       const bool known = std::any_of(policies_.begin(), policies_.end(),
                                      [&](const NiahPolicy& one) { return one.spec == policy.spec; });
@@ -59,7 +57,7 @@ class Runner {
         for (const bool visible : options_.visible) {
           for (const NiahPolicy& policy : policies_) {
             const absl::Status status = prompter_.Ask(sample, policy, visible).status();
-            if (IsOverWindow(status) && IsFull(policy) && policies_.size() > 1) {
+            if (IsOverWindow(status) && policy.full() && policies_.size() > 1) {
               lengths_without_full_.insert(length);
             } else {
               PALIMPSEST_RETURN_IF_ERROR(status);

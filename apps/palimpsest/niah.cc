@@ -66,18 +66,21 @@ absl::Status AddSizes(const Flags& flags, NiahOptions* options) {
   return absl::OkStatus();
 }
 
-absl::Status AddVariants(const Flags& flags, NiahOptions* options) {
+absl::Status AddVariants(const Flags& flags, const CommandContext& context, NiahOptions* options) {
   PALIMPSEST_RETURN_IF_ERROR(Usage(CheckRecall(flags.recall)));
   const absl::StatusOr<PrefillChoice> prefill = ParsePrefill(flags.prefill);
   PALIMPSEST_RETURN_IF_ERROR(Usage(prefill.status()));
   options->prefill = *prefill;
   for (const std::string& text : flags.policies) {
-    const absl::StatusOr<PolicySpec> policy = ParsePolicy(text);
-    PALIMPSEST_RETURN_IF_ERROR(Usage(policy.status()));
-    if (policy->compresses()) {
-      return Unimplemented("policy {} is not there yet; full works today", policy->name());
+    const absl::StatusOr<PolicySpec> spec = ParsePolicy(text);
+    PALIMPSEST_RETURN_IF_ERROR(Usage(spec.status()));
+    NiahPolicy policy{.text = text, .spec = *spec, .catalyst = ""};
+    if (spec->catalyst == PolicySpec::Catalyst::kFile) {
+      PALIMPSEST_ASSIGN_OR_RETURN(
+          policy.catalyst,
+          ReadInput(spec->catalyst_file, context.config.limits.question_bytes, *context.cancel));
     }
-    options->policies.push_back({.text = text, .spec = *policy});
+    options->policies.push_back(std::move(policy));
   }
   if (flags.question == "hidden") {
     options->visible = {false};
@@ -96,7 +99,7 @@ absl::Status AddVariants(const Flags& flags, NiahOptions* options) {
 absl::Status Run(const Flags& flags, const CommandContext& context) {
   NiahOptions options;
   PALIMPSEST_RETURN_IF_ERROR(AddSizes(flags, &options));
-  PALIMPSEST_RETURN_IF_ERROR(AddVariants(flags, &options));
+  PALIMPSEST_RETURN_IF_ERROR(AddVariants(flags, context, &options));
   PALIMPSEST_RETURN_IF_ERROR(AddTasks(flags, context, &options));
   options.first_seed = flags.first_seed;
   options.seeds = flags.seeds;
@@ -158,7 +161,10 @@ void AddNiahCommand(CommandSet& commands) {
   niah.add_option("--recall", flags->recall, "how dropped tokens come back: none; default none")
       ->type_name("NAME:key=value,...")
       ->take_last();
-  niah.add_option("--prefill", flags->prefill, "auto or exact; default auto")->type_name("MODE")->take_last();
+  niah.add_option("--prefill", flags->prefill,
+                  "of the policies besides full: auto, exact, anchored or pot; default auto")
+      ->type_name("MODE")
+      ->take_last();
   niah.add_option("--question", flags->question,
                   "may the policy see the question: hidden, visible or both; default hidden")
       ->type_name("WHICH")

@@ -37,6 +37,12 @@ class NiahRunnerTest : public ::testing::Test {
     return options;
   }
 
+  static NiahPolicy Policy(const std::string& text) {
+    const auto spec = ParsePolicy(text);
+    PALIMPSEST_CHECK(spec.ok(), "{}", Message(spec.status()));
+    return {.text = text, .spec = *spec, .catalyst = ""};
+  }
+
   TemporaryFolder folder_;
   Config config_;
   std::unique_ptr<Model> model_;
@@ -79,10 +85,44 @@ TEST_F(NiahRunnerTest, FullRunsOnceHoweverOftenItIsNamed) {
   NiahOptions options = Options();
   options.lengths = {1500};
   options.seeds = 1;
-  options.policies = {{.text = "full", .spec = {}}, {.text = "full", .spec = {}}};
+  options.policies = {Policy("full"), Policy("full")};
   const auto trials = RunNiah(*model_, options);
   ASSERT_TRUE(trials.ok()) << trials.status();
   EXPECT_EQ(trials->size(), 2u);
+}
+
+TEST_F(NiahRunnerTest, PoliciesKeepWhatTheirBudgetsSayOfTheSameSamples) {
+  NiahOptions options = Options();
+  options.lengths = {kWindow};
+  options.visible = {false, true};
+  for (const char* policy : {"snapkv:budget=50%", "infinipot:pot=60%", "streaming:recent=50%",
+                             "random:budget=50%", "random:budget=100%"}) {
+    options.policies.push_back(Policy(policy));
+  }
+  const auto trials = RunNiah(*model_, options);
+  ASSERT_TRUE(trials.ok()) << trials.status();
+  ASSERT_EQ(trials->size(), 2u * 2 * 2 * 6) << "depths, seeds, visibilities, policies with full";
+  for (const NiahTrial& trial : *trials) {
+    const bool keeps_all = trial.policy == "full" || trial.policy == "random:budget=100%";
+    EXPECT_EQ(trial.kept_all, keeps_all) << trial.policy;
+    const double share = trial.resident_tokens / static_cast<double>(trial.prompt_tokens);
+    EXPECT_TRUE(keeps_all || share < 0.8) << trial.policy << " " << share;
+  }
+  for (const NiahSummary& row : ReportOf(*trials).summary) EXPECT_EQ(row.all.n, 4);
+}
+
+TEST_F(NiahRunnerTest, BeyondTheWindowTheOthersGoWithoutFull) {
+  NiahOptions options = Options();
+  options.lengths = {kWindow, 2 * kWindow};
+  options.depths_percent = {50};
+  options.seeds = 1;
+  options.policies = {Policy("snapkv:budget=256"), Policy("infinipot:pot=1024")};
+  const auto trials = RunNiah(*model_, options);
+  ASSERT_TRUE(trials.ok()) << trials.status();
+  ASSERT_EQ(trials->size(), 3u + 2u);
+  EXPECT_EQ((*trials)[0].policy, "full");
+  EXPECT_EQ((*trials)[3].policy, "snapkv:budget=256");
+  EXPECT_GT((*trials)[4].prompt_tokens, kWindow);
 }
 
 TEST_F(NiahRunnerTest, LengthBeyondTheWindowIsRefusedBeforeAnythingRuns) {

@@ -36,6 +36,15 @@ class NiahTest(cli.CliTest):
             self.assertGreater(cell["device_bytes_peak"], 0)
         self.assertEqual([row["n"] for row in run.json["summary"]], [4, 4, 4, 4])
 
+    def test_policies_stand_beside_full_and_one_that_drops_nothing_is_marked(self):
+        self.write("c.txt", "What matters here?")
+        run = self.expect_done(*self.niah("--lengths", "1500", "--depths", "50", "--seeds", "1", "--policy", "snapkv:budget=50%",
+                                          "--policy", "infinipot:pot=70%,catalyst=@c.txt", "--policy", "random:budget=4096"))
+        rows = [line.split() for line in run.out.splitlines()[2:]]
+        self.assertEqual([row[2] for row in rows],
+                         ["full", "snapkv:budget=50%", "infinipot:pot=70%,catalyst=@c.txt", "random:budget=4096"])
+        self.assertEqual(["kept all" in " ".join(row) for row in rows], [False, False, False, True])
+
     def test_table_and_progress_are_apart(self):
         run = self.expect_done(*self.niah("--haystack", self.write("prose.txt", prose()), "--lengths", "1500", "--seeds", "1"))
         self.assertIn("single_prose", run.out)
@@ -55,6 +64,8 @@ class NiahTest(cli.CliTest):
         refused(cli.USAGE, *self.niah("--depths", "101"), contains=["--depths", "'101'", "0 to 100"])
         refused(cli.USAGE, *self.niah("--question", "shown"), contains=["--question", "shown"])
         refused(cli.USAGE, *self.niah("--policy", "snapvk"), contains=["snapvk"])
+        refused(cli.FAILED, *self.niah("--policy", "infinipot:catalyst=@none.txt"), contains=["none.txt"])
+        refused(cli.FAILED, *self.niah("--policy", "snapkv:budget=1%"), contains=["budget=1%", "%"])
         refused(cli.FAILED, *self.niah("--lengths", "64"), contains=["64 tokens", "longer"])
         refused(cli.FAILED, *self.niah("--lengths", "1K,9K", "--prefill", "exact"), contains=[str(cli.TINY_WINDOW)])
         refused(cli.USAGE, *self.niah("--haystack", self.write("short.txt", "One. Two.")), contains=["short.txt", "2 sentences"])
