@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The needle table of docs/results.md: policies and budgets, lengths, question hidden and visible.
 
-usage: results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20] [--chunk 2]
+usage: results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20] [--chunk 1]
                   [--policy NAME:key=value,...]... [--state FOLDER]
 
 Each cell of the table has 5 depths x --seeds samples. The work is done in chunks of --chunk seeds of one length; each
@@ -149,7 +149,7 @@ def main():
     parser.add_argument("--palimpsest", type=pathlib.Path, default=ROOT / "build/release/apps/palimpsest")
     parser.add_argument("--lengths", default="2048,3584")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--chunk", type=int, default=2)
+    parser.add_argument("--chunk", type=int, default=1)
     parser.add_argument("--policy", action="append")
     parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/results/needles")
     options = parser.parse_args()

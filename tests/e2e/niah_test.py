@@ -87,7 +87,7 @@ class ResultsTest(cli.CliTest):
     def results(self, *arguments) -> subprocess.CompletedProcess:
         command = [sys.executable, "-B", cli.SOURCE / "deploy/results.py", "--model", self.tiny_model(), "--haystack",
                    self.write("prose.txt", prose()), "--palimpsest", os.environ["PALIMPSEST_TEST_BINARY"], "--lengths", "1600",
-                   "--seeds", "3", "--policy", "full", "--state", self.folder / "state", *arguments]
+                   "--seeds", "3", "--chunk", "2", "--policy", "full", "--state", self.folder / "state", *arguments]
         return subprocess.run([str(part) for part in command], env=self.environment(), capture_output=True, text=True)
 
     def test_parts_that_ran_are_not_run_again_and_the_table_counts_all(self):
