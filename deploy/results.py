@@ -160,9 +160,12 @@ def main():
     reports = [chunks.run(int(length), first, min(options.chunk, options.seeds + 1 - first))
                for length in options.lengths.split(",") for first in range(1, options.seeds + 1, options.chunk)]
     run = reports[0]["run"]
+    # Where files lie on this machine says nothing to others.
+    arguments = [pathlib.Path(one).name if one.startswith("/") else one for one in sys.argv[1:]]
     heading = (f"{time.strftime('%Y-%m-%d', time.gmtime())}, {processor()}, {os.cpu_count()} threads, {run['model']} "
                f"({options.model.name}), {run['numerics']}, answers of at most {run['max_tokens']} tokens, {version}, text "
-               f"{chunks.haystack.name} (SHA-256 {sha256(chunks.haystack)[:12]}).\n`{shlex.join(['deploy/results.py', *sys.argv[1:]])}`")
+               f"{chunks.haystack.name} (SHA-256 {sha256(chunks.haystack)[:12]}).\n"
+               f"`{shlex.join(['deploy/results.py', *arguments])}`")
     print(markdown(reports, heading), end="")
 
 
