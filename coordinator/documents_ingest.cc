@@ -45,12 +45,21 @@ void Documents::Work() {
 
 namespace {
 
-// As the worker counts the blocks of a document that is one part. It knows nothing of the others' spans.
-int64_t BlocksOfSpans(const PromptPlan& plan) {
-  int64_t blocks = 0;
+int64_t BlocksOf(const PromptSegment& segment) {
+  return (static_cast<int64_t>(segment.tokens.size()) + kTileSlots - 1) / kTileSlots;
+}
+
+// A worker counts the blocks of the last part, in all layers: here the last span. This times as many are all
+// of the document's, divided by `last`.
+struct SpanBlocks {
+  int64_t all = 0, last = 1;
+};
+SpanBlocks SpanBlocksOf(const PromptPlan& plan) {
+  SpanBlocks blocks;
   for (const PromptSegment& segment : plan.segments) {
     if (segment.kind != PromptSegment::Kind::kDocument) continue;
-    blocks += (static_cast<int64_t>(segment.tokens.size()) + kTileSlots - 1) / kTileSlots;
+    blocks.last = BlocksOf(segment);
+    blocks.all += blocks.last;
   }
   return blocks;
 }
@@ -60,14 +69,14 @@ int64_t BlocksOfSpans(const PromptPlan& plan) {
 absl::Status Documents::IngestOne(const Key& key, const CancelToken& cancel) {
   PALIMPSEST_ASSIGN_OR_RETURN(Found found, Find(key.second, key.first));
   PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, options_.planner->PlanDocument(std::move(found.document)));
-  const int64_t blocks = plan.mode.prefill == proto::ANCHORED ? BlocksOfSpans(plan) : 0;
+  const SpanBlocks blocks = SpanBlocksOf(plan);
   proto::GenerateRequest request = options_.make_request(std::move(plan), key.first);
   request.set_request_id("ingest-" + key.second);
   absl::Status status = options_.dispatcher->Run(
       std::move(request), [&](const proto::GenerateEvent& event) { return OnEvent(key, event); }, cancel);
-  if (!status.ok() || blocks == 0) return status;
   const std::lock_guard<std::mutex> lock(mu_);
-  entries_.at(key).state.blocks = blocks;  // busy: nobody takes it away
+  DocumentState& state = entries_.at(key).state;  // busy: nobody takes it away
+  state.blocks = state.blocks * blocks.all / blocks.last;
   return status;
 }
 

@@ -43,10 +43,9 @@ PolicySpec DefaultPot(const PromptModel& model) {
 }
 
 // snapkv with its defaults. Of a small window half is left to the question and the answer.
-PolicySpec DefaultSnapKv(const PromptModel& model, int64_t prefix) {
+PolicySpec DefaultSnapKv(const PromptModel& model) {
   PolicySpec policy{.kind = Kind::kSnapKv};
-  policy.budget.value =
-      std::min(policy.budget.value, std::max<int64_t>(1, (model.window_tokens - prefix) / 2));
+  policy.budget.value = std::min(policy.budget.value, std::max<int64_t>(1, model.window_tokens / 2));
   return policy;
 }
 
@@ -106,7 +105,7 @@ absl::StatusOr<PolicySpec> DecidePolicy(const PromptOptions& options, PrefillCho
   if (prefill == PrefillChoice::kPot) return PolicyInPot(options, sizes, model);
   const bool fits = Fits(sizes, model);
   if (options.policy.kind == Kind::kAuto) {
-    return fits ? PolicySpec{.kind = Kind::kFull} : DefaultSnapKv(model, sizes.prefix);
+    return fits ? PolicySpec{.kind = Kind::kFull} : DefaultSnapKv(model);
   }
   if (options.policy.kind != Kind::kFull || fits) return options.policy;
   return OverWindow(
@@ -132,22 +131,23 @@ proto::Prefill ModeOf(PrefillChoice prefill) {
   return prefill == PrefillChoice::kPot ? proto::POT : proto::EXACT;
 }
 
-absl::Status CheckPot(const PolicySpec& policy, const PromptSizes& sizes, int64_t catalyst,
+absl::Status CheckPot(const PromptMode& mode, const PromptSizes& sizes, int64_t catalyst,
                       const PromptModel& model) {
-  const int64_t pot = policy.pot.Of(sizes.context);
+  const PolicySpec& policy = mode.policy;
+  const int64_t pot = mode.kept, keep = policy.KeepOf(mode.candidates);
   if (pot > model.window_tokens) {
     return OverWindow("policy {} has a pot of {} tokens, {} was trained for {}: at most that many",
                       policy.name(), pot, model.name, model.window_tokens);
   }
-  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(policy, sizes.context, catalyst, sizes.prefix));
+  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(policy, mode.candidates, catalyst, sizes.prefix));
   // A question behind documents stays whole, and the answer needs a place.
-  const int64_t keep = policy.KeepOf(sizes.context);
-  const int64_t room = pot - sizes.prefix - keep - kAnswerTokensMin;
+  const int64_t room = pot - keep - kAnswerTokensMin;
   if (sizes.question <= room) return absl::OkStatus();
   return OverWindow(
-      "the question has {} tokens, which stay; a pot of {} that keeps {} and a prefix of {} has room for {}: "
-      "shorten it, or take a larger pot",
-      sizes.question, pot, keep, sizes.prefix, std::max<int64_t>(0, room));
+      "the question has {} tokens, which stay; a pot of {} that keeps {} has room for {}: shorten it, or "
+      "take "
+      "a larger pot",
+      sizes.question, pot, keep, std::max<int64_t>(0, room));
 }
 
 }  // namespace
@@ -194,29 +194,35 @@ absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const 
   PALIMPSEST_ASSIGN_OR_RETURN(const PrefillChoice prefill, DecidePrefill(options, sizes, model));
   PromptMode mode{.prefill = ModeOf(prefill), .policy = {}, .reason = Reason(options, prefill, sizes, model)};
   PALIMPSEST_ASSIGN_OR_RETURN(mode.policy, DecidePolicy(options, prefill, sizes, model));
+  // In one text with a question in view the policy chooses from all of it.
+  const bool with_question = mode.prefill == proto::EXACT && options.question_visible;
+  mode.candidates = sizes.prefix + sizes.context + (with_question ? sizes.question : 0);
+  mode.kept = mode.policy.BudgetOf(mode.candidates);
+  if (mode.prefill != proto::POT) mode.kept = std::max(mode.kept, sizes.prefix);
   return mode;
 }
 
-absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, int64_t longest_span,
-                             int64_t catalyst, const PromptModel& model) {
+absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, const PromptParts& parts,
+                             const PromptModel& model) {
   if (!mode.policy.compresses()) return absl::OkStatus();
-  if (mode.prefill == proto::POT) return CheckPot(mode.policy, sizes, catalyst, model);
-  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(mode.policy, sizes.context, catalyst, sizes.prefix));
+  if (mode.prefill == proto::POT) return CheckPot(mode, sizes, parts.catalyst, model);
+  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(mode.policy, mode.candidates, parts.catalyst, sizes.prefix));
   if (mode.prefill == proto::EXACT) return absl::OkStatus();  // all of it fits the window
-  const int64_t room = model.window_tokens - sizes.prefix - kAnswerTokensMin;
-  if (longest_span + sizes.question > room) {
+  const int64_t room = model.window_tokens - kAnswerTokensMin;
+  const int64_t beside_span = room - sizes.prefix - parts.longest_span;  // a visible question is read there
+  if (parts.question_visible && sizes.question > beside_span) {
     return OverWindow(
-        "the question has {} tokens, {} was trained for {} with the answer, of which the prefix takes {} and "
-        "a span of the document {}: shorten the question to {}, or set a smaller prefill.span_tokens",
-        sizes.question, model.name, model.window_tokens, sizes.prefix, longest_span,
-        std::max<int64_t>(0, room - longest_span));
+        "the question has {} tokens and is to be seen beside a span of the document of {} and the prefix of "
+        "{}; {} was trained for {} with the answer: shorten the question to {}, or set a smaller "
+        "prefill.span_tokens",
+        sizes.question, parts.longest_span, sizes.prefix, model.name, model.window_tokens,
+        std::max<int64_t>(0, beside_span));
   }
-  const int64_t kept = mode.KeptOf(sizes.context);
-  if (kept + sizes.question <= room) return absl::OkStatus();
+  if (mode.kept + sizes.question <= room) return absl::OkStatus();
   return OverWindow(
-      "policy {} keeps {} tokens beside {} of the prefix and {} of the question, {} was trained for {} with "
-      "the answer: keep at most {}, or shorten the question",
-      mode.policy.name(), kept, sizes.prefix, sizes.question, model.name, model.window_tokens,
+      "policy {} keeps {} tokens beside {} of the question, {} was trained for {} with the answer: keep at "
+      "most {}, or shorten the question",
+      mode.policy.name(), mode.kept, sizes.question, model.name, model.window_tokens,
       std::max<int64_t>(0, room - sizes.question));
 }
 

@@ -9,7 +9,6 @@
 // Threads: pure functions.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -46,7 +45,7 @@ absl::Status MarkOverWindow(absl::Status status);
 struct PromptSizes {
   int64_t documents = 0;  // how many
   int64_t prefix = 0;
-  int64_t context = 0;   // what a policy chooses from: the documents; without any, the conversation
+  int64_t context = 0;   // the documents; without any, the conversation
   int64_t question = 0;  // the conversation behind documents, else 0
   int64_t total() const { return prefix + context + question; }
 };
@@ -56,10 +55,9 @@ struct PromptMode {
   PolicySpec policy;   // not auto
   std::string reason;  // for people
 
-  // Of the context, per layer and KV head, while the answer is generated.
-  int64_t KeptOf(int64_t context) const {
-    return policy.compresses() ? std::min(policy.BudgetOf(context), context) : context;
-  }
+  // Tokens that the policy chooses from, the prefix with them, and that stay of them at most per layer and KV
+  // head while the answer is generated.
+  int64_t candidates = 0, kept = 0;
 };
 
 // What a model takes.
@@ -76,8 +74,13 @@ int64_t SpanTokens(const PromptModel& model, int64_t prefix);
 absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const PromptSizes& sizes,
                                             const PromptModel& model);
 // What can be said once the spans and the catalyst are there: does what stays fit the window, and does the
-// policy fit what it is given? `longest_span` is 0 but for anchored prefill.
-absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, int64_t longest_span,
-                             int64_t catalyst, const PromptModel& model);
+// policy fit what it is given?
+struct PromptParts {
+  int64_t longest_span = 0;  // of anchored prefill
+  int64_t catalyst = 0;
+  bool question_visible = false;
+};
+absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, const PromptParts& parts,
+                             const PromptModel& model);
 
 }  // namespace palimpsest

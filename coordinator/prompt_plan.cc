@@ -202,8 +202,10 @@ absl::StatusOr<PromptPlan> PromptPlanner::Assemble(std::vector<PromptSegment> se
   }
   PALIMPSEST_ASSIGN_OR_RETURN(plan.catalyst, CatalystOf(plan, options));
   if (plan.mode.prefill == proto::ANCHORED) CutDocuments(&plan);
-  PALIMPSEST_RETURN_IF_ERROR(CheckPromptMode(plan.mode, sizes, plan.longest_span,
-                                             static_cast<int64_t>(plan.catalyst.size()), Model()));
+  const PromptParts parts{.longest_span = plan.longest_span,
+                          .catalyst = Size(plan.catalyst),
+                          .question_visible = plan.question_visible};
+  PALIMPSEST_RETURN_IF_ERROR(CheckPromptMode(plan.mode, sizes, parts, Model()));
   plan.prefill = PrefillName(plan.mode.prefill);
   plan.prefill_reason = plan.mode.reason;
   return plan;

@@ -79,25 +79,29 @@ int64_t PromptBlocks(const PromptPlan& plan) {
   return blocks;
 }
 
+// As the engine reserves it (Engine::WorstTiles), in blocks of all KV heads.
 Footprint FootprintOf(const PromptPlan& plan) {
-  const PromptSizes& sizes = plan.sizes;
-  if (!plan.mode.policy.compresses()) {
+  const PromptMode& mode = plan.mode;
+  const bool slides = mode.policy.kind == PolicySpec::Kind::kStreaming;
+  const bool drops_nothing = mode.prefill == proto::EXACT && mode.kept >= mode.candidates && !slides;
+  if (!mode.policy.compresses() || drops_nothing) {
     return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan), .kept_blocks = PromptBlocks(plan)};
   }
-  if (plan.mode.prefill == proto::POT) {
-    constexpr int64_t kPartial = 2;  // of the prefix and of the pot's last
-    return {.positions = Footprint::kUnbounded,
-            .peak_blocks = Blocks(plan.mode.policy.BudgetOf(sizes.context)) + kPartial};
+  if (mode.prefill == proto::POT) {
+    constexpr int64_t kPartial = 3;  // the ends of catalyst, context and prompt
+    return {.positions = Footprint::kUnbounded, .peak_blocks = Blocks(mode.kept) + kPartial};
   }
-  const int64_t kept = plan.mode.KeptOf(sizes.context);
-  const int64_t kept_blocks = 1 + Blocks(sizes.prefix) + Blocks(kept) + Blocks(sizes.question);
-  if (plan.mode.prefill == proto::EXACT) {
-    return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan), .kept_blocks = kept_blocks};
+  constexpr int64_t kPicksPartial = 2;  // what is picked ends in a block of its own, and so does its window
+  const int64_t picks = Blocks(mode.kept) + kPicksPartial;
+  const int64_t behind = plan.tokens - mode.candidates;  // the question, unless it was chosen from too
+  const int64_t kept = picks + Blocks(behind) + 1;
+  if (mode.prefill == proto::EXACT) {
+    return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan) + picks, .kept_blocks = kept};
   }
-  // Spans compete: what the earlier ones left is there while the next one is read.
-  return {.positions = sizes.prefix + kept + sizes.question,
-          .peak_blocks = kept_blocks + Blocks(plan.longest_span),
-          .kept_blocks = kept_blocks};
+  const int64_t prefix = Blocks(plan.sizes.prefix) + 1;
+  return {.positions = mode.kept + behind,
+          .peak_blocks = prefix + Blocks(plan.longest_span) + Blocks(behind) + 1,
+          .kept_blocks = prefix + kept};
 }
 
 }  // namespace

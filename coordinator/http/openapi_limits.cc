@@ -37,6 +37,7 @@ std::string OpenApiJson(const ApiParts& parts) {
   const Config::Limits& own = parts.config.limits;
   const LimitsByName limits = {
       {"limits.messages", own.messages},
+      {"limits.question_bytes", own.question_bytes},
       {"limits.choices", own.choices},
       {"limits.logprobs", own.logprobs},
       {"limits.stop_strings", own.stop_strings},

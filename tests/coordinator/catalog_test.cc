@@ -144,6 +144,18 @@ TEST_F(CatalogTest, TokenIdsAreKeptPerTokenizer) {
   EXPECT_EQ(catalog_->Get(id, "other")->token_ids, (Ids{8, 8}));
 }
 
+TEST_F(CatalogTest, TokenIdsComeWithoutTheirText) {
+  const DocumentId id = Add("Some text.", SomeIds(600000));
+  const auto tokens = catalog_->GetTokenIds(id.substr(0, 12), "tok");
+  ASSERT_TRUE(tokens.ok()) << tokens.status();
+  EXPECT_EQ(tokens->info.id, id);
+  EXPECT_EQ(tokens->ids, SomeIds(600000));
+  EXPECT_TRUE(catalog_->GetTokenIds(id, "other")->ids.empty());
+  EXPECT_EQ(catalog_->GetTokenIds("doc-0123456789abcdef", "tok").status().code(),
+            absl::StatusCode::kNotFound);
+  EXPECT_EQ(catalog_->OfTenant("ann")->GetTokenIds(id, "tok").status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(CatalogTest, DocumentsOfManyChunksComeBackWhole) {
   // Around the boundaries of 1 MiB, and more than one write of 4 MiB.
   for (size_t bytes :

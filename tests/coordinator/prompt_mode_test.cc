@@ -75,7 +75,7 @@ TEST(PromptModeTest, AutoChoosesByDocumentsAndLength) {
   const Row table[] = {
       {{}, "auto", "auto", proto::EXACT, "full", "13 tokens fit the model's window of 1000"},
       {{986}, "auto", "auto", proto::EXACT, "full", "999 tokens fit the model's window of 1000"},
-      {{987}, "auto", "auto", proto::ANCHORED, "snapkv:budget=498,", "1000 tokens are more than"},
+      {{987}, "auto", "auto", proto::ANCHORED, "snapkv:budget=500,", "1000 tokens are more than"},
       {{5000}, "auto", "auto", proto::ANCHORED, "snapkv:", "5013 tokens are more than"},
       {{50, 60}, "auto", "auto", proto::ANCHORED, "full", "2 documents"},
       {{500, 600}, "auto", "auto", proto::ANCHORED, "snapkv:", "2 documents"},
@@ -189,14 +189,28 @@ TEST(PromptModeTest, SmallWindowsHaveSmallSpans) {
 }
 
 TEST(PromptModeTest, WhatStaysMustFitTheWindowWithTheQuestion) {
-  EXPECT_TRUE(Plan({5000}, Options("snapkv:budget=500"), 496).ok());
+  EXPECT_TRUE(Plan({5000}, Options("snapkv:budget=500"), 499).ok());
   EXPECT_THAT(
-      ErrorOf(Plan({5000}, Options("snapkv:budget=500"), 497), true),
-      AllOf(HasSubstr("keeps 500 tokens"), HasSubstr("497 of the question"), HasSubstr("at most 499")));
-  EXPECT_THAT(ErrorOf(Plan({5000}, Options("snapkv:budget=100"), 797), true),
-              AllOf(HasSubstr("the question has 797 tokens"), HasSubstr("span of the document 200"),
+      ErrorOf(Plan({5000}, Options("snapkv:budget=500"), 500), true),
+      AllOf(HasSubstr("keeps 500 tokens"), HasSubstr("500 of the question"), HasSubstr("at most 499")));
+  // A question that is seen is read beside each span.
+  EXPECT_TRUE(Plan({5000}, Options("snapkv:budget=100"), 797).ok());
+  EXPECT_TRUE(Plan({5000}, Options("snapkv:budget=100", "auto", /*visible=*/true), 796).ok());
+  EXPECT_THAT(ErrorOf(Plan({5000}, Options("snapkv:budget=100", "auto", /*visible=*/true), 797), true),
+              AllOf(HasSubstr("the question has 797 tokens"), HasSubstr("a span of the document of 200"),
                     HasSubstr("to 796")));
   EXPECT_THAT(ErrorOf(Plan({5000}, {}, 1000), true), HasSubstr("the question has 1003 tokens"));
+}
+
+TEST(PromptModeTest, APolicyChoosesFromPrefixAndDocumentsAndFromAQuestionInView) {
+  const auto candidates = [](const char* prefill, bool visible, std::vector<size_t> documents = {100}) {
+    return Plan(documents, Options("snapkv:budget=50%", prefill, visible))->mode;
+  };
+  EXPECT_EQ(candidates("exact", false).candidates, kPrefix + 100);
+  EXPECT_EQ(candidates("exact", false).kept, 51);
+  EXPECT_EQ(candidates("exact", true).candidates, kPrefix + 110);
+  EXPECT_EQ(candidates("anchored", true).candidates, kPrefix + 100);
+  EXPECT_EQ(Plan({}, Options("snapkv:budget=50%"), 100)->mode.candidates, kPrefix + 100);
 }
 
 TEST(PromptModeTest, PoliciesThatDoNotFitTheirTextAreRefused) {
@@ -205,8 +219,8 @@ TEST(PromptModeTest, PoliciesThatDoNotFitTheirTextAreRefused) {
               HasSubstr("a catalyst of 74 tokens does not fit a pot of 64"));
   EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot:pot=2000")), true),
               AllOf(HasSubstr("pot of 2000"), HasSubstr("trained for 1000")));
-  EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot:pot=800"), 397), true),
-              AllOf(HasSubstr("the question has 397 tokens"), HasSubstr("room for 396")));
+  EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot:pot=800"), 400), true),
+              AllOf(HasSubstr("the question has 400 tokens"), HasSubstr("room for 399")));
 }
 
 TEST(CatalystTest, IsTheDefaultTextOrWhatWasGiven) {

@@ -113,5 +113,15 @@ TEST_F(EngineCallTest, WrongRequestsAreRefusedAsInProcess) {
   EXPECT_EQ(link_->Generate(request, listen, CancelToken::Never()), direct);
 }
 
+// Some 8 million tokens: it is the engine that refuses them, not the wire.
+TEST_F(EngineCallTest, APromptOfMillionsOfTokensFitsAMessage) {
+  proto::GenerateRequest request = Request(10, 10, 1);
+  request.mutable_parts(0)->mutable_tokens()->Resize(8 << 20, 128'000);  // 3 bytes each
+  const absl::Status status = link_->Generate(
+      request, [](const proto::GenerateEvent&) { return true; }, CancelToken::Never());
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(Message(status), ::testing::HasSubstr("128000"));
+}
+
 }  // namespace
 }  // namespace palimpsest::testing
