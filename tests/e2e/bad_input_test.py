@@ -113,15 +113,15 @@ class BadPolicyTest(cli.CliTest):
 
     def test_policies_that_cannot_be_written_so(self):
         for policy, *contains in (
-                ("snapkv:budget=0", "budget=0", "1 to"), ("snapkv:budget=0%", "1% to 100%"),
-                ("snapkv:budget=32", "budget=32", "window=32", "33"), ("snapkv:kernel=4", "kernel=4", "odd number from 1"),
-                ("snapkv:window=0", "window=0", "from 1"), ("infinipot:alpha=2", "alpha=2", "0 to 1"),
-                ("infinipot:pot=512,keep=512", "keep=512", "pot=512"), ("random:budget=x", "budget='x'"),
+                ("snapkv:budget=0", "budget='0'", "1 to"), ("snapkv:budget=0%", "1% to 100%"),
+                ("snapkv:budget=32", "budget=32", "window=32", "33"), ("random:budget=x", "budget='x'", "1 to"),
+                ("snapkv:kernel=4", "kernel='4'", "odd number from 1"), ("snapkv:window=0", "window='0'", "from 1"),
+                ("infinipot:alpha=2", "alpha='2'", "0 to 1"), ("infinipot:pot=512,keep=512", "keep=512", "pot=512"),
                 ("snapvk", "did you mean snapkv?"), ("snapkv:budgte=4", "did you mean budget?"),
                 ("infinipot:score=best", "score", "cap"), ("infinipot:catalyst=Well?", "@FILE")):
             with self.subTest(policy=policy):
                 self.expect_error(cli.USAGE, "ask", "--policy", policy, "--document", self.document, "Who?",
-                                  contains=[c for c in contains if not c.endswith("='x'")])
+                                  contains=contains)
 
     def test_policies_that_do_not_fit_the_prompt(self):
         long = self.write("long.txt", "x1" * cli.TINY_WINDOW)
@@ -129,7 +129,7 @@ class BadPolicyTest(cli.CliTest):
         about = ["--document", self.document, "Who?"]
         for arguments, *contains in (
                 (["--policy", "snapkv:budget=1%", *about], "budget=1%"),
-                (["--policy", "infinipot:pot=64,keep=32", *about], "pot of 64", "catalyst"),
+                (["--policy", "infinipot:pot=64,keep=32", *about], "pot of 64", "or more"),
                 (["--policy", "infinipot:pot=1M", *about], "pot of 1048576", f"trained for {cli.TINY_WINDOW}"),
                 (["--policy", f"infinipot:pot=1K,catalyst=@{self.folder}/long_catalyst.txt", *about], "pot of 1024"),
                 (["--policy", "infinipot:catalyst=@nothing.txt", *about], "nothing.txt"),

@@ -180,8 +180,7 @@ class ServeTest(serving.ServeTest):
         again = server.call("POST", "/v1/documents?name=c.txt", TEXT.encode(), Content_Type="text/plain").json
         self.assertEqual((again["id"], again["already_known"]), (document["id"], True))
         for body, kind, status in ((b"", "text/plain", 400), (b"\xff\xfe", "text/plain", 400),
-                                   (b"x", "multipart/form-data; boundary=b", 415), (b"x", "image/png", 415),
-                                   (TEXT.encode() * 100, "text/plain", 400)):
+                                   (b"x", "multipart/form-data; boundary=b", 415), (b"x", "image/png", 415)):
             reply = server.call("POST", "/v1/documents?name=x", body, Content_Type=kind)
             self.assertEqual(reply.status, status, reply.body)
         self.assertEqual(server.call("DELETE", f"/v1/documents/{document['id']}").status, 200)
