@@ -25,8 +25,8 @@ double Bench::TimeOf(const std::function<void()>& run) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::vector<int32_t> Bench::SomeTokens(int64_t n) const {
-  RngSequence random(Rng(1));
+std::vector<int32_t> Bench::SomeTokens(int64_t n, uint64_t seed) const {
+  RngSequence random{Rng(seed)};
   std::vector<int32_t> tokens(static_cast<size_t>(n));
   for (int32_t& token : tokens)
     token = static_cast<int32_t>(random.Below(static_cast<uint64_t>(c_.vocabulary)));
@@ -89,11 +89,8 @@ absl::StatusOr<double> Bench::PrefillOnce(const std::vector<int32_t>& ids) {
 // Linear layers of every token, attention over half the length on average, the output layer once.
 absl::Status Bench::Prefill(int64_t tokens) {
   const double n = static_cast<double>(tokens);
-  const double layer =
-      static_cast<double>(c_.hidden * (c_.q_columns() * 2 + c_.kv_columns() * 2 + 3 * c_.ffn));
-  const double linear = 2 * static_cast<double>(c_.layers) * layer;
-  const double attention = 4.0 * static_cast<double>(c_.layers * c_.heads * c_.head_size) * n / 2;
-  const double work = n * (linear + attention) + 2 * static_cast<double>(c_.vocabulary * c_.hidden);
+  const double work =
+      n * (LinearFlops() + FlopsOfKey() * n / 2) + 2 * static_cast<double>(c_.vocabulary * c_.hidden);
   const std::vector<int32_t> ids = SomeTokens(tokens);
   PALIMPSEST_ASSIGN_OR_RETURN(const Measured measured,
                               Measure(Yardstick::kMultiplyAdd, [&] { return PrefillOnce(ids); }));
@@ -102,12 +99,16 @@ absl::Status Bench::Prefill(int64_t tokens) {
 }
 
 // One session; rounds of kTokens steps each at growing depth, centred on the depth asked for.
-absl::Status Bench::Decode(int64_t depth) {
+absl::Status Bench::Decode(int64_t depth, int64_t read) {
   constexpr int64_t kTokens = 16;
   const int64_t generated = kTokens * (options_.rounds + 1) + 1;
   const int64_t prompt = std::max<int64_t>(1, depth - generated / 2);
   Request request;
-  request.segments = {{.tokens = SomeTokens(prompt)}};
+  request.segments = {{.tokens = SomeTokens(std::max(prompt, read))}};
+  if (read > 0) {
+    request.policy.kind = PolicySpec::Kind::kSnapKv;
+    request.policy.budget = {prompt};
+  }
   request.sampling.set_max_tokens(generated + 1);
   request.sampling.set_repetition_penalty(1);
   request.ignore_end = true;
@@ -131,7 +132,8 @@ absl::Status Bench::Decode(int64_t depth) {
   PALIMPSEST_RETURN_IF_ERROR(outcome->status);
   const KvShape shape = engine_.store().shape();
   const double work = static_cast<double>(engine_.weights().decode_bytes() + shape.bytes_per_token() * depth);
-  Add("decode", 1, depth, work, 1, Yardstick::kRead, *measured);
+  Add(read > 0 ? fmt::format("decode, {} read", read) : "decode", 1, depth, work, 1, Yardstick::kRead,
+      *measured);
   return absl::OkStatus();
 }
 
@@ -153,8 +155,12 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOpt
     if (name == "prefill") {
       for (const int64_t tokens :
            or_default(options.tokens, {std::min<int64_t>(512, window), window / 4, window})) {
-        PALIMPSEST_RETURN_IF_ERROR(in_window(tokens, 0));
-        PALIMPSEST_RETURN_IF_ERROR(bench.Prefill(tokens));
+        if (tokens <= context) {
+          PALIMPSEST_RETURN_IF_ERROR(bench.Prefill(tokens));
+          continue;
+        }
+        PALIMPSEST_RETURN_IF_ERROR(bench.PrefillPot(tokens));
+        PALIMPSEST_RETURN_IF_ERROR(bench.PrefillAnchored(tokens));
       }
     } else if (name == "decode") {
       for (const int64_t depth : or_default(options.depths, {0, window / 2, window - 256})) {
@@ -174,6 +180,10 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOpt
       for (const int64_t tokens : or_default(options.tokens, {window})) {
         PALIMPSEST_RETURN_IF_ERROR(in_window(tokens, 0));
         PALIMPSEST_RETURN_IF_ERROR(bench.Compress(tokens));
+        const int64_t kept = 1024, generated = 16 * (options.rounds + 2);
+        if (tokens - generated <= kept) continue;
+        PALIMPSEST_RETURN_IF_ERROR(bench.Decode(kept));
+        PALIMPSEST_RETURN_IF_ERROR(bench.Decode(kept, tokens - generated));
       }
     } else {
       return InvalidArgument("bench {}: use prefill, decode, attention, gemm or compress", name);

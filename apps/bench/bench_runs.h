@@ -41,10 +41,14 @@ class Bench {
         int8_(engine.numerics_class().ends_with("int8")) {}
 
   absl::Status Prefill(int64_t tokens);
-  absl::Status Decode(int64_t depth);
+  // From `depth` tokens; if more were read, from what snapkv kept of them.
+  absl::Status Decode(int64_t depth, int64_t read = 0);
   absl::Status Gemm(int64_t rows);
   absl::Status Attention(int64_t rows, int64_t depth);
   absl::Status Compress(int64_t tokens);
+  // Through a pot, and in spans behind an anchor; any length.
+  absl::Status PrefillPot(int64_t tokens);
+  absl::Status PrefillAnchored(int64_t tokens);
   std::vector<BenchResult> results;
 
  private:
@@ -57,14 +61,17 @@ class Bench {
     return yardstick == Yardstick::kMultiplyAdd && int8_ ? y.int8_ops : y.bf16_flops;
   }
   static double TimeOf(const std::function<void()>& run);
-  // Ids of no meaning, the same in every run.
-  std::vector<int32_t> SomeTokens(int64_t n) const;
+  // Ids of no meaning, the same for the same `seed`.
+  std::vector<int32_t> SomeTokens(int64_t n, uint64_t seed = 1) const;
   // Rounds of yardstick and subject; run() is warmed up once before.
   absl::StatusOr<Measured> Measure(Yardstick yardstick, const std::function<absl::StatusOr<double>()>& run);
   // `work`: multiply-adds counted as 2, or bytes, of one run of the subject.
   BenchResult& Add(const std::string& name, int64_t tokens, int64_t depth, double work,
                    int64_t tokens_per_run, Yardstick yardstick, const Measured& measured);
   absl::StatusOr<double> PrefillOnce(const std::vector<int32_t>& ids);  // seconds
+  absl::StatusOr<double> ReadOnce(Request request);                     // the same
+  double LinearFlops() const;                                           // of one token
+  double FlopsOfKey() const;                                            // that one token sees
 
   Engine& engine_;
   const BenchOptions& options_;

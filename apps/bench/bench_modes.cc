@@ -1,0 +1,94 @@
+// Prompts beyond the model's window, and decoding from what a policy kept.
+#include <algorithm>
+
+#include "apps/bench/bench_runs.h"
+#include "proto/base/status.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr int64_t kPot = 4096, kCatalyst = 20, kSpan = 2048, kAnchor = 32;
+
+// Keys that rows see, together: row i of `rows` behind `before` others sees before + i + 1.
+double KeysSeen(int64_t before, int64_t rows) {
+  return static_cast<double>(rows) * (static_cast<double>(before) + static_cast<double>(rows + 1) / 2);
+}
+
+}  // namespace
+
+double Bench::LinearFlops() const {
+  const double layer =
+      static_cast<double>(c_.hidden * (c_.q_columns() * 2 + c_.kv_columns() * 2 + 3 * c_.ffn));
+  return 2 * static_cast<double>(c_.layers) * layer;
+}
+
+double Bench::FlopsOfKey() const { return 4.0 * static_cast<double>(c_.layers * c_.heads * c_.head_size); }
+
+absl::StatusOr<double> Bench::ReadOnce(Request request) {
+  request.sampling.set_repetition_penalty(1);
+  request.sampling.set_top_p(1);
+  request.cancel = options_.cancel;
+  absl::Status status;
+  const double seconds = TimeOf([&] {
+    const absl::StatusOr<Outcome> outcome = engine_.Run(std::move(request));
+    status = outcome.ok() ? outcome->status : outcome.status();
+  });
+  PALIMPSEST_RETURN_IF_ERROR(status);
+  return seconds;
+}
+
+// Every row with the keys it sees, a loss for every token, the catalyst's rows too.
+absl::Status Bench::PrefillPot(int64_t tokens) {
+  const int64_t pot = std::min(kPot, c_.context), keep = pot / 2;
+  double rows = static_cast<double>(tokens), keys = 0;
+  int64_t left = tokens, residents = 0;
+  while (left > 0) {
+    const int64_t stretch = std::min(left, pot - kCatalyst - residents);
+    keys += KeysSeen(residents, stretch);
+    left -= stretch;
+    if (left == 0) break;
+    keys += KeysSeen(pot - kCatalyst, kCatalyst);
+    rows += kCatalyst;
+    residents = keep;
+  }
+  const double work = rows * LinearFlops() + keys * FlopsOfKey() +
+                      static_cast<double>(2 * tokens * c_.vocabulary * c_.hidden);
+  uint64_t run = 0;
+  PALIMPSEST_ASSIGN_OR_RETURN(const Measured measured, Measure(Yardstick::kMultiplyAdd, [&] {
+                                Request request;
+                                request.segments = {{.tokens = SomeTokens(tokens, ++run)}};
+                                request.prefill = PrefillMode::kPot;
+                                request.policy.kind = PolicySpec::Kind::kInfiniPot;
+                                request.policy.pot = {pot};
+                                request.catalyst = SomeTokens(kCatalyst, 0);
+                                return ReadOnce(std::move(request));
+                              }));
+  Add("prefill pot", tokens, pot, work, tokens, Yardstick::kMultiplyAdd, measured);
+  return absl::OkStatus();
+}
+
+absl::Status Bench::PrefillAnchored(int64_t tokens) {
+  double keys = KeysSeen(0, kAnchor);
+  for (int64_t first = 0; first < tokens; first += kSpan)
+    keys += KeysSeen(kAnchor, std::min(kSpan, tokens - first));
+  const double work = static_cast<double>(kAnchor + tokens) * LinearFlops() + keys * FlopsOfKey();
+  uint64_t run = 0;
+  PALIMPSEST_ASSIGN_OR_RETURN(
+      const Measured measured, Measure(Yardstick::kMultiplyAdd, [&] {
+        Request request;
+        request.prefill = PrefillMode::kAnchored;
+        request.policy.kind = PolicySpec::Kind::kSnapKv;
+        const std::vector<int32_t> ids = SomeTokens(tokens, ++run);
+        request.segments.push_back(
+            {.tokens = SomeTokens(kAnchor, run), .shared = true, .role = Segment::Role::kPrefix});
+        for (int64_t first = 0; first < tokens; first += kSpan) {
+          const auto begin = ids.begin() + first, end = ids.begin() + std::min(tokens, first + kSpan);
+          request.segments.push_back({.tokens = {begin, end}, .shared = true});
+        }
+        return ReadOnce(std::move(request));
+      }));
+  Add("prefill anchored", tokens, kSpan, work, tokens, Yardstick::kMultiplyAdd, measured);
+  return absl::OkStatus();
+}
+
+}  // namespace palimpsest
