@@ -195,6 +195,7 @@ class Engine {
   int64_t WorstTiles(const Job& job) const;
   // engine_compression.cc
   void StartCompression(Job& job);
+  void FindPotView(Job& job);
   void SetStop(Job& job);
   static int64_t FindableEnd(const Job& job);
   static int64_t RowsWanted(const Job& job);
@@ -213,7 +214,7 @@ class Engine {
   void KeepOfSpan(Job& job);
   void KeepWhole(Job& job);
   std::unique_ptr<Sequence> QuestionSequence(Job& job);
-  void SkipToQuestion(Job& job);
+  void SkipTo(Job& job, int64_t token, bool found);
   std::vector<std::vector<int32_t>> PotTokens(const Job& job) const;
   std::vector<RestBlock> StretchAtRest(Job& job);
   void EndStretch(Job& job);
@@ -221,7 +222,6 @@ class Engine {
   void WriteStretchBelow(Job& job);
   void EndContext(Job& job);
   static void FirstOfQuestion(Compression& c);
-  void TakePotView(Job& job);
   void TraceView(Job& job, int64_t fixed) const;
   void BeginQuestion(Job& job);
   static void Slide(Job& job);

@@ -24,28 +24,46 @@ std::vector<int32_t> Range(int64_t first, int64_t end) {
 
 }  // namespace
 
-// Begins anew: nothing has been read. What an earlier request left of the same context is taken as it is.
+// Begins, or begins again after it gave way: what was decided of the context by then, by this request or by
+// an earlier one, is taken as it is.
 void Engine::StartCompression(Job& job) {
   Compression& c = *job.compression;
   c.context_done = false;
-  c.span = 0;
   c.probe_done = -1;
-  c.kept = nullptr;
-  c.view = nullptr;
-  c.whole.clear();
-  c.found.clear();
-  c.run = c.stretch_first = c.cycles = 0;
+  c.run = 0;
   c.front_tiles = 0;
-  job.outcome.cycles.clear();
-  job.outcome.kept.clear();
-  if (c.wants_losses) {
+  if (c.policy == nullptr) c.span = 0;
+  if (c.wants_losses && c.losses.empty()) {
     c.losses.assign(static_cast<size_t>(job.prompt_tokens + job.max_tokens + 1), 0.0f);
     c.losses[0] = std::numeric_limits<float>::infinity();
   }
-  if (c.pot()) c.parent = c.chain->Root();
-  if (c.view_key.has_value()) c.view = views_.Find(*c.view_key);
-  if (c.view != nullptr && c.pot()) TakePotView(job);
+  if (c.view == nullptr && c.cycles == 0 && c.view_key.has_value()) {
+    c.view = views_.Find(*c.view_key);
+    if (c.view != nullptr && c.pot()) FindPotView(job);
+  }
+  if (c.pot() && c.view == nullptr) c.parent = c.chain->Root();
+  if (c.pot() && c.view != nullptr) {
+    std::vector<Sequence::Packing> heads(c.view->heads.size());
+    for (size_t i = 0; i < heads.size(); ++i) heads[i] = PackAtRest(c.view->heads[i], config_.head_size, 0);
+    AppendPacked(*job.sequence, heads, 0, c.view->tokens_max());
+    job.prefilled = c.run = c.stretch_first;
+    c.context_done = c.stretch_first >= c.context_end;
+  }
   SetStop(job);
+}
+
+// The pot as an earlier request about the same context left it.
+void Engine::FindPotView(Job& job) {
+  Compression& c = *job.compression;
+  std::copy(c.view->losses.begin(), c.view->losses.end(), c.losses.begin());
+  FirstOfQuestion(c);
+  c.cycles = 1;
+  c.parent = c.chain->Root();  // what follows are this request's own
+  c.stretch_first = c.context_end;
+  job.cached = c.context_end;
+  stats_.cached_tokens += job.cached;
+  TraceView(job, 0);
+  if (job.request.on_found) job.request.on_found(job.cached);
 }
 
 void Engine::SetStop(Job& job) {
@@ -57,8 +75,8 @@ void Engine::SetStop(Job& job) {
     if (!c.context_done) c.stop = std::min(c.stop, std::max(c.context_end, c.run));
   } else if (c.context_done) {
     c.stop = kNoStop;
-  } else if (c.anchored() && c.view != nullptr) {
-    c.stop = c.fixed;
+  } else if (c.anchored() && (c.view != nullptr || (c.span > 0 && c.run < c.spans[c.span].first))) {
+    c.stop = c.fixed;  // then it goes on where somebody has been
   } else if (c.anchored()) {
     first = c.spans[c.span].first;
     c.stop = c.spans[c.span].end;
@@ -100,8 +118,8 @@ bool Engine::PassStop(Job& job, bool more_follows) {
     return true;
   }
   if (c.pot() && !more_follows) return false;  // the pot is full, and that is that
-  const bool reading = !(c.anchored() && c.view != nullptr) && c.policy != nullptr;
-  if (reading && !c.probe.empty()) {
+  const bool decides = c.policy != nullptr && (!c.anchored() || c.run == c.spans[c.span].end);
+  if (decides && !c.probe.empty()) {
     job.sequence->BeginProbe();
     c.probe_done = 0;
     const int64_t count = c.needs.catalyst ? c.probe_size() : std::min(c.probe_size(), c.needs.window);
@@ -180,7 +198,11 @@ Outcome::Kept Engine::ByLayer(std::vector<std::vector<int32_t>> heads) const {
 void Engine::EndExact(Job& job) {
   Compression& c = *job.compression;
   const std::vector<std::vector<int32_t>> candidates = {Range(c.fixed, c.context_end)};
-  const auto scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
+  auto scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
+  for (auto& head : scores) {  // a question that the policy sees stays too
+    std::fill(head.begin() + (c.question_first - c.fixed), head.end(),
+              std::numeric_limits<float>::infinity());
+  }
   std::vector<std::vector<int32_t>> kept(scores.size());
   std::vector<Sequence::Packing> front(scores.size()), rest(scores.size());
   const bool sliding = c.policy->sliding().has_value();
@@ -263,7 +285,11 @@ void Engine::EndSpan(Job& job) {
   Compression& c = *job.compression;
   if (c.view != nullptr) {  // of an earlier request
     SealFull(job);
-    SkipToQuestion(job);
+    SkipTo(job, c.context_end, /*found=*/true);
+  } else if (c.run < c.spans[c.span].first) {  // it gave way behind some spans
+    SealFull(job);
+    SkipTo(job, c.spans[c.span].first, /*found=*/false);
+    return;
   } else {
     if (c.policy != nullptr) KeepOfSpan(job);
     if (c.probing()) job.sequence->EndProbe();
@@ -341,19 +367,18 @@ void Engine::KeepWhole(Job& job) {
   }
 }
 
-// The context was read by an earlier request: all of it counts as found.
-void Engine::SkipToQuestion(Job& job) {
+// What was read up to there needs not be read again; by an earlier request, it counts as found.
+void Engine::SkipTo(Job& job, int64_t token, bool found) {
   Compression& c = *job.compression;
   const int64_t before = job.cached;
-  for (; job.next_block < job.blocks.size() && job.blocks[job.next_block].first < c.context_end;
-       ++job.next_block) {
+  for (; job.next_block < job.blocks.size() && job.blocks[job.next_block].first < token; ++job.next_block) {
     Job::Block& block = job.blocks[job.next_block];
-    if (block.origin != Job::Block::Origin::kNone) continue;
+    if (!found || block.origin != Job::Block::Origin::kNone) continue;
     block.origin = Job::Block::Origin::kCached;
     job.cached += block.rows;
   }
   job.next_seal = job.next_block;
-  job.prefilled = c.run = c.context_end;
+  job.prefilled = c.run = token;
   stats_.cached_tokens += job.cached - before;
   if (job.request.on_found && job.cached > before) job.request.on_found(job.cached);
 }
@@ -487,23 +512,6 @@ void Engine::FirstOfQuestion(Compression& c) {
   if (c.wants_losses && c.has_question) {
     c.losses[static_cast<size_t>(c.context_end)] = std::numeric_limits<float>::infinity();
   }
-}
-
-void Engine::TakePotView(Job& job) {
-  Compression& c = *job.compression;
-  std::vector<Sequence::Packing> heads(c.view->heads.size());
-  for (size_t i = 0; i < heads.size(); ++i) heads[i] = PackAtRest(c.view->heads[i], config_.head_size, 0);
-  AppendPacked(*job.sequence, heads, 0, c.view->tokens_max());
-  std::copy(c.view->losses.begin(), c.view->losses.end(), c.losses.begin());
-  const int64_t found = c.context_end - job.cached;
-  job.cached = c.context_end;
-  stats_.cached_tokens += found;
-  job.prefilled = c.run = c.stretch_first = c.context_end;
-  c.cycles = 1;
-  FirstOfQuestion(c);
-  c.context_done = true;
-  TraceView(job, 0);
-  if (job.request.on_found && found > 0) job.request.on_found(job.cached);
 }
 
 // --- all

@@ -27,12 +27,13 @@ struct Engine::Compression {
   std::unique_ptr<CompressionPolicy> policy;  // null: nothing is dropped (anchored, full)
   PolicyNeeds needs;
   bool wants_losses = false;
-  int64_t fixed = 0;        // tokens of the prefix, which stay; in anchored prefill the anchor
-  int64_t context_end = 0;  // first token after what the policy chooses from
-  int64_t budget = 0;       // tokens of a layer and KV head after a compression, the fixed ones with them
-  bool has_question = false;
-  std::vector<Span> spans;            // anchored
-  std::vector<int32_t> probe;         // tokens that look at a span or a stretch and are forgotten
+  int64_t fixed = 0;           // tokens of the prefix, which stay; in anchored prefill the anchor
+  int64_t context_end = 0;     // first token after what the policy chooses from
+  int64_t budget = 0;          // tokens of a layer and KV head after a compression, the fixed ones with them
+  bool has_question = false;   // behind the context
+  int64_t question_first = 0;  // of a question within it; context_end if there is none
+  std::vector<Span> spans;     // anchored
+  std::vector<int32_t> probe;  // tokens that look at a span or a stretch and are forgotten
   std::optional<Hash256> view_key;    // of what is left of the context; none: it depends on the question
   std::unique_ptr<BlockChain> chain;  // pot: names its blocks
 

@@ -65,6 +65,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
   PALIMPSEST_RETURN_IF_ERROR(PlanContext(request, *c));
   PALIMPSEST_RETURN_IF_ERROR(CheckMode(job, *c));
   if (c->spec.kind == PolicySpec::Kind::kFull && !c->anchored()) return absl::OkStatus();
+  c->question_first = c->context_end;
   if (c->mode == PrefillMode::kExact && (request.question_visible || !c->has_question)) {
     c->context_end = job.prompt_tokens;
     c->has_question = false;
@@ -94,6 +95,12 @@ absl::Status Engine::PlanCompression(Job& job) const {
       return absl::OkStatus();
     }
     c->budget = std::min(c->budget, context);
+    if (const int64_t stays = c->fixed + context - c->question_first;
+        context > c->question_first && c->budget <= stays) {
+      return InvalidArgument(
+          "a budget of {} tokens, but the prefix and the question stay and have {}; give more than {}",
+          c->budget, stays, stays);
+    }
   }
   c->wants_losses = c->wants_losses || c->needs.losses;
   if (!request.question_visible && c->mode != PrefillMode::kExact && c->policy != nullptr)
