@@ -177,10 +177,15 @@ absl::StatusOr<std::vector<int32_t>> PromptPlanner::CatalystOf(const PromptPlan&
     case PolicySpec::Catalyst::kDefault:
       break;
   }
+  return TextCatalyst(policy, options.catalyst);
+}
+
+absl::StatusOr<std::vector<int32_t>> PromptPlanner::TextCatalyst(const PolicySpec& policy,
+                                                                 std::string_view text) const {
   const bool own = policy.catalyst == PolicySpec::Catalyst::kFile;
-  if (own && IsBlank(options.catalyst)) return InvalidArgument("the catalyst's text is empty");
+  if (own && IsBlank(text)) return InvalidArgument("the catalyst's text is empty");
   absl::StatusOr<std::vector<int32_t>> tokens =
-      tokenizer_->Encode(own ? std::string_view(options.catalyst) : kCatalyst, Tokenizer::Special::kAsText);
+      tokenizer_->Encode(own ? text : kCatalyst, Tokenizer::Special::kAsText);
   if (!tokens.ok()) return Error(tokens.status().code(), "the catalyst: {}", Message(tokens.status()));
   tokens->insert(tokens->end(), tail_.begin(), tail_.end());
   return tokens;
