@@ -2,10 +2,15 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
 #include <memory>
 
 #include "apps/input_files.h"
+#include "apps/inspect_html.h"
 #include "apps/model.h"
+#include "apps/output_file.h"
 #include "apps/palimpsest/command.h"
 #include "apps/results.h"
 #include "proto/base/json.h"
@@ -43,8 +48,10 @@ absl::StatusOr<std::vector<int32_t>> ReadIds(const Flags& flags, const Model& mo
 }
 
 absl::Status CheckFlags(const Flags& flags) {
-  if (flags.prompt_file.empty() != flags.token_ids.empty()) return absl::OkStatus();
-  return UsageError(InvalidArgument("palimpsest inspect: give --prompt-file FILE or --token-ids FILE"));
+  if (flags.prompt_file.empty() == flags.token_ids.empty()) {
+    return UsageError(InvalidArgument("palimpsest inspect: give --prompt-file FILE or --token-ids FILE"));
+  }
+  return flags.html.empty() ? absl::OkStatus() : CheckOutputFile(flags.html);
 }
 
 // Of exactly this text there is no question, so nobody could see one.
@@ -63,53 +70,116 @@ absl::StatusOr<PolicySpec> ReadPolicy(const std::string& text) {
   return policy;
 }
 
-// Its ids, the file's text, or the planner's default.
+// Its ids, or the file's text or the default one as a planner makes them into tokens.
 absl::StatusOr<std::vector<int32_t>> CatalystOf(const PolicySpec& policy, const Model& model,
                                                 const CommandContext& context) {
-  if (policy.score != "cap") return std::vector<int32_t>();
+  if (policy.kind != PolicySpec::Kind::kInfiniPot || policy.score != "cap") return std::vector<int32_t>();
   if (policy.catalyst == PolicySpec::Catalyst::kIds) return policy.catalyst_ids;
-  if (policy.catalyst != PolicySpec::Catalyst::kFile) {
-    return Unimplemented("x");
+  std::string text;
+  if (policy.catalyst == PolicySpec::Catalyst::kFile) {
+    PALIMPSEST_ASSIGN_OR_RETURN(
+        text, ReadInput(policy.catalyst_file, context.config.limits.question_bytes, *context.cancel));
   }
-  PALIMPSEST_ASSIGN_OR_RETURN(
-      const std::string text,
-      ReadInput(policy.catalyst_file, context.config.limits.question_bytes, *context.cancel));
-  return model.tokenizer()->Encode(text, Tokenizer::Special::kAsText);
+  const absl::StatusOr<PromptPlanner> planner = model.MakePlanner();
+  if (planner.status().code() == absl::StatusCode::kFailedPrecondition) {
+    return FailedPrecondition(
+        "policy infinipot: its catalyst ends as questions do, and model {} has no chat template; give "
+        "catalyst_ids",
+        Quoted(model.file().path(), 1024));
+  }
+  PALIMPSEST_RETURN_IF_ERROR(planner.status());
+  return planner->TextCatalyst(policy, text);
 }
 
-absl::Status Run(const Flags& flags, const CommandContext& context) {
-  PALIMPSEST_RETURN_IF_ERROR(CheckFlags(flags));
-  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(context.config));
-  Inspection inspection;
-  PALIMPSEST_ASSIGN_OR_RETURN(inspection.ids, ReadIds(flags, *model, context));
-  PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model->StartEngine());
+absl::StatusOr<Request> MakeRequest(const Flags& flags, const PolicySpec& policy,
+                                    const std::vector<int32_t>& ids, const Model& model,
+                                    const CommandContext& context) {
   Request request;
-  PALIMPSEST_ASSIGN_OR_RETURN(const PolicySpec policy, ReadPolicy(flags.policy));
   request.policy = policy;
   // Blocks of what a policy drops are written below before, so they are named.
-  request.segments = {{.tokens = inspection.ids, .shared = request.policy.compresses()}};
-  if (request.policy.kind == PolicySpec::Kind::kInfiniPot) {
-    request.prefill = PrefillMode::kPot;
-    PALIMPSEST_ASSIGN_OR_RETURN(request.catalyst, CatalystOf(request.policy, *model, context));
-  }
+  request.segments = {{.tokens = ids, .shared = policy.compresses()}};
+  if (policy.kind == PolicySpec::Kind::kInfiniPot) request.prefill = PrefillMode::kPot;
+  PALIMPSEST_ASSIGN_OR_RETURN(request.catalyst, CatalystOf(policy, model, context));
+  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(policy, static_cast<int64_t>(ids.size()),
+                                             static_cast<int64_t>(request.catalyst.size()), /*fixed=*/0));
   request.trace = true;
   request.top = kTop;
   request.sampling = GreedySampling(flags.generate);
   request.cancel = context.cancel;
-  Progress progress("prefill", "tokens", static_cast<int64_t>(inspection.ids.size()), StderrProgress());
+  return request;
+}
+
+// Runs it and says how far it is.
+absl::StatusOr<Outcome> Prefill(Engine& engine, Request request) {
+  Progress progress("prefill", "tokens", static_cast<int64_t>(request.segments.front().tokens.size()),
+                    StderrProgress());
   request.on_prefill = [&](int64_t done, int64_t total) {
     progress.Add(done - progress.done());
     if (done == total) progress.Done();
   };
-  PALIMPSEST_ASSIGN_OR_RETURN(Outcome outcome, engine->Run(std::move(request)));
+  PALIMPSEST_ASSIGN_OR_RETURN(Outcome outcome, engine.Run(std::move(request)));
   if (outcome.status.code() == absl::StatusCode::kCancelled) return absl::CancelledError("interrupted");
   PALIMPSEST_RETURN_IF_ERROR(outcome.status);
+  return outcome;
+}
+
+// For a shell.
+std::string Word(const std::string& text) {
+  const bool plain = std::all_of(text.begin(), text.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("_-./:=,%@+").find(c) != std::string_view::npos;
+  });
+  if (plain && !text.empty()) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string CommandText(const Flags& flags, const CommandContext& context) {
+  std::string text = "palimpsest inspect";
+  const auto add = [&](std::string_view flag, const std::string& value) {
+    text += fmt::format(" {} {}", flag, Word(value));
+  };
+  if (!flags.prompt_file.empty()) add("--prompt-file", flags.prompt_file);
+  if (!flags.token_ids.empty()) add("--token-ids", flags.token_ids);
+  add("--policy", flags.policy);
+  if (flags.generate > 0) add("--generate", std::to_string(flags.generate));
+  if (!context.config.model.empty()) add("--model", context.config.model);
+  add("--html", flags.html);
+  return text;
+}
+
+absl::Status WritePage(const Flags& flags, const Inspection& inspection, const Model& model,
+                       const CommandContext& context) {
+  const InspectPage about{.model = std::filesystem::path(model.file().path()).stem().string(),
+                          .command = CommandText(flags, context),
+                          .layers = model.config().layers,
+                          .kv_heads = model.config().kv_heads};
+  return WriteOutputFile(flags.html, InspectionHtml(inspection, about, *model.tokenizer()));
+}
+
+// What can be told without the weights comes first.
+absl::Status Run(const Flags& flags, const CommandContext& context) {
+  PALIMPSEST_RETURN_IF_ERROR(CheckFlags(flags));
+  PALIMPSEST_ASSIGN_OR_RETURN(const PolicySpec policy, ReadPolicy(flags.policy));
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(context.config));
+  Inspection inspection;
+  PALIMPSEST_ASSIGN_OR_RETURN(inspection.ids, ReadIds(flags, *model, context));
+  const int64_t tokens = static_cast<int64_t>(inspection.ids.size()) + flags.generate;
+  if (!flags.html.empty() && tokens > kPageTokensMax) {
+    return InvalidArgument("--html: {} tokens, a page for a browser takes {} at most; leave it out", tokens,
+                           kPageTokensMax);
+  }
+  PALIMPSEST_ASSIGN_OR_RETURN(Request request, MakeRequest(flags, policy, inspection.ids, *model, context));
+  PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model->StartEngine());
+  PALIMPSEST_ASSIGN_OR_RETURN(Outcome outcome, Prefill(*engine, std::move(request)));
   inspection.top = std::move(outcome.top);
   inspection.generated = std::move(outcome.tokens);
   inspection.kept = std::move(outcome.kept);
   inspection.cycles = std::move(outcome.cycles);
   inspection.resident_tokens = outcome.receipt.resident_tokens();
   if (policy.compresses()) inspection.policy = PolicyText(policy);
+  if (!flags.html.empty()) PALIMPSEST_RETURN_IF_ERROR(WritePage(flags, inspection, *model, context));
   return WriteOut(context.json ? InspectionJson(inspection) + "\n"
                                : InspectionText(inspection, *model->tokenizer()));
 }
@@ -129,7 +199,9 @@ void AddInspectCommand(CommandSet& commands) {
   inspect.add_option("--token-ids", flags->token_ids, "a JSON array of token ids")
       ->type_name("FILE")
       ->excludes(text);
-  inspect.add_option("--policy", flags->policy, "full; default full")
+  inspect
+      .add_option("--policy", flags->policy,
+                  "which tokens stay: full (all), snapkv, infinipot, streaming or random; default full")
       ->type_name("NAME:key=value,...")
       ->take_last();
   inspect
@@ -137,7 +209,10 @@ void AddInspectCommand(CommandSet& commands) {
                   "likeliest tokens to go on with, up to an end token; default 0")
       ->type_name("N")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
-  inspect.add_option("--html", flags->html, "draws kept tokens over the text")->type_name("OUT");
+  inspect
+      .add_option("--html", flags->html,
+                  "also writes a page for a browser: kept tokens over the text, by layer and head")
+      ->type_name("OUT");
 }
 
 }  // namespace palimpsest

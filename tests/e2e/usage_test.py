@@ -201,9 +201,6 @@ class InspectTest(cli.CliTest):
         self.assertEqual(ids, text)
         self.assertEqual(text["generated"][0], text["top"][0][0])
 
-    def test_html_says_when_it_comes(self):
-        self.expect_error(cli.FAILED, "inspect", "--prompt-file", "p.txt", "--html", "o.html", contains=["full keeps all"])
-
     def test_bad_ids_are_refused(self):
         self.tiny_model()
         for bad in ("{}", "[1.5]", "[-1]", "[99999]", "[]", "[1"):

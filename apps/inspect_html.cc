@@ -1,0 +1,133 @@
+#include "apps/inspect_html.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <map>
+#include <string_view>
+
+#include "apps/inspect_page.h"
+#include "apps/kept_code.h"
+#include "proto/base/quote.h"
+#include "proto/base/status.h"
+#include "text/utf8.h"
+
+namespace palimpsest {
+namespace {
+
+namespace json = boost::json;
+
+constexpr size_t kStepsMax = 256;
+constexpr size_t kStepBytesMax = 24 << 20;
+
+// JSON is UTF-8; a path or a name may be any bytes.
+std::string AsText(const std::string& text) {
+  return CheckUtf8(text).ok() ? text : OneLine(text, text.size());
+}
+
+// A string, or numbers for bytes that are not UTF-8 on their own.
+json::value TokenJson(std::string_view bytes) {
+  if (CheckUtf8(bytes).ok()) return json::string(bytes);
+  json::array numbers;
+  for (const char byte : bytes) numbers.emplace_back(static_cast<uint8_t>(byte));
+  return numbers;
+}
+
+// `text` by id, and which ids are special, of all tokens there are.
+void AddTokens(const Inspection& inspection, const Tokenizer& tokenizer, json::object* page) {
+  (*page)["ids"] = json::array(inspection.ids.begin(), inspection.ids.end());
+  (*page)["generated"] = json::array(inspection.generated.begin(), inspection.generated.end());
+  std::map<int32_t, std::string_view> texts;
+  for (const int32_t id : inspection.ids) texts.emplace(id, tokenizer.TokenText(id));
+  for (const int32_t id : inspection.generated) texts.emplace(id, tokenizer.TokenText(id));
+  json::object by_id;
+  json::array special;
+  for (const auto& [id, text] : texts) {
+    by_id[std::to_string(id)] = TokenJson(text);
+    if (tokenizer.IsSpecial(id)) special.emplace_back(id);
+  }
+  (*page)["texts"] = std::move(by_id);
+  (*page)["special"] = std::move(special);
+}
+
+struct Step {
+  size_t cycle;  // which distillation, from 1; 0: the last compression of another policy
+  const Outcome::Kept* kept;
+};
+
+// What there is to show, at most so many: the first, the last and evenly spaced ones between.
+std::vector<Step> StepsOf(const Inspection& inspection, size_t most) {
+  std::vector<Step> steps;
+  const size_t cycles = inspection.cycles.size();
+  const size_t drawn = std::min(cycles, most);
+  for (size_t i = 0; i < drawn; ++i) {
+    const size_t cycle = drawn == 1 ? cycles - 1 : i * (cycles - 1) / (drawn - 1);
+    steps.push_back({cycle + 1, &inspection.cycles[cycle]});
+  }
+  const bool told = cycles > 0 && inspection.kept == inspection.cycles.back();
+  if (!inspection.kept.empty() && !told) steps.push_back({0, &inspection.kept});
+  return steps;
+}
+
+json::array StepsJson(const Inspection& inspection) {
+  for (size_t most = kStepsMax;; most /= 2) {
+    json::array array;
+    size_t bytes = 0;
+    KeptCoder coder;
+    for (const Step& step : StepsOf(inspection, most)) {
+      const std::string code = Base64(coder.Encode(*step.kept));
+      bytes += code.size();
+      // A distillation sees what was read until then, any other compression all of the prompt.
+      const int64_t read =
+          step.cycle > 0 ? coder.read() : std::max(coder.read(), static_cast<int64_t>(inspection.ids.size()));
+      array.push_back(json::object{{"cycle", step.cycle}, {"read", read}, {"kept", code}});
+    }
+    if (bytes <= kStepBytesMax || most == 1) return array;
+  }
+}
+
+// Fit to stand inside of <script>: outside of its strings JSON has none of these characters.
+std::string InsideScript(std::string_view text) {
+  std::string safe;
+  safe.reserve(text.size());
+  for (const char c : text) {
+    if (c == '<' || c == '>' || c == '&') {
+      safe += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+    } else {
+      safe += c;
+    }
+  }
+  return safe;
+}
+
+// The page with its parts at {{...}}, each once. What a part holds is not looked at again.
+std::string FillPage(const std::string& data) {
+  std::string page;
+  std::string_view rest = kInspectPageHtml;
+  const std::pair<std::string_view, std::string_view> parts[] = {
+      {"{{style}}", kInspectPageCss}, {"{{data}}", data}, {"{{script}}", kInspectPageJs}};
+  for (const auto& [name, content] : parts) {
+    const size_t at = rest.find(name);
+    PALIMPSEST_CHECK(at != std::string_view::npos, "page.html has no {}", name);
+    page.append(rest.substr(0, at)).append(content);
+    rest.remove_prefix(at + name.size());
+  }
+  return page.append(rest);
+}
+
+}  // namespace
+
+std::string InspectionHtml(const Inspection& inspection, const InspectPage& about,
+                           const Tokenizer& tokenizer) {
+  json::object page{{"model", AsText(about.model)},
+                    {"policy", inspection.policy.empty() ? "full" : AsText(inspection.policy)},
+                    {"command", AsText(about.command)},
+                    {"layers", about.layers},
+                    {"kv_heads", about.kv_heads},
+                    {"cycles", inspection.cycles.size()},
+                    {"resident_tokens", inspection.resident_tokens},
+                    {"steps", StepsJson(inspection)}};
+  AddTokens(inspection, tokenizer, &page);
+  return FillPage(InsideScript(json::serialize(page)));
+}
+
+}  // namespace palimpsest

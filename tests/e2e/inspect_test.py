@@ -1,0 +1,157 @@
+"""`palimpsest inspect --policy`: what it refuses, and the page that --html writes."""
+
+import base64
+import json
+import os
+import re
+
+import cli
+
+
+def page_data(path) -> dict:
+    page = path.read_text()
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def decode(code: bytes, heads: int, before: list, read: int) -> list:
+    """apps/kept_code.h: the tokens of each head of one step, given those of the step before."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value, shift = 0, 0
+        while True:
+            byte = code[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    lists = []
+    for head in range(heads):
+        form, count, places = number(), number(), []
+        if form & 1:
+            places = [8 * i + bit for i in range(count) for bit in range(8) if code[at + i] >> bit & 1]
+            at += count
+        else:
+            place = 0
+            for _ in range(count // 2):
+                place += number()
+                run = number()
+                places += range(place, place + run)
+                place += run
+        old = before[head] if form & 2 else None
+        lists.append([p if old is None else old[p] if p < len(old) else read + p - len(old) for p in places])
+    assert at == len(code), f"{len(code) - at} bytes too many"
+    return lists
+
+
+def steps(data: dict) -> list:
+    """What the page shows: [(cycle, kept[layer][kv_head])]."""
+    heads, found, lists, read = data["kv_heads"], [], [], 0
+    for step in data["steps"]:
+        lists = decode(base64.b64decode(step["kept"]), data["layers"] * heads, lists, read)
+        read = step["read"]
+        found.append((step["cycle"], [lists[i:i + heads] for i in range(0, len(lists), heads)]))
+    return found
+
+
+class HtmlTest(cli.CliTest):
+    def inspect(self, *arguments) -> list:
+        self.tiny_model()
+        text = " ".join(f"line {i} says {i * i % 97}." for i in range(60))
+        return ["inspect", "--prompt-file", self.write("p.txt", text), "--html", "out.html", *arguments]
+
+    def test_page_shows_what_the_json_says(self):
+        for policy in ("snapkv:budget=100", "random:budget=25%,seed=3", "streaming:sink=4,recent=60"):
+            found = self.expect_done(*self.inspect("--policy", policy, "--generate", "3", "--json")).json
+            data = page_data(self.folder / "out.html")
+            self.assertEqual(steps(data), [(0, found["kept"])])
+            self.assertEqual(data["ids"], found["ids"])
+            self.assertEqual(data["generated"], found["generated"])
+            self.assertEqual(data["policy"], found["policy"])
+            self.assertEqual(data["layers"], len(found["kept"]))
+            self.assertEqual("".join(data["texts"][str(i)] for i in found["ids"]), (self.folder / "p.txt").read_text())
+
+    def test_page_shows_each_distillation(self):
+        found = self.expect_done(*self.inspect("--policy", "infinipot:pot=300,keep=100", "--json")).json
+        self.assertGreater(len(found["cycles"]), 2)
+        data = page_data(self.folder / "out.html")
+        self.assertEqual(steps(data), [(i + 1, kept) for i, kept in enumerate(found["cycles"])])
+
+    def test_page_of_full_says_that_nothing_was_dropped(self):
+        out = self.expect_done(*self.inspect()).out
+        self.assertNotIn("policy", out)
+        data = page_data(self.folder / "out.html")
+        self.assertEqual((data["policy"], data["steps"]), ("full", []))
+        self.assertIn("Nothing was dropped", (self.folder / "out.html").read_text())
+
+    def test_budget_above_the_prompt_drops_nothing(self):
+        found = self.expect_done(*self.inspect("--policy", "snapkv:budget=2000", "--json")).json
+        self.assertEqual(found["policy"].split(":")[0], "snapkv")
+        for _, kept in steps(page_data(self.folder / "out.html")):
+            self.assertTrue(all(len(head) == len(found["ids"]) for layer in kept for head in layer))
+
+    def test_command_of_the_page_makes_it_again(self):
+        self.expect_done(*self.inspect("--policy", "snapkv:budget=64"))
+        first = (self.folder / "out.html").read_text()
+        words = page_data(self.folder / "out.html")["command"].split()
+        self.assertEqual(words[:2], ["palimpsest", "inspect"])
+        (self.folder / "out.html").unlink()
+        self.expect_done(*words[1:])
+        self.assertEqual((self.folder / "out.html").read_text(), first)
+
+    def test_markup_in_a_text_stays_text(self):
+        self.tiny_model()
+        text = "</script><script>alert('x')</script><!-- <img src=x onerror=alert(1)> \u2028"
+        self.expect_done("inspect", "--prompt-file", self.write("p.txt", text), "--html", "out.html")
+        page = (self.folder / "out.html").read_text()
+        self.assertEqual(page.count("<script"), 2)
+        self.assertEqual(page.count("</script"), 2)
+        data = page_data(self.folder / "out.html")
+        shown = b"".join(bytes(t) if isinstance(t, list) else t.encode() for t in (data["texts"][str(i)] for i in data["ids"]))
+        self.assertEqual(shown.decode(), text)
+
+    def test_place_that_cannot_be_written_is_named_before_any_work(self):
+        prompt = ["inspect", "--prompt-file", "p.txt", "--html"]  # there is neither prompt nor model
+        self.expect_error(cli.FAILED, *prompt, "none/out.html", contains=["none/out.html", "folder does not exist"])
+        self.expect_error(cli.FAILED, *prompt, ".", contains=["'.' is a folder"])
+        self.expect_error(cli.FAILED, *prompt, "/dev/null", contains=["/dev/null", "no regular file"])
+        if os.geteuid() != 0:
+            (self.folder / "closed").mkdir(mode=0o500)
+            self.expect_error(cli.FAILED, *prompt, "closed/out.html", contains=["closed/out.html", "may not be written"])
+
+
+class PolicyTest(cli.CliTest):
+    def test_wrong_policy_is_wrong_usage_before_any_work(self):
+        def refused(policy: str, *contains: str):  # there is no model either
+            self.expect_error(cli.USAGE, "inspect", "--prompt-file", "p.txt", "--policy", policy, contains=contains)
+        refused("snapvk", "snapvk", "did you mean snapkv")
+        refused("snapkv:budgt=4", "budgt", "did you mean budget")
+        refused("snapkv:kernel=4", "kernel", "4", "odd")
+        refused("snapkv:budget=32", "budget", "32")
+        refused("infinipot:catalyst=question", "catalyst=question", "has none")
+
+    def test_policy_that_does_not_fit_says_both_numbers(self):
+        self.tiny_model()
+        prompt = self.write("p.txt", "a b c d " * 100)
+        self.expect_error(cli.FAILED, "inspect", "--prompt-file", prompt, "--policy", "infinipot:pot=64,keep=32",
+                          contains=["pot", "64"])
+        self.expect_error(cli.FAILED, "inspect", "--prompt-file", prompt, "--policy", "infinipot:catalyst=@none.txt",
+                          contains=["none.txt", "does not exist"])
+        self.expect_error(cli.FAILED, "inspect", "--prompt-file", prompt, "--policy",
+                          f"infinipot:catalyst=@{self.write('blank.txt', '  ')}", contains=["catalyst", "empty"])
+
+    def test_catalyst_of_a_file_picks_otherwise_than_the_default(self):
+        self.tiny_model()
+        prompt = self.write("p.txt", " ".join(f"w{i * i % 89}" for i in range(300)))
+        own = self.write("catalyst.txt", "\n\nWhich numbers are there?")
+        command = ["inspect", "--prompt-file", prompt, "--json", "--policy"]
+        default = self.expect_done(*command, "infinipot:pot=400,keep=100").json
+        asked = self.expect_done(*command, f"infinipot:pot=400,keep=100,catalyst=@{own}").json
+        self.assertNotEqual(default["kept"], asked["kept"])
+
+
+if __name__ == "__main__":
+    cli.main()
