@@ -405,7 +405,12 @@ if (steps.length > 1) {
 } else {
   $('step').max = 0;
 }
-if (dropped) buildMap(); else $('side').hidden = $('overview').hidden = true;
+if (dropped) {
+  buildMap();
+} else {
+  $('side').hidden = $('overview').hidden = $('showing').hidden = true;
+  document.querySelector('main').classList.add('full');
+}
 for (const radio of document.querySelectorAll('[name=measure]')) {
   radio.addEventListener('change', () => { measure = radio.value; drawMap(); });
 }
