@@ -17,11 +17,12 @@ void Engine::OpenOwnGroup(Job& job, int64_t rows, bool keep_rest) {
 }
 
 // Opens the next group: of the prompt as planned, of what follows it as decoding does. In a pot none goes
-// beyond what is decided next.
+// beyond the prefix or what is decided next.
 void Engine::OpenGroup(Job& job) {
   if (job.compression != nullptr && job.compression->pot()) {
     const Compression& c = *job.compression;
-    return OpenOwnGroup(job, std::min(kTileSlots, c.stop - c.run), /*keep_rest=*/true);
+    const int64_t end = c.run < c.fixed ? std::min(c.fixed, c.stop) : c.stop;
+    return OpenOwnGroup(job, std::min(kTileSlots, end - c.run), /*keep_rest=*/true);
   }
   const bool planned = job.state == Job::State::kPrompt && job.at_border();
   const bool shared = planned && job.blocks[job.next_block].shared;
@@ -35,7 +36,7 @@ void Engine::AddPromptRows(Job& job, int64_t budget) {
   const int64_t first = job.prefilled;
   const int64_t end = first + std::min(RowsWanted(job), budget);
   Compression* const c = job.compression.get();
-  if (c != nullptr && c->slides()) {
+  if (c != nullptr && c->slides) {
     if (first >= job.prompt_tokens)
       Slide(job);  // of the answer, one at a time
     else
@@ -79,7 +80,7 @@ void Engine::Observe(Job& job, int64_t first, int64_t count, StepRows* rows) {
 
 void Engine::AddDecodeRow(Job& job) {
   Compression* const c = job.compression.get();
-  if (c != nullptr && c->slides()) Slide(job);
+  if (c != nullptr && c->slides) Slide(job);
   if (job.sequence->room() == 0) OpenGroup(job);
   job.sequence->Extend(1);
   StepRows rows{

@@ -126,8 +126,10 @@ struct Outcome {
 struct EngineOptions {
   BackendOptions backend;
   WeightFormat weights = WeightFormat::kBf16;
-  int64_t arena_bytes = 0;     // 0: room for two of the model's windows
-  int64_t host_bytes = 0;      // 0: no tier under the device
+  int64_t arena_bytes = 0;  // 0: room for two of the model's windows
+  int64_t host_bytes = 0;   // 0: no tier under the device
+  // What stands before the host tier: faults, records. Null: nothing.
+  std::function<std::unique_ptr<Tier>(std::unique_ptr<Tier>)> wrap_host = nullptr;
   int64_t view_bytes = 0;      // host memory for what policies kept of documents; 0: each question reads them
   int64_t chunk_tokens = 512;  // rows of a step at most
   double share = 0.5;          // of a step's prompt rows for one request while others want some
@@ -213,7 +215,7 @@ class Engine {
   void EndSpan(Job& job);
   void KeepOfSpan(Job& job);
   void KeepWhole(Job& job);
-  std::unique_ptr<Sequence> QuestionSequence(Job& job);
+  void AppendContext(Job& job);
   void SkipTo(Job& job, int64_t token, bool found);
   std::vector<std::vector<int32_t>> PotTokens(const Job& job) const;
   std::vector<RestBlock> StretchAtRest(Job& job);

@@ -31,7 +31,7 @@ void Engine::StartCompression(Job& job) {
   c.context_done = false;
   c.probe_done = -1;
   c.run = 0;
-  c.front_tiles = 0;
+  c.slides = false;
   if (c.policy == nullptr) c.span = 0;
   if (c.wants_losses && c.losses.empty()) {
     c.losses.assign(static_cast<size_t>(job.prompt_tokens + job.max_tokens + 1), 0.0f);
@@ -58,7 +58,7 @@ void Engine::FindPotView(Job& job) {
   std::copy(c.view->losses.begin(), c.view->losses.end(), c.losses.begin());
   FirstOfQuestion(c);
   c.cycles = 1;
-  c.parent = c.chain->Root();  // what follows are this request's own
+  c.parent = c.view->parent;
   c.stretch_first = c.context_end;
   job.cached = c.context_end;
   stats_.cached_tokens += job.cached;
@@ -103,9 +103,10 @@ int64_t Engine::RowsWanted(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr) return job.length() - job.prefilled;
   if (c->probing()) return c->probe_size() - c->probe_done;
-  if (c->slides() && job.prefilled >= job.prompt_tokens)
-    return std::min<int64_t>(1, job.length() - job.prefilled);
-  return std::min(job.length(), c->stop) - job.prefilled;
+  if (!c->slides) return std::min(job.length(), c->stop) - job.prefilled;
+  // The window moves before each token of the answer, also of one that is resumed.
+  if (job.prefilled < job.prompt_tokens) return job.prompt_tokens - job.prefilled;
+  return std::min<int64_t>(1, job.length() - job.prefilled);
 }
 
 // Decides what is to be decided where it stands. False: rows are needed first, or there is nothing to decide.
@@ -113,12 +114,15 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   if (job.compression == nullptr) return false;
   Compression& c = *job.compression;
   if (c.probing() || c.run != c.stop) return false;
-  if (c.pot() && !c.context_done && c.run == c.context_end) {
+  const bool context_ends = c.pot() && !c.context_done && c.run == c.context_end;
+  // A full pot is distilled first, while its last tokens can still say what matters in it.
+  if (context_ends && (c.run < c.stretch_end() || c.goes_on)) {
     EndContext(job);
     return true;
   }
-  if (c.pot() && !more_follows) return false;  // the pot is full, and that is that
-  const bool decides = c.policy != nullptr && (!c.anchored() || c.run == c.spans[c.span].end);
+  if (c.pot() && !context_ends && !more_follows) return false;  // the pot is full, and that is that
+  const bool skips = c.anchored() && (c.view != nullptr || c.run < c.spans[c.span].first);
+  const bool decides = c.policy != nullptr && !skips;
   if (decides && !c.probe.empty()) {
     job.sequence->BeginProbe();
     c.probe_done = 0;
@@ -136,6 +140,7 @@ void Engine::Decide(Job& job) {
   const int64_t spilled_before = store_->stats().spilled_bytes, lost_before = store_->stats().lost;
   if (c.pot()) {
     EndStretch(job);
+    if (!c.context_done && c.run == c.context_end && !c.goes_on) EndContext(job);
   } else if (c.anchored()) {
     EndSpan(job);
   } else {
@@ -234,6 +239,7 @@ void Engine::EndExact(Job& job) {
       for (int32_t& position : head.positions) position -= moved;
     }
     next = first + count;
+    c.slides = true;
     AppendPacked(*packed, front, 0, first);
     c.front_tiles = packed->tiles(0, 0).size();
     AppendPacked(*packed, rest, -moved, next);
@@ -305,28 +311,27 @@ void Engine::EndSpan(Job& job) {
     if (c.policy != nullptr) c.view = std::shared_ptr<const View>(std::move(c.kept));
     if (c.view_key.has_value()) views_.Put(*c.view_key, c.view);
   }
-  job.sequence = QuestionSequence(job);
+  job.sequence = AnchorSequence(job);  // the span's room is free before what is left of them takes its own
+  AppendContext(job);
   BeginQuestion(job);
 }
 
-// The anchor, and behind it what is left of the spans, at positions that go on without a gap.
-std::unique_ptr<Sequence> Engine::QuestionSequence(Job& job) {
+// Behind the anchor what is left of the spans, at positions that go on without a gap.
+void Engine::AppendContext(Job& job) {
   Compression& c = *job.compression;
-  std::unique_ptr<Sequence> sequence = AnchorSequence(job);
   if (c.policy == nullptr) {
     for (TieredStore::Pin& pin : c.whole) {
-      const int64_t shift = sequence->next_position() - pin.group().first_position;
-      sequence->AddPinned(std::move(pin), shift);
+      const int64_t shift = job.sequence->next_position() - pin.group().first_position;
+      job.sequence->AddPinned(std::move(pin), shift);
     }
     c.whole.clear();
-    return sequence;
+    return;
   }
   std::vector<Sequence::Packing> heads(c.view->heads.size());
   for (size_t i = 0; i < heads.size(); ++i)
     heads[i] = PackAtRest(c.view->heads[i], config_.head_size, c.fixed);
-  AppendPacked(*sequence, heads, 0, c.fixed + c.view->tokens_max());
+  AppendPacked(*job.sequence, heads, 0, c.fixed + c.view->tokens_max());
   TraceView(job, c.fixed);
-  return sequence;
 }
 
 void Engine::KeepOfSpan(Job& job) {
@@ -488,14 +493,14 @@ void Engine::WriteStretchBelow(Job& job) {
 // The context is read: what is left of it is packed and kept for the next question about it.
 void Engine::EndContext(Job& job) {
   Compression& c = *job.compression;
-  const bool goes_on = !c.has_question && job.max_tokens > 0;  // the answer follows: there is no border
-  if (c.cycles > 0 && !goes_on) {
+  if (c.cycles > 0 && !c.goes_on) {
     const TimePoint start = options_.clock->Now();
     const int64_t spilled_before = store_->stats().spilled_bytes, lost_before = store_->stats().lost;
     const std::vector<std::vector<int32_t>> all(static_cast<size_t>(store_->shape().tiles()),
                                                 Range(0, c.residents() + c.run - c.stretch_first));
     RepackPot(job, all);
     auto view = std::make_shared<View>(*c.view);
+    view->parent = c.parent;
     view->losses.assign(c.losses.begin(), c.losses.begin() + (c.losses.empty() ? 0 : c.context_end));
     if (c.view_key.has_value()) views_.Put(*c.view_key, std::move(view));
     job.spilled_bytes += store_->stats().spilled_bytes - spilled_before;

@@ -31,6 +31,7 @@ struct Engine::Compression {
   int64_t context_end = 0;     // first token after what the policy chooses from
   int64_t budget = 0;          // tokens of a layer and KV head after a compression, the fixed ones with them
   bool has_question = false;   // behind the context
+  bool goes_on = false;        // none, but somebody looks at the last token: the answer is of the context
   int64_t question_first = 0;  // of a question within it; context_end if there is none
   std::vector<Span> spans;     // anchored
   std::vector<int32_t> probe;  // tokens that look at a span or a stretch and are forgotten
@@ -53,7 +54,8 @@ struct Engine::Compression {
   int64_t stretch_first = 0;                           // pot: the first token behind the residents
   int64_t cycles = 0;                                  // pot
   BlockId parent;                                      // pot: of the stretch's first block
-  int64_t window = 0;  // sliding: tokens behind the first front_tiles of each head; window_max while decoding
+  bool slides = false;                                 // the window: from the context's end on
+  int64_t window = 0;  // tokens behind the first front_tiles of each head; window_max while decoding
   int64_t window_max = 0;
   size_t front_tiles = 0;
 
@@ -61,9 +63,6 @@ struct Engine::Compression {
   bool anchored() const { return mode == PrefillMode::kAnchored; }
   bool probing() const { return probe_done >= 0; }
   int64_t probe_size() const { return static_cast<int64_t>(probe.size()); }
-  bool slides() const {
-    return context_done && policy != nullptr && policy->sliding().has_value() && front_tiles > 0;
-  }
   int64_t residents() const { return view == nullptr ? 0 : view->tokens_max(); }
   // Pot: the token before which the stretch must end.
   int64_t stretch_end() const { return stretch_first + spec.pot.value - probe_size() - residents(); }

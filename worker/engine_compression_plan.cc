@@ -70,6 +70,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
     c->context_end = job.prompt_tokens;
     c->has_question = false;
   }
+  c->goes_on = !c->has_question && (request.sampling.max_tokens() > 0 || request.top > 0);
   const int64_t context = c->context_end;
   c->spec = Resolved(c->spec, context);
   c->policy = MakePolicy(c->spec);
@@ -103,7 +104,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
     }
   }
   c->wants_losses = c->wants_losses || c->needs.losses;
-  if (!request.question_visible && c->mode != PrefillMode::kExact && c->policy != nullptr)
+  if (!request.question_visible && !c->goes_on && c->mode != PrefillMode::kExact && c->policy != nullptr)
     c->view_key = ViewKey(job, *c);
   job.compression = std::move(c);
   return absl::OkStatus();
@@ -198,8 +199,8 @@ int64_t Engine::WorstTiles(const Job& job) const {
   if (c == nullptr) {
     groups = static_cast<int64_t>(job.blocks.size()) + answer;
   } else if (c->pot()) {
-    groups =
-        Groups(c->spec.pot.value) + 3;  // its probe, and the ends of context and prompt, leave slots empty
+    // The ends of prefix, context and what precedes the probe leave slots empty.
+    groups = Groups(c->spec.pot.value) + 3;
   } else {
     const int64_t after = Groups(c->budget) + 2 + Groups(job.prompt_tokens - c->context_end) + answer;
     const int64_t blocks = static_cast<int64_t>(job.blocks.size());
@@ -208,9 +209,10 @@ int64_t Engine::WorstTiles(const Job& job) const {
     } else if (c->policy == nullptr) {
       groups = blocks + Groups(job.prompt_tokens - c->context_end) + answer;
     } else {
-      int64_t longest = 0;
+      int64_t longest = 0, anchor = 0;
+      for (const Job::Block& block : job.blocks) anchor += block.first < c->fixed ? 1 : 0;
       for (const Compression::Span& span : c->spans) longest = std::max(longest, span.end - span.first);
-      groups = Groups(c->fixed) + 1 + std::max(Groups(longest) + Groups(c->probe_size()) + 1, after);
+      groups = anchor + std::max(Groups(longest) + Groups(c->probe_size()) + 1, after);
     }
   }
   return groups * store_->shape().tiles();

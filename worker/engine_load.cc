@@ -68,6 +68,7 @@ absl::Status Engine::Load(const GgufFile& file) {
                              arena_bytes, config_.name, shape.tiles() * arena_->tile_bytes());
   }
   if (options_.host_bytes > 0) host_ = MakeHostTier({.capacity_bytes = options_.host_bytes});
+  if (host_ != nullptr && options_.wrap_host) host_ = options_.wrap_host(std::move(host_));
   store_ = std::make_unique<TieredStore>(shape, arena_.get(), backend_.get(), rope_.get(), host_.get());
   transformer_ =
       std::make_unique<Transformer>(config_, &weights_, backend_.get(), rope_.get(), options_.chunk_tokens);

@@ -150,7 +150,7 @@ void Sequence::EndProbe() {
 
 // Groups that are full and that nobody will seal become packed tiles, which may go one by one.
 void Sequence::AbsorbFull() {
-  while (open_.size() > 1 && open_.front().envelope.empty() && open_.front().filled == open_.front().rows) {
+  while (!open_.empty() && open_.front().envelope.empty() && open_.front().filled == open_.front().rows) {
     packed_.insert(packed_.end(), open_.front().tiles.begin(), open_.front().tiles.end());
     open_.erase(open_.begin());
   }
@@ -167,6 +167,7 @@ void Sequence::SlideWindow(size_t first_tile) {
     }
     const int32_t tile = list[first_tile];
     if (++pool.starts[tile] < pool.counts[tile]) continue;
+    if (first_tile + open_.size() >= list.size()) continue;  // more comes into it
     store_->arena().Free(std::span(&tile, 1));
     std::erase(packed_, tile);
     list.erase(list.begin() + static_cast<std::ptrdiff_t>(first_tile));

@@ -40,6 +40,7 @@ struct RestHead {
 struct View {
   std::vector<RestHead> heads;  // (layers * kv_heads)
   std::vector<float> losses;    // by prompt index, of policies that need them later
+  BlockId parent;               // of a pot: the last block that went into it
   int64_t tokens_max() const;   // of the largest head
   int64_t bytes() const;
 };
