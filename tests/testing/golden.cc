@@ -7,14 +7,48 @@
 
 namespace palimpsest::testing {
 
-GoldenLogits ReadGoldenLogits(const std::string& name) {
+namespace {
+
+boost::json::value ReadJson(const std::string& name) {
   std::ifstream file(std::string(PALIMPSEST_SOURCE_DIR) + "/tests/golden/smollm2-135m/" + name + ".json");
   std::stringstream text;
   text << file.rdbuf();
-  const boost::json::value json = boost::json::parse(text.str());
+  return boost::json::parse(text.str());
+}
+
+std::vector<int32_t> Ids(const boost::json::value& list) {
+  std::vector<int32_t> ids;
+  for (const auto& id : list.as_array()) ids.push_back(id.to_number<int32_t>());
+  return ids;
+}
+
+std::vector<std::vector<std::vector<int32_t>>> Layers(const boost::json::value& list) {
+  std::vector<std::vector<std::vector<int32_t>>> layers;
+  for (const auto& layer : list.as_array()) {
+    for (layers.emplace_back(); const auto& head : layer.as_array()) layers.back().push_back(Ids(head));
+  }
+  return layers;
+}
+
+}  // namespace
+
+GoldenKept ReadGoldenKept(const std::string& name) {
+  const boost::json::value json = ReadJson(name);
+  GoldenKept golden{.ids = Ids(json.at("ids")), .catalyst = {}, .greedy = Ids(json.at("greedy")), .kept = {}};
+  if (json.at("kind").as_string() == "snapkv") {
+    golden.kept.push_back(Layers(json.at("kept")));
+    return golden;
+  }
+  golden.catalyst = Ids(json.at("spec").at("catalyst"));
+  for (const auto& cycle : json.at("kept").as_array()) golden.kept.push_back(Layers(cycle));
+  return golden;
+}
+
+GoldenLogits ReadGoldenLogits(const std::string& name) {
+  const boost::json::value json = ReadJson(name);
   GoldenLogits golden;
-  for (const auto& id : json.at("ids").as_array()) golden.ids.push_back(id.to_number<int32_t>());
-  for (const auto& id : json.at("greedy").as_array()) golden.greedy.push_back(id.to_number<int32_t>());
+  golden.ids = Ids(json.at("ids"));
+  golden.greedy = Ids(json.at("greedy"));
   for (const auto& top : json.at("top").as_array()) {
     golden.top.push_back(
         {top.at(0).to_number<int32_t>(), top.at(1).to_number<double>(), top.at(2).to_number<double>()});

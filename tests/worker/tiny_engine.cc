@@ -31,6 +31,8 @@ std::unique_ptr<Engine> MakeTinyEngine(const std::shared_ptr<const GgufFile>& mo
   options.weights = o.numerics.format;
   options.chunk_tokens = o.chunk_tokens;
   options.host_bytes = o.host_bytes;
+  options.view_bytes = o.view_bytes;
+  options.wrap_host = o.wrap_host;
   options.step_seconds = o.step_seconds;
   options.clock = o.clock;
   if (o.arena_groups > 0) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,6 +27,8 @@ struct TinyEngineOptions {
   int64_t chunk_tokens = 512;
   int64_t arena_groups = 0;  // block groups that the arena holds; 0: the engine's default
   int64_t host_bytes = 0;
+  int64_t view_bytes = 0;
+  std::function<std::unique_ptr<Tier>(std::unique_ptr<Tier>)> wrap_host = nullptr;
   double step_seconds = 0;
   bool tokenizer = true;
   const Clock* clock = &RealClock();

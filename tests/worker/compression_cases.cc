@@ -1,0 +1,125 @@
+#include "tests/worker/compression_cases.h"
+
+#include <bit>
+#include <utility>
+
+#include "proto/base/status.h"
+
+namespace palimpsest::testing {
+
+std::vector<CompressionCase> CompressionCases() {
+  using enum PrefillMode;
+  return {
+      {"exact_snapkv", kExact, "snapkv:budget=70,window=20,kernel=5"},
+      {"exact_snapkv_visible", kExact, "snapkv:budget=130,window=20,kernel=5", true},
+      {"exact_snapkv_max_pool_reduce", kExact, "snapkv:budget=90,window=33,reduce=max,order=pool-reduce"},
+      {"exact_snapkv_avg_valid", kExact, "snapkv:budget=90,window=8,pool=avg,divisor=valid,reduce=sum"},
+      {"exact_snapkv_wide_window", kExact, "snapkv:budget=150,window=100,pool=none"},
+      {"exact_random", kExact, "random:budget=25%,seed=3"},
+      {"exact_streaming", kExact, "streaming:sink=4,recent=60"},
+      {"exact_streaming_long_sink", kExact, "streaming:sink=70,recent=40"},
+      {"anchored_snapkv", kAnchored, "snapkv:budget=80,window=20,kernel=5"},
+      {"anchored_snapkv_visible", kAnchored, "snapkv:budget=80,window=20,kernel=5", true},
+      {"anchored_random", kAnchored, "random:budget=90"},
+      {"anchored_streaming", kAnchored, "streaming:sink=4,recent=80"},
+      {"anchored_full", kAnchored, "full"},
+      {"pot_cap", kPot, "infinipot:pot=128,keep=50"},
+      {"pot_cap_max_no_novelty", kPot, "infinipot:pot=128,keep=64,alpha=0,reduce=max"},
+      {"pot_novelty_alone", kPot, "infinipot:pot=128,keep=50,alpha=1"},
+      {"pot_snapkv", kPot, "infinipot:pot=128,keep=60,score=snapkv"},
+      {"pot_streaming", kPot, "infinipot:pot=100,keep=40,score=streaming,alpha=0"},
+      {"pot_random", kPot, "infinipot:pot=100,keep=40,score=random"},
+  };
+}
+
+std::vector<Segment> RolePrompt(std::vector<int64_t> documents, int64_t question, uint64_t seed,
+                                int64_t prefix) {
+  std::vector<Segment> segments;
+  if (prefix > 0) {
+    segments.push_back(
+        {.tokens = RandomTokens(prefix, 1000), .shared = true, .role = Segment::Role::kPrefix});
+  }
+  for (const int64_t size : documents) {
+    segments.push_back({.tokens = RandomTokens(size, seed * 1000 + segments.size()), .shared = true});
+  }
+  if (question > 0) {
+    segments.push_back({.tokens = RandomTokens(question, seed + 500), .role = Segment::Role::kQuestion});
+  }
+  return segments;
+}
+
+Request CompressionRequest(PrefillMode mode, const std::string& policy, std::vector<Segment> segments,
+                           int64_t max_tokens) {
+  Request request = MakeRequest(std::move(segments), max_tokens);
+  const auto spec = ParsePolicy(policy);
+  PALIMPSEST_CHECK(spec.ok(), "{}", Message(spec.status()));
+  request.prefill = mode;
+  request.policy = *spec;
+  if (mode == PrefillMode::kPot) request.catalyst = RandomTokens(kCatalystTokens, 99);
+  request.trace = true;
+  return request;
+}
+
+Request CompressionRequest(const CompressionCase& c, int64_t max_tokens, uint64_t seed) {
+  const std::vector<int64_t> documents =
+      c.mode == PrefillMode::kAnchored ? std::vector<int64_t>{150, 90, 131} : std::vector<int64_t>{371};
+  Request request = CompressionRequest(c.mode, c.policy, RolePrompt(documents, 37, seed), max_tokens);
+  request.question_visible = c.visible;
+  return request;
+}
+
+TinyEngineOptions CompressionEngine(int64_t chunk_tokens, int threads) {
+  TinyEngineOptions options;
+  options.threads = threads;
+  options.chunk_tokens = chunk_tokens;
+  options.host_bytes = 1 << 24;
+  options.tokenizer = false;
+  return options;
+}
+
+std::vector<Answer> AnswersTogether(Engine& engine, std::vector<Request> requests) {
+  std::vector<Answer> answers(requests.size());
+  std::vector<Engine::JobId> jobs;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].logprobs = true;
+    requests[i].on_token = [told = &answers[i].log_probabilities](const AnswerToken& token) {
+      told->push_back(token.log_probability);
+    };
+    auto job = engine.Submit(std::move(requests[i]));
+    EXPECT_TRUE(job.ok()) << job.status();
+    if (!job.ok()) return answers;
+    jobs.push_back(*job);
+  }
+  std::vector<Outcome> outcomes = Drain(engine, jobs);
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    EXPECT_TRUE(outcomes[i].status.ok()) << outcomes[i].status;
+    answers[i].outcome = std::move(outcomes[i]);
+  }
+  return answers;
+}
+
+Answer AnswerOf(Engine& engine, Request request) {
+  std::vector<Request> one;
+  one.push_back(std::move(request));
+  return std::move(AnswersTogether(engine, std::move(one))[0]);
+}
+
+std::string Difference(const Answer& a, const Answer& b, bool kept) {
+  if (std::string text = Difference(a.outcome, b.outcome); !text.empty()) return text;
+  if (a.log_probabilities.size() != b.log_probabilities.size())
+    return fmt::format("{} and {} tokens told", a.log_probabilities.size(), b.log_probabilities.size());
+  for (size_t i = 0; i < a.log_probabilities.size(); ++i) {
+    if (std::bit_cast<uint64_t>(a.log_probabilities[i]) != std::bit_cast<uint64_t>(b.log_probabilities[i]))
+      return fmt::format("log-probability {}", i);
+  }
+  if (!kept) return "";
+  if (a.outcome.kept != b.outcome.kept) return "what was kept";
+  if (a.outcome.cycles.size() != b.outcome.cycles.size())
+    return fmt::format("{} and {} cycles", a.outcome.cycles.size(), b.outcome.cycles.size());
+  for (size_t i = 0; i < a.outcome.cycles.size(); ++i) {
+    if (a.outcome.cycles[i] != b.outcome.cycles[i]) return fmt::format("cycle {}", i);
+  }
+  return "";
+}
+
+}  // namespace palimpsest::testing
