@@ -8,7 +8,7 @@
 //                  tokens from that step's read() on. A pot keeps only such, so a step costs a bit for each
 //                  token of the pot, however long the text.
 //        The shortest of them is taken.
-// Reader: apps/inspect_page/page.js.
+// Reader: apps/inspect_page/data.js.
 #pragma once
 
 #include <string>

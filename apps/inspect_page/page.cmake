@@ -1,10 +1,9 @@
 # The parts of the page as constants of a generated header: cmake -DFOLDER=... -DOUT=... -P page.cmake
-foreach(part html css js)
-  file(READ ${FOLDER}/page.${part} text)
-  string(TOUPPER ${part} upper)
-  string(SUBSTRING ${upper} 0 1 first)
-  string(SUBSTRING ${part} 1 -1 others)
-  string(APPEND header "inline constexpr std::string_view kInspectPage${first}${others} = R\"PART(${text})PART\";\n\n")
+file(READ ${FOLDER}/page.html html)
+file(READ ${FOLDER}/page.css css)
+foreach(script data text page start)  # one script: the first and the last run, between are functions
+  file(READ ${FOLDER}/${script}.js text)
+  string(APPEND js "${text}\n")
 endforeach()
 file(WRITE ${OUT} "// Made from apps/inspect_page/.
 #pragma once
@@ -13,5 +12,11 @@ file(WRITE ${OUT} "// Made from apps/inspect_page/.
 
 namespace palimpsest {
 
-${header}}  // namespace palimpsest
+inline constexpr std::string_view kInspectPageHtml = R\"PART(${html})PART\";
+
+inline constexpr std::string_view kInspectPageCss = R\"PART(${css})PART\";
+
+inline constexpr std::string_view kInspectPageJs = R\"PART(${js})PART\";
+
+}  // namespace palimpsest
 ")

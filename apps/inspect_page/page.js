@@ -1,68 +1,3 @@
-'use strict';
-(() => {
-// --- what the page is about (apps/inspect_html.cc)
-const data = JSON.parse(document.getElementById('data').textContent);
-const heads = data.kv_heads, all = data.layers * heads, steps = data.steps;
-const ids = data.ids.concat(data.generated), prompt = data.ids.length;
-const special = new Set(data.special);
-const dropped = steps.length > 0;  // something was
-const $ = id => document.getElementById(id);
-const number = n => n.toLocaleString('en');
-const narrow = matchMedia('(max-width: 640px)');  // as in page.css
-const percent = share => (100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0) + ' %';
-
-function element(tag, classes, text) {
-  const made = document.createElement(tag);
-  if (classes) made.className = classes;
-  if (text !== undefined) made.textContent = text;  // never as HTML: what is shown comes from outside
-  return made;
-}
-
-// --- which tokens each head keeps, by head (apps/kept_code.h)
-function decode(step, before) {
-  const raw = atob(step.kept);
-  let at = 0;
-  const byte = () => raw.charCodeAt(at++);
-  const next = () => {
-    let value = 0, scale = 1, part;
-    do { part = byte(); value += (part & 127) * scale; scale *= 128; } while (part > 127);
-    return value;
-  };
-  const lists = [];
-  for (let h = 0; h < all; ++h) {
-    const form = byte(), count = next(), tokens = [];
-    const old = before ? before.lists[h] : [];
-    const put = place => {
-      if (form < 2) tokens.push(place);
-      else tokens.push(place < old.length ? old[place] : before.read + place - old.length);
-    };
-    if (form & 1) {
-      for (let i = 0; i < count; ++i) {
-        for (let bits = byte(), place = 8 * i; bits; bits >>= 1, ++place) if (bits & 1) put(place);
-      }
-    } else {
-      for (let i = 0, place = 0; i < count; i += 2) {
-        place += next();
-        for (let run = next(); run > 0; --run) put(place++);
-      }
-    }
-    lists.push(Uint32Array.from(tokens));
-  }
-  return {lists, read: step.read};
-}
-
-const decoded = new Map();  // every 16th step, and the one in view: going back decodes 15 at most
-function keptAt(index) {
-  let from = index;
-  while (from >= 0 && !decoded.has(from)) --from;
-  for (let i = from + 1; i <= index; ++i) {
-    decoded.set(i, decode(steps[i], i > 0 ? decoded.get(i - 1) : null));
-    if (i > from + 1 && (i - 1) % 16 !== 0) decoded.delete(i - 1);
-  }
-  for (const i of decoded.keys()) if (i !== index && i % 16 !== 0) decoded.delete(i);
-  return decoded.get(index);
-}
-
 // --- what is in view
 let kept = null;                       // of this step; null: everything stays
 let chosen = {layer: -1, head: -1};    // -1: all of them
@@ -107,68 +42,6 @@ function keeps(list, token) {
 const isLater = token => kept !== null && token >= kept.read && (token < prompt || data.cycles > 0);
 // Of an answer after the last compression: no policy has looked at it.
 const isNew = token => token >= prompt && !isLater(token) && counts[token] === 0;
-
-// --- the text
-// What a reader would not see, or would be fooled by: controls, zero width, direction, lone surrogates.
-const ODD = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/u;
-function fill(span, id) {
-  const text = data.texts[id];
-  if (Array.isArray(text)) {  // a part of a character
-    span.append(element('span', 'odd', text.map(b => '\\x' + b.toString(16).padStart(2, '0')).join('')));
-    return;
-  }
-  const blank = /^[ \t\n]+$/.test(text);
-  let plain = '';
-  const odd = (sign, after) => {
-    if (plain) span.append(plain);
-    span.append(element('span', 'odd', sign));
-    plain = after;
-  };
-  for (const c of text) {
-    if (c === '\n') odd('\u21b5', '\n');
-    else if (c === '\t') odd('\u2192', '\t');
-    else if (c === ' ' && blank) odd('\u00b7', '');
-    else if (ODD.test(c)) odd('\u27e8' + c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0') + '\u27e9', '');
-    else plain += c;
-  }
-  if (plain) span.append(plain);
-}
-
-const spans = [];
-function classesOf(token) {
-  let classes = 't';
-  if (isLater(token)) classes += ' later';
-  else if (dropped && !isNew(token)) classes += ' s' + levelOf(shares[token]);
-  if (special.has(ids[token])) classes += ' special';
-  if (token >= prompt) classes += ' answer';
-  if (token === cursor) classes += ' at';
-  return classes;
-}
-function shade(token) {
-  const classes = classesOf(token);
-  if (spans[token].className !== classes) spans[token].className = classes;
-}
-
-// Slices of the text, so that the page answers meanwhile; blocks end with a line, so that those out of sight
-// need not be laid out.
-let block = null, blockTokens = 0;
-function build() {
-  const end = Math.min(ids.length, spans.length + 4000);
-  while (spans.length < end) {
-    const token = spans.length;
-    if (!block) { block = element('div', 'block'); blockTokens = 0; $('text').append(block); }
-    const span = element('span', '');
-    span.dataset.token = token;
-    fill(span, ids[token]);
-    spans.push(span);
-    shade(token);
-    block.append(span);
-    const text = data.texts[ids[token]];
-    if (++blockTokens >= 200 && typeof text === 'string' && text.endsWith('\n')) block = null;
-  }
-  if (end < ids.length) setTimeout(build, 0);
-  else document.documentElement.dataset.ready = 'yes';
-}
 
 // --- the map
 const buttons = [];  // cells by head, then names of layers and heads
@@ -253,7 +126,7 @@ function drawToken() {
     const place = token < prompt ? `token ${number(token)}` : `answer ${number(token - prompt)}`;
     const state = isLater(token) ? laterWords() : isNew(token) ? 'written by the model' :
       `kept by ${number(counts[token])} of ${number(all)} heads (${percent(counts[token] / all)})`;
-    footer.replaceChildren(element('span', '', place), element('span', '', `id ${ids[token]}`), sample,
+    footer.replaceChildren(element('span', '', place), ' ', element('span', '', `id ${ids[token]}`), ' ', sample, ' ',
                            element('strong', '', dropped ? state : 'stays'));
   }
   if (kept) buttons.forEach((cell, h) => cell.classList.toggle('has', cursorKept(h)));
@@ -393,38 +266,3 @@ function describe() {
   fact('command', data.command, true);
   $('about').open = !narrow.matches;
 }
-
-if (steps.length > 1) {
-  $('steps').hidden = false;
-  $('step').max = steps.length - 1;
-  $('step').value = steps.length - 1;
-  $('step').addEventListener('input', showStep);
-  const move = by => { $('step').value = +$('step').value + by; showStep(); };
-  $('back').addEventListener('click', () => move(-1));
-  $('on').addEventListener('click', () => move(1));
-} else {
-  $('step').max = 0;
-}
-if (dropped) {
-  buildMap();
-} else {
-  $('side').hidden = $('overview').hidden = $('showing').hidden = true;
-  document.querySelector('main').classList.add('full');
-}
-for (const radio of document.querySelectorAll('[name=measure]')) {
-  radio.addEventListener('change', () => { measure = radio.value; drawMap(); });
-}
-$('overview').addEventListener('click', event => {
-  const token = Math.floor(event.offsetX / $('overview').clientWidth * ids.length);
-  if (spans[token]) goTo(token, true);
-});
-window.addEventListener('resize', drawOverview);
-window.addEventListener('beforeprint', () => { $('about').open = true; });
-for (const query of ['(prefers-color-scheme: dark)', 'print']) {
-  matchMedia(query).addEventListener('change', () => { drawShowing(); drawOverview(); });
-}
-bindText();
-showStep();
-describe();
-build();
-})();

@@ -41,7 +41,7 @@ class WordTokenizer : public Tokenizer {
   std::vector<std::string> words_;
 };
 
-// --- what page.js does, in other words
+// --- what data.js does, in other words
 
 std::string FromBase64(std::string_view text) {
   std::string bytes;
