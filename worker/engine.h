@@ -197,7 +197,6 @@ class Engine {
   int64_t WorstTiles(const Job& job) const;
   // engine_compression.cc
   void StartCompression(Job& job);
-  void FindPotView(Job& job);
   void SetStop(Job& job);
   static int64_t FindableEnd(const Job& job);
   static int64_t RowsWanted(const Job& job);
@@ -210,6 +209,10 @@ class Engine {
   void EndExact(Job& job);
   static void AppendPacked(Sequence& sequence, std::span<const Sequence::Packing> heads, int64_t base,
                            int64_t next_position);
+  void TraceView(Job& job, int64_t fixed) const;
+  void BeginQuestion(Job& job);
+  static void Slide(Job& job);
+  // engine_anchored.cc
   std::unique_ptr<Sequence> AnchorSequence(Job& job);
   std::vector<RestBlock> SpanAtRest(Job& job);
   void EndSpan(Job& job);
@@ -217,6 +220,8 @@ class Engine {
   void KeepWhole(Job& job);
   void AppendContext(Job& job);
   void SkipTo(Job& job, int64_t token, bool found);
+  // engine_pot.cc
+  void FindPotView(Job& job);
   std::vector<std::vector<int32_t>> PotTokens(const Job& job) const;
   std::vector<RestBlock> StretchAtRest(Job& job);
   void EndStretch(Job& job);
@@ -224,9 +229,6 @@ class Engine {
   void WriteStretchBelow(Job& job);
   void EndContext(Job& job);
   static void FirstOfQuestion(Compression& c);
-  void TraceView(Job& job, int64_t fixed) const;
-  void BeginQuestion(Job& job);
-  static void Slide(Job& job);
   // engine.cc
   bool GatherCandidates();
   bool ReadAhead(Job& job);

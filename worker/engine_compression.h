@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -15,6 +16,13 @@
 #include "worker/model/query_capture.h"
 
 namespace palimpsest {
+
+// first, first + 1, ... end - 1
+inline std::vector<int32_t> Range(int64_t first, int64_t end) {
+  std::vector<int32_t> range(static_cast<size_t>(end - first));
+  std::iota(range.begin(), range.end(), static_cast<int32_t>(first));
+  return range;
+}
 
 struct Engine::Compression {
   struct Span {

@@ -1,0 +1,138 @@
+// Anchored prefill: spans behind an anchor, read one by one; what is kept of them competes for one budget.
+#include <algorithm>
+#include <utility>
+
+#include "proto/base/status.h"
+#include "worker/engine_compression.h"
+#include "worker/engine_job.h"
+
+namespace palimpsest {
+
+// The anchor's blocks, which another sequence of the same job still holds.
+std::unique_ptr<Sequence> Engine::AnchorSequence(Job& job) {
+  auto sequence = std::make_unique<Sequence>(store_.get(), job.groups_max);
+  for (const Job::Block& block : job.blocks) {
+    if (block.first >= job.compression->fixed) break;
+    std::optional<TieredStore::Found> found = store_->Find(block.id, block.position, /*base=*/0, block.rows);
+    PALIMPSEST_CHECK(found.has_value(), "a block of the anchor is gone while it is pinned");
+    sequence->AddPinned(std::move(found->pin));
+  }
+  return sequence;
+}
+
+// Where the span's blocks rest: what was computed is still with its groups, what was found was read.
+std::vector<RestBlock> Engine::SpanAtRest(Job& job) {
+  const Compression::Span span = job.compression->spans[job.compression->span];
+  std::vector<RestBlock> blocks;
+  for (const auto& [block, value] : job.compression->found) blocks.push_back(block);
+  const std::span<BlockGroup> groups = job.sequence->open_groups();
+  for (size_t i = job.next_seal; i < job.next_block; ++i) {
+    const Job::Block& block = job.blocks[i];
+    if (block.first < span.first) continue;
+    blocks.push_back({block.first, block.rows, groups[i - job.next_seal].rest(0, store_->shape())});
+  }
+  return blocks;
+}
+
+void Engine::EndSpan(Job& job) {
+  Compression& c = *job.compression;
+  if (c.view != nullptr) {  // of an earlier request
+    SealFull(job);
+    SkipTo(job, c.context_end, /*found=*/true);
+  } else if (c.run < c.spans[c.span].first) {  // it gave way behind some spans
+    SealFull(job);
+    SkipTo(job, c.spans[c.span].first, /*found=*/false);
+    return;
+  } else {
+    if (c.policy != nullptr) KeepOfSpan(job);
+    if (c.probing()) job.sequence->EndProbe();
+    c.found.clear();
+    c.span_decided = true;
+    SealFull(job);
+    c.span_decided = false;
+    if (c.policy == nullptr) KeepWhole(job);
+    if (++c.span < c.spans.size()) {
+      job.sequence = AnchorSequence(job);
+      return;
+    }
+    if (c.policy != nullptr) c.view = std::shared_ptr<const View>(std::move(c.kept));
+    if (c.view_key.has_value()) views_.Put(*c.view_key, c.view);
+  }
+  job.sequence = AnchorSequence(job);  // the span's room is free before what is left of them takes its own
+  AppendContext(job);
+  BeginQuestion(job);
+}
+
+// Behind the anchor what is left of the spans, at positions that go on without a gap.
+void Engine::AppendContext(Job& job) {
+  Compression& c = *job.compression;
+  if (c.policy == nullptr) {
+    for (TieredStore::Pin& pin : c.whole) {
+      const int64_t shift = job.sequence->next_position() - pin.group().first_position;
+      job.sequence->AddPinned(std::move(pin), shift);
+    }
+    c.whole.clear();
+    return;
+  }
+  std::vector<Sequence::Packing> heads(c.view->heads.size());
+  for (size_t i = 0; i < heads.size(); ++i)
+    heads[i] = PackAtRest(c.view->heads[i], config_.head_size, c.fixed);
+  AppendPacked(*job.sequence, heads, 0, c.fixed + c.view->tokens_max());
+  TraceView(job, c.fixed);
+}
+
+void Engine::KeepOfSpan(Job& job) {
+  Compression& c = *job.compression;
+  const std::vector<std::vector<int32_t>> tokens = {Range(c.spans[c.span].first, c.spans[c.span].end)};
+  // The last window stays, of the last span; if the question looks, it is the window.
+  const bool last = c.span + 1 == c.spans.size() && c.probe.empty();
+  const auto scores = Score(job, tokens, c.fixed, last);
+  const std::vector<RestBlock> blocks = SpanAtRest(job);
+  if (c.kept == nullptr) {
+    c.kept = std::make_unique<View>();
+    c.kept->heads.resize(scores.size());
+  }
+  backend_->pool().ParallelFor(static_cast<int64_t>(scores.size()), [&](int64_t at, int) {
+    const size_t i = static_cast<size_t>(at);
+    std::vector<int32_t> picks;
+    SelectTop(scores[i], c.budget - c.fixed, &picks);
+    std::vector<float> values;
+    std::vector<RestToken> rest;
+    for (int32_t& pick : picks) {
+      values.push_back(scores[i][static_cast<size_t>(pick)]);
+      pick = tokens[0][static_cast<size_t>(pick)];
+      rest.push_back(
+          BlockOf(blocks, pick).At(store_->shape(), at / config_.kv_heads, at % config_.kv_heads, pick));
+    }
+    Compete(c.budget - c.fixed, config_.head_size, picks, values, rest, &c.kept->heads[i]);
+  });
+}
+
+// Nothing is dropped: the span's blocks stay pinned until the question moves them behind each other.
+void Engine::KeepWhole(Job& job) {
+  const Compression::Span span = job.compression->spans[job.compression->span];
+  for (const Job::Block& block : job.blocks) {
+    if (block.first < span.first || block.first >= span.end) continue;
+    std::optional<TieredStore::Found> found = store_->Find(block.id, block.position, /*base=*/0, block.rows);
+    PALIMPSEST_CHECK(found.has_value(), "a block of a span is gone while it is pinned");
+    job.compression->whole.push_back(std::move(found->pin));
+  }
+}
+
+// What was read up to there needs not be read again; by an earlier request, it counts as found.
+void Engine::SkipTo(Job& job, int64_t token, bool found) {
+  Compression& c = *job.compression;
+  const int64_t before = job.cached;
+  for (; job.next_block < job.blocks.size() && job.blocks[job.next_block].first < token; ++job.next_block) {
+    Job::Block& block = job.blocks[job.next_block];
+    if (!found || block.origin != Job::Block::Origin::kNone) continue;
+    block.origin = Job::Block::Origin::kCached;
+    job.cached += block.rows;
+  }
+  job.next_seal = job.next_block;
+  job.prefilled = c.run = token;
+  stats_.cached_tokens += job.cached - before;
+  if (job.request.on_found && job.cached > before) job.request.on_found(job.cached);
+}
+
+}  // namespace palimpsest

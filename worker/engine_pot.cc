@@ -1,0 +1,162 @@
+// Pot prefill: stretches, distillations, renumbering; the pot's tiles are the request's own.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "proto/base/status.h"
+#include "worker/engine_compression.h"
+#include "worker/engine_job.h"
+
+namespace palimpsest {
+
+// The pot as an earlier request about the same context left it.
+void Engine::FindPotView(Job& job) {
+  Compression& c = *job.compression;
+  std::copy(c.view->losses.begin(), c.view->losses.end(), c.losses.begin());
+  FirstOfQuestion(c);
+  c.cycles = 1;
+  c.parent = c.view->parent;
+  c.stretch_first = c.context_end;
+  job.cached = c.context_end;
+  stats_.cached_tokens += job.cached;
+  TraceView(job, 0);
+  if (job.request.on_found) job.request.on_found(job.cached);
+}
+
+// Tokens of each head: the residents, then the stretch.
+std::vector<std::vector<int32_t>> Engine::PotTokens(const Job& job) const {
+  const Compression& c = *job.compression;
+  std::vector<std::vector<int32_t>> tokens(static_cast<size_t>(store_->shape().tiles()));
+  const std::vector<int32_t> stretch = Range(c.stretch_first, c.run);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (c.view != nullptr) tokens[i] = c.view->heads[i].tokens;
+    tokens[i].insert(tokens[i].end(), stretch.begin(), stretch.end());
+  }
+  return tokens;
+}
+
+std::vector<RestBlock> Engine::StretchAtRest(Job& job) {
+  const Compression& c = *job.compression;
+  std::vector<RestBlock> blocks;
+  for (BlockGroup& group : job.sequence->open_groups()) {
+    if (group.envelope.empty()) continue;  // the probe's
+    const int64_t first = c.stretch_first + group.first_position - c.residents();
+    blocks.push_back({first, group.rows, group.rest(0, store_->shape())});
+  }
+  return blocks;
+}
+
+// A cycle: distil, write the stretch below, renumber. Afterwards the pot holds what was picked.
+void Engine::EndStretch(Job& job) {
+  Compression& c = *job.compression;
+  const std::vector<std::vector<int32_t>> tokens = PotTokens(job);
+  std::vector<std::vector<int32_t>> candidates(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i)
+    candidates[i].assign(tokens[i].begin() + c.fixed, tokens[i].end());
+  auto scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
+  if (c.probing()) job.sequence->EndProbe();
+  for (size_t i = 0; c.has_question && i < scores.size(); ++i) {  // a question that is being answered stays
+    for (size_t at = 0; at < scores[i].size(); ++at) {
+      const int32_t token = candidates[i][at];
+      if (token >= c.context_end && token < job.prompt_tokens)
+        scores[i][at] = std::numeric_limits<float>::infinity();
+    }
+  }
+  std::vector<std::vector<int32_t>> picks(tokens.size());
+  backend_->pool().ParallelFor(static_cast<int64_t>(tokens.size()), [&](int64_t at, int) {
+    const size_t i = static_cast<size_t>(at);
+    if (!c.wants_losses) {
+      SelectTop(scores[i], c.budget - c.fixed, &picks[i]);
+    } else {
+      std::vector<float> losses;
+      for (const int32_t token : candidates[i]) losses.push_back(c.losses[static_cast<size_t>(token)]);
+      SelectNovel(losses, scores[i], 0, c.budget - c.fixed, c.spec.alpha, &picks[i]);
+    }
+    for (int32_t& pick : picks[i]) pick += static_cast<int32_t>(c.fixed);
+    const std::vector<int32_t> prefix = Range(0, c.fixed);
+    picks[i].insert(picks[i].begin(), prefix.begin(), prefix.end());
+  });
+  RepackPot(job, picks);
+  ++c.cycles;
+  if (!job.request.trace) return;
+  TraceView(job, 0);
+  job.outcome.cycles.push_back(job.outcome.kept);
+}
+
+// Keeps the picked of each head, by their place in it; everything else was written below before it goes.
+void Engine::RepackPot(Job& job, std::span<const std::vector<int32_t>> picks) {
+  Compression& c = *job.compression;
+  const std::vector<RestBlock> blocks = StretchAtRest(job);
+  const size_t residents = static_cast<size_t>(c.residents());
+  auto next = std::make_shared<View>();
+  next->heads.resize(picks.size());
+  backend_->pool().ParallelFor(static_cast<int64_t>(picks.size()), [&](int64_t at, int) {
+    const size_t i = static_cast<size_t>(at);
+    RestHead& head = next->heads[i];
+    head.tokens.reserve(picks[i].size());
+    head.rest.reserve(picks[i].size() * 2 * static_cast<size_t>(config_.head_size));
+    for (const int32_t pick : picks[i]) {
+      const size_t place = static_cast<size_t>(pick);
+      if (place < residents) {
+        head.Append(c.view->heads[i].tokens[place], c.view->heads[i].At(place, config_.head_size),
+                    config_.head_size);
+        continue;
+      }
+      const int64_t token = c.stretch_first + static_cast<int64_t>(place - residents);
+      head.Append(
+          static_cast<int32_t>(token),
+          BlockOf(blocks, token).At(store_->shape(), at / config_.kv_heads, at % config_.kv_heads, token),
+          config_.head_size);
+    }
+  });
+  WriteStretchBelow(job);
+  std::vector<Sequence::Packing> heads(picks.size());
+  for (size_t i = 0; i < heads.size(); ++i) heads[i] = PackAtRest(next->heads[i], config_.head_size, 0);
+  job.sequence->Repack(heads, next->tokens_max());
+  c.view = std::move(next);
+  c.stretch_first = c.run;
+}
+
+void Engine::WriteStretchBelow(Job& job) {
+  Compression& c = *job.compression;
+  int64_t token = c.stretch_first;
+  std::vector<int32_t> ids;
+  for (BlockGroup& group : job.sequence->open_groups()) {
+    ids.clear();
+    for (int64_t i = 0; i < group.rows; ++i) ids.push_back(job.TokenAt(token + i));
+    c.parent = c.chain->Next(c.parent, token, ids);
+    store_->WriteBelow(c.parent, group);
+    token += group.rows;
+  }
+}
+
+// The context is read: what is left of it is packed and kept for the next question about it.
+void Engine::EndContext(Job& job) {
+  Compression& c = *job.compression;
+  if (c.cycles > 0 && !c.goes_on) {
+    const TimePoint start = options_.clock->Now();
+    const int64_t spilled_before = store_->stats().spilled_bytes, lost_before = store_->stats().lost;
+    const std::vector<std::vector<int32_t>> all(static_cast<size_t>(store_->shape().tiles()),
+                                                Range(0, c.residents() + c.run - c.stretch_first));
+    RepackPot(job, all);
+    auto view = std::make_shared<View>(*c.view);
+    view->parent = c.parent;
+    view->losses.assign(c.losses.begin(), c.losses.begin() + (c.losses.empty() ? 0 : c.context_end));
+    if (c.view_key.has_value()) views_.Put(*c.view_key, std::move(view));
+    job.spilled_bytes += store_->stats().spilled_bytes - spilled_before;
+    job.lost_blocks += store_->stats().lost - lost_before;
+    job.compression_seconds += Since(start);
+  }
+  FirstOfQuestion(c);
+  c.context_done = true;
+  SetStop(job);
+}
+
+// No token of the context predicts it: the context may have been read without the question.
+void Engine::FirstOfQuestion(Compression& c) {
+  if (c.wants_losses && c.has_question) {
+    c.losses[static_cast<size_t>(c.context_end)] = std::numeric_limits<float>::infinity();
+  }
+}
+
+}  // namespace palimpsest
