@@ -87,7 +87,7 @@ bool TieredStore::PutBelow(const BlockId& id, BlockGroup& group) {
 bool TieredStore::WriteBelow(const BlockId& id, BlockGroup& group) {
   PALIMPSEST_CHECK(group.filled == group.rows, "writing a group with {} of {} rows", group.filled,
                    group.rows);
-  const bool below = PutBelow(id, group);
+  const bool below = PutBelow(id, group) && below_->Contains(id);  // a tier may say yes and forget
   if (!below) ++stats_.lost;
   return below;
 }

@@ -86,7 +86,8 @@ absl::Status Engine::PlanCompression(Job& job) const {
     c->budget = c->spec.keep.value;
     c->wants_losses = c->spec.alpha > 0;
     // Nothing will ever be distilled: the same as reading it exactly, and its blocks can be shared.
-    if (job.prompt_tokens + request.sampling.max_tokens() <= c->spec.pot.value - c->probe_size())
+    if (job.prompt_tokens < config_.context &&
+        job.prompt_tokens + request.sampling.max_tokens() <= c->spec.pot.value - c->probe_size())
       return absl::OkStatus();
     NamePotBlocks(job, *c);
   } else if (c->policy != nullptr) {

@@ -55,11 +55,15 @@ void Engine::EndStretch(Job& job) {
     candidates[i].assign(tokens[i].begin() + c.fixed, tokens[i].end());
   auto scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
   if (c.probing()) job.sequence->EndProbe();
-  for (size_t i = 0; c.has_question && i < scores.size(); ++i) {  // a question that is being answered stays
+  // A question that is being answered stays; by its novelty, where the places for scores are too few.
+  const auto of_question = [&](int32_t token) {
+    return c.has_question && token >= c.context_end && token < job.prompt_tokens;
+  };
+  const double scored = (1 - c.spec.alpha) * static_cast<double>(c.budget - c.fixed);
+  const bool by_loss = static_cast<double>(job.prompt_tokens - c.context_end) > scored;
+  for (size_t i = 0; i < scores.size(); ++i) {
     for (size_t at = 0; at < scores[i].size(); ++at) {
-      const int32_t token = candidates[i][at];
-      if (token >= c.context_end && token < job.prompt_tokens)
-        scores[i][at] = std::numeric_limits<float>::infinity();
+      if (of_question(candidates[i][at])) scores[i][at] = std::numeric_limits<float>::infinity();
     }
   }
   std::vector<std::vector<int32_t>> picks(tokens.size());
@@ -69,7 +73,10 @@ void Engine::EndStretch(Job& job) {
       SelectTop(scores[i], c.budget - c.fixed, &picks[i]);
     } else {
       std::vector<float> losses;
-      for (const int32_t token : candidates[i]) losses.push_back(c.losses[static_cast<size_t>(token)]);
+      for (const int32_t token : candidates[i]) {
+        losses.push_back(by_loss && of_question(token) ? std::numeric_limits<float>::infinity()
+                                                       : c.losses[static_cast<size_t>(token)]);
+      }
       SelectNovel(losses, scores[i], 0, c.budget - c.fixed, c.spec.alpha, &picks[i]);
     }
     for (int32_t& pick : picks[i]) pick += static_cast<int32_t>(c.fixed);
