@@ -169,15 +169,72 @@ void ReferenceModel::RunLayer(const Layer& layer, std::span<const size_t> tile_e
     const std::vector<double> out = Multiply(layer.output, attended);
     for (size_t i = 0; i < out.size(); ++i) x[t][i] += out[i];
   }
-  for (std::vector<double>& row : x) {
-    const std::vector<double> in = Norm(row, layer.ffn_norm);
-    const std::vector<double> gate = Multiply(layer.gate, in), up = Multiply(layer.up, in);
-    std::vector<double> gated;
-    for (size_t i = 0; i < gate.size(); ++i)
-      gated.push_back(Round(gate[i] / (1 + std::exp(-gate[i])) * up[i]));
-    const std::vector<double> out = Multiply(layer.down, gated);
-    for (size_t i = 0; i < out.size(); ++i) row[i] += out[i];
+  for (std::vector<double>& row : x) FeedForward(layer, row);
+}
+
+void ReferenceModel::FeedForward(const Layer& layer, std::vector<double>& row) const {
+  const std::vector<double> in = Norm(row, layer.ffn_norm);
+  const std::vector<double> gate = Multiply(layer.gate, in), up = Multiply(layer.up, in);
+  std::vector<double> gated;
+  for (size_t i = 0; i < gate.size(); ++i) gated.push_back(Round(gate[i] / (1 + std::exp(-gate[i])) * up[i]));
+  const std::vector<double> out = Multiply(layer.down, gated);
+  for (size_t i = 0; i < out.size(); ++i) row[i] += out[i];
+}
+
+void ReferenceModel::Move(Held* held, int64_t position) const {
+  if (held->position == position && !held->rotated.empty()) return;
+  held->position = position;
+  held->rotated = Rotated(held->key, position);
+}
+
+std::vector<double> ReferenceModel::Attention(std::span<const double> q, const std::vector<Held>& held,
+                                              size_t count) const {
+  std::vector<double> weights(count);
+  double max = -INFINITY, sum = 0;
+  for (size_t i = 0; i < count; ++i) {
+    weights[i] = Dot(q, held[i].rotated) / std::sqrt(static_cast<double>(head_size_));
+    max = std::max(max, weights[i]);
   }
+  for (double& weight : weights) sum += weight = std::exp(weight - max);
+  for (double& weight : weights) weight /= sum;
+  return weights;
+}
+
+ReferenceModel::Seen ReferenceModel::Run(int32_t id, int32_t token, int64_t position, Cache* cache) const {
+  Seen seen;
+  std::vector<double> x = Slice(embedding_.values, id * embedding_.columns, embedding_.columns);
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    const Layer& layer = layers_[l];
+    const std::vector<double> in = Norm(x, layer.attention_norm);
+    const std::vector<double> q = Multiply(layer.q, in), k = Multiply(layer.k, in), v = Multiply(layer.v, in);
+    for (int64_t h = 0; h < kv_heads_; ++h) {
+      Held held{
+          token, position, Slice(k, h * head_size_, head_size_), Slice(v, h * head_size_, head_size_), {}};
+      for (double& number : held.key) number = Round(number);
+      for (double& number : held.value) number = Round(number);
+      Move(&held, position);
+      (*cache)[l * static_cast<size_t>(kv_heads_) + static_cast<size_t>(h)].push_back(std::move(held));
+    }
+    std::vector<double> attended, queries;
+    for (int64_t h = 0; h < heads_; ++h) {
+      const auto& held =
+          (*cache)[l * static_cast<size_t>(kv_heads_) + static_cast<size_t>(h / (heads_ / kv_heads_))];
+      const std::vector<double> turned = Rotated(Slice(q, h * head_size_, head_size_), position);
+      const std::vector<double> weights = Attention(turned, held, held.size());
+      std::vector<double> out(static_cast<size_t>(head_size_), 0.0);
+      for (size_t i = 0; i < held.size(); ++i) {
+        for (size_t d = 0; d < out.size(); ++d) out[d] += weights[i] * held[i].value[d];
+      }
+      for (const double o : out) attended.push_back(Round(o));
+      queries.insert(queries.end(), turned.begin(), turned.end());
+    }
+    seen.queries.push_back(std::move(queries));
+    const std::vector<double> out = Multiply(layer.output, attended);
+    for (size_t i = 0; i < out.size(); ++i) x[i] += out[i];
+    FeedForward(layer, x);
+  }
+  seen.logits = Multiply(output_, Norm(x, output_norm_));
+  return seen;
 }
 
 std::vector<double> ReferenceModel::Logits(std::span<const std::vector<int32_t>> segments) const {

@@ -1,0 +1,269 @@
+// What compression holds of the device, by the arena's own count; and that nothing is dropped before it is
+// written below.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "proto/base/status.h"
+#include "storage/tier/faulty_tier.h"
+#include "tests/worker/compression_cases.h"
+
+namespace palimpsest::testing {
+namespace {
+
+using enum PrefillMode;
+
+class CompressionMemoryTest : public ::testing::Test {
+ protected:
+  void Make(const TinyEngineOptions& options) { engine_ = MakeTinyEngine(model_, options); }
+  int64_t group_tiles() const { return engine_->store().shape().tiles(); }
+  int64_t group_bytes() const { return group_tiles() * engine_->store().arena().tile_bytes(); }
+  int64_t used_groups() {
+    engine_->store().DropUnpinned();
+    return DivideUp(engine_->store().arena().used_tiles(), group_tiles());
+  }
+  // The largest position of all slots that hold something, or held something when their tile was given back.
+  int64_t LargestPosition() {
+    const TilePool pool = engine_->store().arena().pool();
+    int64_t largest = -1;
+    for (int64_t tile = 0; tile < engine_->store().arena().capacity_tiles(); ++tile) {
+      for (int64_t slot = 0; slot < pool.counts[tile]; ++slot)
+        largest = std::max<int64_t>(largest, pool.positions[tile * kTileSlots + slot]);
+    }
+    return largest;
+  }
+  const std::shared_ptr<const GgufFile> model_ = TinyModel({.context = 1024});
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(CompressionMemoryTest, AfterExactCompressionBudgetAndQuestionAreHeld) {
+  Make(CompressionEngine(100));
+  for (const int64_t budget : {70, 128, 200}) {
+    Request request = CompressionRequest(kExact, fmt::format("snapkv:budget={},window=20", budget),
+                                         RolePrompt({700}, 37), 20);
+    bool answers = false;
+    request.on_token = [&](const AnswerToken&) { answers = true; };
+    const auto job = engine_->Submit(std::move(request)).value();
+    while (!answers) engine_->Step();
+    EXPECT_EQ(used_groups(), DivideUp(budget, 64) + 1) << "the question and the answer take one";
+    const Outcome outcome = std::move(Drain(*engine_, {job})[0]);
+    EXPECT_EQ(outcome.receipt.device_bytes().resident(), (DivideUp(budget, 64) + 1) * group_bytes());
+    EXPECT_EQ(outcome.receipt.resident_tokens(), static_cast<double>(budget + 37));
+    EXPECT_EQ(outcome.usage.prompt_tokens(), 758);
+  }
+  ExpectAllReturned(*engine_);
+}
+
+TEST_F(CompressionMemoryTest, APotsPeakDoesNotGrowWithThePrompt) {
+  for (const char* score : {"cap", "snapkv"}) {
+    std::vector<int64_t> peaks;
+    for (const int64_t times : {4, 16, 64}) {
+      Make(CompressionEngine(100));
+      const Outcome outcome =
+          RunOk(*engine_, CompressionRequest(kPot, fmt::format("infinipot:pot=200,keep=90,score={}", score),
+                                             RolePrompt({times * 200}, 37), 150));
+      peaks.push_back(outcome.receipt.device_bytes().peak() / group_bytes());
+      EXPECT_LE(outcome.receipt.resident_tokens(), 200);
+      EXPECT_LT(LargestPosition(), 200);
+      ExpectAllReturned(*engine_);
+    }
+    EXPECT_LE(peaks.back(), DivideUp(200, 64) + 3);
+    EXPECT_LE(peaks[2] - peaks[0], 1);
+    EXPECT_LE(peaks[1] - peaks[0], 1);
+  }
+}
+
+// Pots that fit tiles badly, catalysts over one tile, prefixes, answers that overflow.
+TEST_F(CompressionMemoryTest, NoPositionIsBeyondThePotAtAnyMoment) {
+  for (const int64_t pot : {64, 65, 127, 129, 200}) {
+    for (const int64_t catalyst : {1, 7, 20}) {
+      for (const int64_t prefix : {0, 5}) {
+        TinyEngineOptions options = CompressionEngine(37);
+        Make(options);
+        Request request = CompressionRequest(kPot, fmt::format("infinipot:pot={},keep={}", pot, pot / 2 - 4),
+                                             RolePrompt({3 * pot + 11}, 20, 2, prefix), 2 * pot);
+        request.catalyst = RandomTokens(catalyst, 98);
+        const auto job = engine_->Submit(std::move(request)).value();
+        while (engine_->Step()) {
+          ASSERT_LT(LargestPosition(), pot) << "catalyst " << catalyst << ", prefix " << prefix;
+          ASSERT_LE(engine_->store().arena().used_tiles(), (DivideUp(pot, 64) + 3) * group_tiles());
+        }
+        EXPECT_TRUE(Drain(*engine_, {job})[0].status.ok());
+        ExpectAllReturned(*engine_);
+      }
+    }
+  }
+}
+
+TEST_F(CompressionMemoryTest, ASlidingWindowGivesItsTilesBack) {
+  Make(CompressionEngine(100));
+  for (const char* policy : {"streaming:sink=4,recent=100", "streaming:sink=0,recent=64"}) {
+    const auto job =
+        engine_->Submit(CompressionRequest(kExact, policy, RolePrompt({150}, 20, 1, 0), 700)).value();
+    int64_t most = 0, steps = 0;
+    while (engine_->Step()) {
+      if (++steps > 30) most = std::max(most, used_groups());
+    }
+    EXPECT_LE(most, 5);
+    EXPECT_EQ(Drain(*engine_, {job})[0].tokens.size(), 700u);
+    ExpectAllReturned(*engine_);
+  }
+}
+
+// In an arena that holds just what was reserved, every case runs to its end and answers the same: the
+// reservation is never less than what is taken.
+TEST_F(CompressionMemoryTest, WhatIsReservedIsEnough) {
+  std::vector<Request> requests;
+  for (const CompressionCase& c : CompressionCases()) {
+    for (const int64_t answer : {1, 90}) requests.push_back(CompressionRequest(c, answer));
+  }
+  // Budgets as large as a span, spans of one token, prefixes of many parts, no question, no prefix.
+  for (const char* policy : {"snapkv:budget=300,window=4", "random:budget=180", "full"}) {
+    requests.push_back(CompressionRequest(kAnchored, policy, RolePrompt({300, 200}, 3), 1));
+    requests.push_back(CompressionRequest(kAnchored, policy, RolePrompt({300, 1, 1, 1, 200}, 70), 70));
+    requests.push_back(CompressionRequest(kAnchored, policy, RolePrompt({200, 200}, 3, 1, 0), 1));
+    requests.back().question_visible = true;
+    std::vector<Segment> segments = RolePrompt({200, 200}, 3, 1, 0);
+    for (int i = 0; i < 6; ++i) {
+      segments.insert(segments.begin(), {.tokens = {5 + i}, .shared = true, .role = Segment::Role::kPrefix});
+    }
+    requests.push_back(CompressionRequest(kAnchored, policy, segments, 1));
+  }
+  for (const char* policy : {"snapkv:budget=400,window=4", "streaming:sink=60,recent=300"}) {
+    requests.push_back(CompressionRequest(kExact, policy, RolePrompt({420}, 0, 1, 0), 1));
+    requests.push_back(CompressionRequest(kExact, policy, RolePrompt({1, 1, 1, 1, 410}, 1), 1));
+  }
+  for (const char* policy :
+       {"infinipot:pot=64,keep=30", "infinipot:pot=67,keep=33", "infinipot:pot=131,keep=65"}) {
+    for (const int64_t context : {40, 59, 60, 130, 190}) {
+      requests.push_back(CompressionRequest(kPot, policy, RolePrompt({context}, 70, 1, 3), 100));
+      requests.push_back(CompressionRequest(kPot, policy, RolePrompt({context}, 0, 1, 0), 100));
+    }
+  }
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const std::string what = fmt::format("request {}: {}", i, PolicyText(requests[i].policy));
+    for (int64_t groups = 1;; ++groups) {
+      ASSERT_LT(groups, 60) << what;
+      TinyEngineOptions options = CompressionEngine(50);
+      options.arena_groups = groups;
+      Make(options);
+      const auto job = engine_->Submit(requests[i]);
+      if (!job.ok()) {
+        ASSERT_EQ(job.status().code(), absl::StatusCode::kResourceExhausted) << what << job.status();
+        continue;
+      }
+      const Outcome tight = std::move(Drain(*engine_, {*job})[0]);
+      ExpectAllReturned(*engine_);
+      EXPECT_EQ(Difference(RunOk(*MakeTinyEngine(model_, CompressionEngine(50)), requests[i]), tight), "")
+          << what;
+      break;
+    }
+  }
+}
+
+// --- write before drop
+
+// Notes at each Put what the arena holds then.
+class RecordingTier : public Tier {
+ public:
+  struct Record {
+    const Engine* engine = nullptr;
+    std::vector<int64_t> used_tiles;  // at each Put
+    int64_t bytes = 0;
+  };
+  RecordingTier(std::unique_ptr<Tier> inner, Record* record) : inner_(std::move(inner)), record_(record) {}
+  std::string_view Name() const override { return inner_->Name(); }
+  absl::Status Put(const BlockId& id, std::vector<uint8_t> value) override {
+    record_->used_tiles.push_back(const_cast<Engine*>(record_->engine)->store().arena().used_tiles());
+    record_->bytes += static_cast<int64_t>(value.size() - kEnvelopeHeaderBytes);
+    return inner_->Put(id, std::move(value));
+  }
+  absl::StatusOr<TierValue> Get(const BlockId& id) override { return inner_->Get(id); }
+  bool Contains(const BlockId& id) const override { return inner_->Contains(id); }
+  absl::Status Erase(const BlockId& id) override { return inner_->Erase(id); }
+  TierStats Stats() const override { return inner_->Stats(); }
+
+ private:
+  const std::unique_ptr<Tier> inner_;
+  Record* const record_;
+};
+
+TEST_F(CompressionMemoryTest, EveryTokenIsBelowBeforeItsTilesGo) {
+  for (const CompressionCase& c : CompressionCases()) {
+    RecordingTier::Record record;
+    TinyEngineOptions options = CompressionEngine(40);
+    options.wrap_host = [&](std::unique_ptr<Tier> inner) {
+      return std::make_unique<RecordingTier>(std::move(inner), &record);
+    };
+    Make(options);
+    record.engine = engine_.get();
+    const auto job = engine_->Submit(CompressionRequest(c, 60)).value();
+    const int64_t token_bytes = engine_->store().shape().bytes_per_token();
+    int64_t before = 0;
+    while (engine_->Step()) {
+      for (const int64_t used : record.used_tiles) ASSERT_GE(used, before) << c.name << ": tiles went first";
+      record.used_tiles.clear();
+      before = engine_->store().arena().used_tiles();
+      if (c.mode == kPot) {
+        ASSERT_LE(before, (DivideUp(128, 64) + 3) * group_tiles());
+      }
+    }
+    const Outcome outcome = std::move(Drain(*engine_, {job})[0]);
+    EXPECT_EQ(engine_->store().stats().lost, 0) << c.name;
+    EXPECT_EQ(outcome.receipt.degraded_size(), 0);
+    // All of the context; of a pot all that is behind the last token kept, too.
+    EXPECT_GE(record.bytes, 392 * token_bytes) << c.name;
+    EXPECT_EQ(outcome.receipt.spilled_bytes().host() > 0, true);
+    ExpectAllReturned(*engine_);
+  }
+}
+
+// Whatever the tier does, the answer is the same; what is lost is said.
+TEST_F(CompressionMemoryTest, ATierThatFailsCostsNoAnswer) {
+  struct Trouble {
+    const char* name;
+    TierFaults faults;
+    int64_t host_bytes = 1 << 24;
+  };
+  std::vector<Trouble> troubles(7);
+  troubles[0] = {"put_error", {}};
+  troubles[0].faults.put_error = 1;
+  troubles[1] = {"put_full", {}};
+  troubles[1].faults.put_full = 0.5;
+  troubles[2] = {"put_lost", {}};
+  troubles[2].faults.put_lost = 0.5;
+  troubles[3] = {"get_error", {}};
+  troubles[3].faults.get_error = 0.3;
+  troubles[4] = {"get_corrupt", {}};
+  troubles[4].faults.get_corrupt = 0.3;
+  troubles[5] = {"get_misplaced", {}};
+  troubles[5].faults.get_misplaced = 0.3;
+  troubles[5].faults.get_truncated = 0.3;
+  troubles[6] = {"no room for one block", {}, 1 << 11};
+  for (const CompressionCase& c : CompressionCases()) {
+    Make(CompressionEngine(40));
+    const Answer whole = AnswerOf(*engine_, CompressionRequest(c, 60));
+    for (const Trouble& trouble : troubles) {
+      TinyEngineOptions options = CompressionEngine(40);
+      options.host_bytes = trouble.host_bytes;
+      options.wrap_host = [&](std::unique_ptr<Tier> inner) {
+        return MakeFaultyTier(std::move(inner), trouble.faults);
+      };
+      Make(options);
+      for (int again = 0; again < 3; ++again) {
+        const Answer answer = AnswerOf(*engine_, CompressionRequest(c, 60));
+        EXPECT_EQ(Difference(whole, answer), "") << c.name << ", " << trouble.name << ", " << again;
+        const bool refused = std::string(trouble.name).starts_with("put_e") || trouble.host_bytes == 1 << 11;
+        if (c.mode == kPot && refused) {
+          EXPECT_EQ(answer.outcome.receipt.degraded_size(), 1) << trouble.name;
+        }
+        ExpectAllReturned(*engine_);
+      }
+      const bool stores = !std::string(trouble.name).starts_with("put_") && trouble.host_bytes > 1 << 11;
+      EXPECT_EQ(engine_->store().stats().lost == 0, stores) << c.name << ", " << trouble.name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace palimpsest::testing

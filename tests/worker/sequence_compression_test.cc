@@ -1,0 +1,213 @@
+// What compression does to a session's tiles: ragged packing, packing in place, probes, a sliding window,
+// tiles that stand elsewhere than they say.
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "proto/base/status.h"
+#include "worker/sequence.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr KvShape kShape = {.layers = 2, .kv_heads = 2, .head_size = 16};
+constexpr int64_t kHeads = 4;
+
+BlockId Id(int number) { return BlockId{Sha256(std::to_string(number))}; }
+
+class SequenceCompressionTest : public ::testing::Test {
+ protected:
+  void Fill(Sequence& sequence, int64_t rows, bool keep_rest = false) {
+    ASSERT_TRUE(sequence.OpenGroup(rows, keep_rest).ok());
+    sequence.Extend(rows);
+  }
+  // For each head so many tokens at rest, at positions from `first` on.
+  std::vector<Sequence::Packing> Pack(const std::vector<int64_t>& counts, int32_t first = 0) {
+    std::vector<Sequence::Packing> heads;
+    for (const int64_t count : counts) {
+      Sequence::Packing& head = heads.emplace_back();
+      head.sources.assign(static_cast<size_t>(count), {.key = rest_.data(), .value = rest_.data()});
+      head.positions.resize(static_cast<size_t>(count));
+      std::iota(head.positions.begin(), head.positions.end(), first);
+    }
+    return heads;
+  }
+  std::vector<int32_t> Counts(const Sequence& sequence, int64_t head) const {
+    std::vector<int32_t> counts;
+    for (const int32_t tile : sequence.tiles(head / 2, head % 2))
+      counts.push_back(arena_.pool().counts[tile] - arena_.pool().starts[tile]);
+    return counts;
+  }
+  // Where the slots in use stand for attention.
+  std::vector<int64_t> Positions(const Sequence& sequence, int64_t head) const {
+    std::vector<int64_t> positions;
+    const TilePool pool = arena_.pool();
+    const auto tiles = sequence.tiles(head / 2, head % 2);
+    const auto shifts = sequence.shifts(head / 2, head % 2);
+    for (size_t i = 0; i < tiles.size(); ++i) {
+      for (int32_t slot = pool.starts[tiles[i]]; slot < pool.counts[tiles[i]]; ++slot) {
+        positions.push_back(pool.positions[tiles[i] * kTileSlots + slot] + (shifts.empty() ? 0 : shifts[i]));
+      }
+    }
+    return positions;
+  }
+  static std::vector<int64_t> Range(int64_t first, int64_t end) {
+    std::vector<int64_t> range(static_cast<size_t>(end - first));
+    std::iota(range.begin(), range.end(), first);
+    return range;
+  }
+
+  const std::vector<Bf16> rest_ = std::vector<Bf16>(16, FloatToBf16(1));
+  const std::unique_ptr<Backend> backend_ =
+      MakeBackend({.isa = "portable", .threads = {.threads = 1, .pin = false}}).value();
+  const RopeTable rope_{16, 16, 10000, {}, 8};
+  TileArena arena_{12 * kHeads * TileArena(1, 16).tile_bytes(), 16};
+  TieredStore store_{kShape, &arena_, backend_.get(), &rope_, nullptr};
+};
+
+TEST_F(SequenceCompressionTest, NoHeadPaysForTheLargest) {
+  Sequence sequence(&store_, 4);
+  ASSERT_TRUE(sequence.AppendPacked(Pack({200, 64, 1, 0}), 0, 200).ok());
+  EXPECT_EQ(arena_.used_tiles(), 4 + 1 + 1 + 0);
+  EXPECT_EQ(sequence.resident_tiles(), 6);
+  EXPECT_EQ(sequence.resident_tokens(), 265);
+  EXPECT_EQ(Counts(sequence, 0), (std::vector<int32_t>{64, 64, 64, 8}));
+  EXPECT_EQ(Counts(sequence, 1), (std::vector<int32_t>{64}));
+  EXPECT_EQ(Counts(sequence, 3), (std::vector<int32_t>{}));
+  Fill(sequence, 30);
+  EXPECT_EQ(sequence.next_position(), 230);
+  for (int64_t head = 0; head < kHeads; ++head) {
+    EXPECT_EQ(Counts(sequence, head).back(), 30);
+    EXPECT_EQ(Positions(sequence, head).back(), 229) << "the same position in all heads";
+  }
+}
+
+TEST_F(SequenceCompressionTest, NoRoomToPackChangesNothing) {
+  Sequence sequence(&store_, 20);
+  ASSERT_TRUE(sequence.AppendPacked(Pack({64, 64, 64, 64}), 0, 64).ok());
+  const absl::Status full = sequence.AppendPacked(Pack({45 * 64, 0, 0, 0}), 0, 9999);
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(arena_.used_tiles(), 4);
+  EXPECT_EQ(sequence.next_position(), 64);
+  EXPECT_EQ(sequence.resident_tiles(), 4);
+  ASSERT_TRUE(sequence.AppendPacked(Pack({44 * 64, 0, 0, 0}), 0, 9999).ok()) << "one tile less fits";
+}
+
+TEST_F(SequenceCompressionTest, RepackTakesTheFirstTilesAndFreesTheRest) {
+  Sequence sequence(&store_, 6);
+  ASSERT_TRUE(sequence.AppendPacked(Pack({100, 100, 100, 100}), 0, 100).ok());
+  Fill(sequence, 64, true);
+  Fill(sequence, 10, true);
+  EXPECT_EQ(arena_.used_tiles(), 4 * kHeads);
+  const std::vector<int32_t> before(sequence.tiles(0, 1).begin(), sequence.tiles(0, 1).end());
+  sequence.Repack(Pack({70, 129, 64, 0}), 129);
+  EXPECT_EQ(arena_.used_tiles(), 2 + 3 + 1 + 0);
+  EXPECT_EQ(std::vector<int32_t>(sequence.tiles(0, 1).begin(), sequence.tiles(0, 1).end()),
+            std::vector<int32_t>(before.begin(), before.begin() + 3));
+  EXPECT_EQ(Positions(sequence, 1), Range(0, 129));
+  EXPECT_EQ(sequence.next_position(), 129);
+  EXPECT_EQ(sequence.room(), 0) << "what follows opens a group of its own";
+  EXPECT_TRUE(sequence.open_groups().empty());
+  sequence.Repack(Pack({1, 1, 1, 0}), 1);  // twice in a row
+  EXPECT_EQ(arena_.used_tiles(), 3);
+  Fill(sequence, 5);
+  EXPECT_EQ(arena_.used_tiles(), 3 + kHeads);
+}
+
+TEST_F(SequenceCompressionTest, AllPackedTilesComeBack) {
+  {
+    Sequence sequence(&store_, 6);
+    ASSERT_TRUE(sequence.AppendPacked(Pack({100, 64, 3, 0}), 0, 100).ok());
+    Fill(sequence, 20);
+    sequence.Repack(Pack({10, 10, 70, 0}), 70);
+    Fill(sequence, 20);
+  }
+  EXPECT_EQ(arena_.used_tiles(), 0);
+}
+
+TEST_F(SequenceCompressionTest, AProbeLeavesNothing) {
+  Sequence sequence(&store_, 8);
+  ASSERT_TRUE(sequence.AppendPacked(Pack({10, 3, 1, 64}), 0, 64).ok());
+  Fill(sequence, 20, true);
+  const int64_t used = arena_.used_tiles();
+  for (const int64_t probe : {1, 64, 130}) {
+    sequence.BeginProbe();
+    EXPECT_TRUE(sequence.probing());
+    for (int64_t done = 0; done < probe; done += 64) {
+      ASSERT_TRUE(sequence.OpenGroup(64, false).ok());
+      sequence.Extend(std::min<int64_t>(64, probe - done));
+    }
+    EXPECT_EQ(sequence.next_position(), 84 + probe);
+    EXPECT_EQ(arena_.used_tiles(), used + DivideUp(probe, 64) * kHeads);
+    sequence.EndProbe();
+    EXPECT_FALSE(sequence.probing());
+    EXPECT_EQ(sequence.next_position(), 84);
+    EXPECT_EQ(arena_.used_tiles(), used);
+    EXPECT_EQ(sequence.tiles(0, 0).size(), 2u);
+  }
+  EXPECT_TRUE(sequence.SealOldest(Id(1))) << "what was open before stays open";
+}
+
+TEST_F(SequenceCompressionTest, AProbeOfNothingEndsToo) {
+  Sequence sequence(&store_, 2);
+  sequence.BeginProbe();
+  sequence.EndProbe();
+  EXPECT_EQ(sequence.next_position(), 0);
+  EXPECT_EQ(arena_.used_tiles(), 0);
+}
+
+// Front 0..2; behind it a window that slides for 300 tokens.
+TEST_F(SequenceCompressionTest, ASlidingWindowKeepsDistancesBySlot) {
+  for (const int64_t window : {1, 2, 63, 64, 65, 130}) {
+    for (const int64_t front : {0, 3}) {
+      Sequence sequence(&store_, 20);
+      const std::vector<int64_t> fronts(kHeads, front), windows(kHeads, window);
+      ASSERT_TRUE(sequence.AppendPacked(Pack(fronts), 0, front).ok());
+      const size_t front_tiles = sequence.tiles(0, 0).size();
+      EXPECT_EQ(front_tiles, front == 0 ? 0u : 1u);
+      ASSERT_TRUE(sequence.AppendPacked(Pack(windows, static_cast<int32_t>(front)), 0, front + window).ok());
+      for (int64_t step = 0; step < 300; ++step) {
+        sequence.SlideWindow(front_tiles);
+        if (sequence.room() == 0) {
+          ASSERT_TRUE(sequence.OpenGroup(64, false).ok());
+        }
+        sequence.Extend(1);
+        const std::vector<int64_t> positions = Positions(sequence, step % kHeads);
+        ASSERT_EQ(positions, Range(step + 1, step + 1 + front + window))
+            << "front " << front << ", window " << window;
+        ASSERT_EQ(sequence.next_position(), front + window + step + 1);
+        ASSERT_LE(sequence.resident_tiles(), (DivideUp(window, 64) + 3) * kHeads);
+        ASSERT_EQ(sequence.resident_tiles(), arena_.used_tiles());
+        for (const int32_t tile : sequence.tiles(1, 1).first(front_tiles)) {
+          EXPECT_EQ(arena_.pool().bases[tile], step + 1) << "the front moves along, its keys unturned";
+        }
+      }
+    }
+    EXPECT_EQ(arena_.used_tiles(), 0);
+  }
+}
+
+TEST_F(SequenceCompressionTest, AShiftMovesAPinnedGroup) {
+  {
+    Sequence sequence(&store_, 1);
+    Fill(sequence, 40, true);
+    ASSERT_TRUE(sequence.SealOldest(Id(1)));
+  }
+  Sequence sequence(&store_, 4);
+  EXPECT_TRUE(sequence.shifts(0, 0).empty());
+  for (int i = 0; i < 3; ++i) sequence.AddPinned(std::move(store_.Find(Id(1), 0, 0, 40)->pin), i * 40);
+  Fill(sequence, 10);
+  EXPECT_EQ(arena_.used_tiles(), 2 * kHeads) << "one group in three places, and one's own";
+  for (int64_t head = 0; head < kHeads; ++head) EXPECT_EQ(Positions(sequence, head), Range(0, 130));
+  EXPECT_EQ(sequence.shifts(1, 1).size(), 4u);
+}
+
+TEST_F(SequenceCompressionTest, MisuseDies) {
+  Sequence sequence(&store_, 4);
+  Fill(sequence, 10);
+  EXPECT_DEATH((void)sequence.AppendPacked(Pack({1, 1, 1, 1}), 0, 11), "packed behind 1 open groups");
+  EXPECT_DEATH(sequence.Repack(Pack({65, 1, 1, 1}), 65), "2 tiles packed into 1");
+}
+
+}  // namespace
+}  // namespace palimpsest
