@@ -57,6 +57,9 @@ std::string ReceiptText(const Answer& answer) {
   if (computed > 0) {
     text += fmt::format(", {} computed in {:.2f} s ({:.0f}/s)", computed, receipt.seconds().prefill(),
                         receipt.tokens_per_second().prefill());
+    if (receipt.seconds().compress() > 0) {
+      text += fmt::format(", {:.2f} s of it to compress", receipt.seconds().compress());
+    }
   }
   text +=
       fmt::format("\nanswer   {} tokens in {:.2f} s", usage.completion_tokens(), receipt.seconds().decode());

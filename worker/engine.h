@@ -201,6 +201,7 @@ class Engine {
   static int64_t FindableEnd(const Job& job);
   static int64_t RowsWanted(const Job& job);
   bool PassStop(Job& job, bool more_follows);
+  void Counted(Job& job, const std::function<void()>& compress);
   void Decide(Job& job);
   void AddProbeRows(Job& job, int64_t budget);
   std::vector<std::vector<float>> Score(const Job& job, std::span<const std::vector<int32_t>> tokens,

@@ -101,7 +101,7 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   const bool context_ends = c.pot() && !c.context_done && c.run == c.context_end;
   // A full pot is distilled first, while its last tokens can still say what matters in it.
   if (context_ends && (c.run < c.stretch_end() || c.goes_on)) {
-    EndContext(job);
+    Counted(job, [&] { EndContext(job); });
     return true;
   }
   if (c.pot() && !context_ends && !more_follows) return false;  // the pot is full, and that is that
@@ -118,23 +118,30 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   return true;
 }
 
+// What it costs is the request's.
+void Engine::Counted(Job& job, const std::function<void()>& compress) {
+  const TimePoint start = options_.clock->Now();
+  const TieredStoreStats before = store_->stats();
+  compress();
+  job.spilled_bytes += store_->stats().spilled_bytes - before.spilled_bytes;
+  job.lost_blocks += store_->stats().lost - before.lost;
+  job.compression_seconds += Since(start);
+}
+
 void Engine::Decide(Job& job) {
   Compression& c = *job.compression;
-  const TimePoint start = options_.clock->Now();
-  const int64_t spilled_before = store_->stats().spilled_bytes, lost_before = store_->stats().lost;
-  if (c.pot()) {
-    EndStretch(job);
-    if (!c.context_done && c.run == c.context_end && !c.goes_on) EndContext(job);
-  } else if (c.anchored()) {
-    EndSpan(job);
-  } else {
-    EndExact(job);
-  }
+  Counted(job, [&] {
+    if (c.pot()) {
+      EndStretch(job);
+      if (!c.context_done && c.run == c.context_end && !c.goes_on) EndContext(job);
+    } else if (c.anchored()) {
+      EndSpan(job);
+    } else {
+      EndExact(job);
+    }
+  });
   c.probe_done = -1;
   SetStop(job);
-  job.spilled_bytes += store_->stats().spilled_bytes - spilled_before;
-  job.lost_blocks += store_->stats().lost - lost_before;
-  job.compression_seconds += Since(start);
 }
 
 void Engine::AddProbeRows(Job& job, int64_t budget) {

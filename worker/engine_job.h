@@ -78,10 +78,10 @@ struct Engine::Job {
   Job* waits_for = nullptr;   // in this step: computes the block that this one needs next
   bool urged = false;         // in this step: somebody waits for a block of this one
   double load_seconds = 0;
-  int64_t peak_tiles = 0;     // most the arena held in the steps of this request before the last
-  int64_t spilled_bytes = 0;  // by sealing this request's blocks
-  int64_t lost_blocks = 0;    // groups that were dropped without a copy below
-  double compression_seconds = 0;
+  int64_t peak_tiles = 0;          // most the arena held in the steps of this request before the last
+  int64_t spilled_bytes = 0;       // by sealing this request's blocks
+  int64_t lost_blocks = 0;         // groups that were dropped without a copy below
+  double compression_seconds = 0;  // of its prefill, but for the rows that only look
 };
 
 }  // namespace palimpsest

@@ -141,8 +141,6 @@ void Engine::WriteStretchBelow(Job& job) {
 void Engine::EndContext(Job& job) {
   Compression& c = *job.compression;
   if (c.cycles > 0 && !c.goes_on) {
-    const TimePoint start = options_.clock->Now();
-    const int64_t spilled_before = store_->stats().spilled_bytes, lost_before = store_->stats().lost;
     const std::vector<std::vector<int32_t>> all(static_cast<size_t>(store_->shape().tiles()),
                                                 Range(0, c.residents() + c.run - c.stretch_first));
     RepackPot(job, all);
@@ -150,9 +148,6 @@ void Engine::EndContext(Job& job) {
     view->parent = c.parent;
     view->losses.assign(c.losses.begin(), c.losses.begin() + (c.losses.empty() ? 0 : c.context_end));
     if (c.view_key.has_value()) views_.Put(*c.view_key, std::move(view));
-    job.spilled_bytes += store_->stats().spilled_bytes - spilled_before;
-    job.lost_blocks += store_->stats().lost - lost_before;
-    job.compression_seconds += Since(start);
   }
   FirstOfQuestion(c);
   c.context_done = true;

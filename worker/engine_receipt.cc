@@ -57,6 +57,7 @@ void Engine::FillReceipt(Job& job) {
   receipt.set_recomputed_tokens(job.was_admitted ? RecomputedTokens(job) : 0);
   receipt.set_workers(1);
   receipt.mutable_spilled_bytes()->set_host(job.spilled_bytes);
+  receipt.mutable_seconds()->set_compress(job.compression_seconds);
   if (job.lost_blocks > 0) {
     receipt.add_degraded(fmt::format(
         "{} blocks of {} tokens or less were dropped without a copy in host memory; raise host.store_bytes",

@@ -55,7 +55,7 @@ TEST(ResultsTest, AnswerHasEveryFieldOfTheContract) {
   EXPECT_THAT(Keys(receipt.at("recalled").as_object()), ElementsAre("device", "host", "ssd", "remote"));
   EXPECT_THAT(Keys(receipt.at("recalled").at("ssd").as_object()), ElementsAre("slices", "bytes"));
   EXPECT_THAT(Keys(receipt.at("seconds").as_object()),
-              ElementsAre("queue", "load", "prefill", "recall", "decode", "first_token"));
+              ElementsAre("queue", "load", "prefill", "recall", "decode", "first_token", "compress"));
   EXPECT_THAT(Keys(receipt.at("tokens_per_second").as_object()), ElementsAre("prefill", "decode"));
   EXPECT_EQ(receipt.at("degraded").as_array().at(0).as_string(), "none of it");
 }
