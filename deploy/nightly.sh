@@ -38,6 +38,13 @@ say "clang-tidy over every source that the release build compiles"
 
 say "Benchmarks"
 "$REPO/build/release/apps/palimpsest" bench prefill,decode --tokens 512,2K,8K --depth 0,4K || status=1
+"$REPO/build/release/apps/palimpsest" bench compress --tokens 8K || status=1
+# Beyond the window, in spans and through a pot: the time of a token must not grow.
+"$REPO/build/release/apps/palimpsest" bench prefill --tokens 16K,128K --rounds 1 || status=1
+
+say "Needles"
+"$REPO/build/release/apps/palimpsest" niah --task single_noise --lengths 2K --seeds 2 --question both \
+  --policy snapkv:budget=50% --policy infinipot:pot=50% --policy streaming:recent=50% || status=1
 
 if [ "$status" -eq 0 ]; then say "nightly: all passed"; else say "nightly: something failed, see above"; fi
 exit "$status"
