@@ -2,7 +2,6 @@
 // spans', the view that a policy left of it. And what never fills a pot was never in one.
 #include <gtest/gtest.h>
 
-#include "storage/tier/faulty_tier.h"
 #include "tests/worker/compression_cases.h"
 
 namespace palimpsest::testing {
