@@ -197,8 +197,7 @@ absl::StatusOr<Documents::Found> Documents::Find(const std::string& id, const st
       PALIMPSEST_LOG(kWarn, "token ids not kept document {} status {}", LogName(tokens.info.id), kept);
     }
   }
-  Found found{.id = tokens.info.id,
-              .document = {.name = id, .tokens = std::move(tokens.ids), .known = true}};
+  Found found{.id = tokens.info.id, .document = {.name = id, .tokens = std::move(tokens.ids), .known = true}};
   const std::lock_guard<std::mutex> lock(mu_);
   if (const auto entry = entries_.find({tenant, found.id}); entry != entries_.end()) {
     found.document.known = !entry->second.unread;

@@ -23,8 +23,8 @@ std::vector<int32_t> Take(TileArena& arena, size_t count) {
 }
 
 TEST(TileArenaTest, CapacityIsTheWholeTilesThatFit) {
-  // K, V padded to 64 columns, 64 positions, a count and a base.
-  EXPECT_EQ(BytesOf(1), (16 * 64 + 64 * 64) * 2 + 64 * 4 + 8);
+  // K, V padded to 64 columns, 64 positions, a count, a start and a base.
+  EXPECT_EQ(BytesOf(1), (16 * 64 + 64 * 64) * 2 + 64 * 4 + 12);
   EXPECT_EQ(TileArena(BytesOf(5), kHeadSize).capacity_tiles(), 5);
   EXPECT_EQ(TileArena(BytesOf(5) - 1, kHeadSize).capacity_tiles(), 4);
   EXPECT_EQ(TileArena(BytesOf(5) + 1, kHeadSize).capacity_tiles(), 5);

@@ -159,10 +159,10 @@ TEST_F(WorkerCallTest, StoppedServiceIsUnavailableAndTheLinkFindsTheNextOne) {
 
 TEST_F(WorkerCallTest, PromptAboveTheMessageLimitIsRefusedWithBothNumbers) {
   proto::GenerateRequest request = Script("tokens");
-  for (int i = 0; i < 2'500'000; ++i) request.mutable_parts()->Add()->add_tokens(300);
+  request.add_parts()->mutable_tokens()->Resize(34'000'000, 300);  // two bytes each
   const absl::Status status = Generate(request);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(Message(status), HasSubstr("4194304"));
+  EXPECT_THAT(Message(status), HasSubstr("67108864"));
 }
 
 TEST(DeadWorkerTest, IsNoticedAtOnce) {
