@@ -35,10 +35,19 @@ class SampleTest(cli.CliTest):
         self.assertIn(expected, run.out)
         self.assertIn("prompt ", run.err)
 
-    def test_document_longer_than_8192_tokens_is_refused_with_both_numbers(self):
+    def test_document_longer_than_the_window_is_read_in_spans(self):
         document = self.write("long.md", cli.SAMPLE.read_text() * 3)
-        self.expect_error(cli.FAILED, "ingest", document, "--model", self.real_model(),
-                          contains=["long.md", "tokens", "8192"])
+        self.expect_error(cli.FAILED, "ask", "--document", document, "--prefill", "exact", "Who?", "--model", self.real_model(),
+                          contains=["exact", "8192"])
+        run = self.expect_done("ask", "--document", document, "--max-tokens", "4", "Who keeps the lighthouse?", "--json",
+                               "--model", self.real_model())
+        receipt = run.json["receipt"]
+        self.assertEqual(receipt["prefill"], "anchored")
+        self.assertIn("8192", receipt["prefill_reason"])
+        self.assertTrue(receipt["policy"].startswith("snapkv:budget=1024"), receipt["policy"])
+        self.assertGreater(receipt["prompt_tokens"], 8192)
+        self.assertLess(receipt["resident_tokens"], 1200)
+        self.assertEqual(receipt["degraded"], [])
 
     def test_arena_too_small_for_the_document_says_both_sizes(self):
         self.expect_error(cli.FAILED, "ask", "--document", cli.SAMPLE, "Who?", "--device-arena-bytes", "16MiB", "--model",

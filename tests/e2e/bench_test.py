@@ -30,9 +30,21 @@ class BenchTest(cli.CliTest):
         self.expect_error(cli.FAILED, "bench", "compress", "--tokens", "100", "--model", self.tiny_model(),
                           contains=["100", "128"])
 
-    def test_length_beyond_the_window_is_refused_with_both_numbers(self):
-        self.expect_error(cli.FAILED, "bench", "prefill", "--tokens", "1M", "--model", self.tiny_model(),
-                          contains=["1048576", str(cli.TINY_WINDOW)])
+    def test_prefill_beyond_the_window_goes_through_a_pot_and_in_spans(self):
+        tokens = 2 * cli.TINY_WINDOW
+        run = self.expect_done("bench", "prefill", "--tokens", str(tokens), "--rounds", "1", "--model", self.tiny_model(),
+                               "--json")
+        results = run.json["results"]
+        self.assertEqual([result["name"] for result in results], ["prefill pot", "prefill anchored"])
+        for result in results:
+            self.assertEqual(result["tokens"], tokens)
+            self.assertGreater(result["efficiency"], 0, result)
+
+    def test_what_runs_in_one_window_is_refused_beyond_it_with_both_numbers(self):
+        for args in (["compress", "--tokens", "1M"], ["decode", "--depth", "1M"]):
+            with self.subTest(args=args):
+                self.expect_error(cli.FAILED, "bench", *args, "--model", self.tiny_model(),
+                                  contains=["1048576", str(cli.TINY_WINDOW)])
 
     def test_unknown_name_is_wrong_usage(self):
         self.expect_error(cli.USAGE, "bench", "speed", contains=["speed"])

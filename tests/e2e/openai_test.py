@@ -94,7 +94,7 @@ class OpenaiTest(serving.ServeTest):
     def test_errors_are_those_the_package_knows(self):
         server, client = self.begin()
         with self.assertRaises(openai.BadRequestError) as caught:
-            self.ask(client, content="word " * 3000)
+            self.ask(client, content="word " * 3000, extra_body={"palimpsest": {"prefill": "exact"}})
         self.assertEqual(caught.exception.code, "context_length_exceeded")
         self.assertIn(str(cli.TINY_WINDOW), str(caught.exception))
         with self.assertRaises(openai.NotFoundError):
@@ -109,6 +109,14 @@ class OpenaiTest(serving.ServeTest):
         with self.assertRaises(openai.AuthenticationError):
             self.client(guarded).models.list()
         self.assertEqual(len(self.client(guarded, api_key=made["key"]).models.list().data), 1)
+
+    def test_conversation_beyond_the_window_goes_through_a_pot(self):
+        _, client = self.begin()
+        answer = self.ask(client, content="word " * 3000)
+        receipt = answer.model_extra["palimpsest"]["receipt"]
+        self.assertEqual(receipt["prefill"], "pot")
+        self.assertGreater(receipt["prompt_tokens"], cli.TINY_WINDOW)
+        self.assertLessEqual(receipt["resident_tokens"], cli.TINY_WINDOW)
 
     def test_closing_a_stream_ends_its_work(self):
         server, client = self.begin()
