@@ -19,7 +19,8 @@ class LateProgress {
 
   void Set(int64_t done, int64_t total) {
     constexpr int64_t kTokensMin = 1024;  // below this, a bar would flash by
-    // Before anything is done the total may be a document's alone; with the prompt's prefix it is a little more.
+    // Before anything is done the total may be a document's alone; with the prompt's prefix it is a little
+    // more.
     if (total < kTokensMin || (done == 0 && !progress_.has_value())) return;
     if (!progress_.has_value()) progress_.emplace(label_, "tokens", total, output_);
     progress_->Add(done - progress_->done());

@@ -68,9 +68,10 @@ absl::Status Bench::PrefillPot(int64_t tokens) {
 }
 
 absl::Status Bench::PrefillAnchored(int64_t tokens) {
+  const int64_t span = std::min(kSpan, c_.context / 2);
   double keys = KeysSeen(0, kAnchor);
-  for (int64_t first = 0; first < tokens; first += kSpan)
-    keys += KeysSeen(kAnchor, std::min(kSpan, tokens - first));
+  for (int64_t first = 0; first < tokens; first += span)
+    keys += KeysSeen(kAnchor, std::min(span, tokens - first));
   const double work = static_cast<double>(kAnchor + tokens) * LinearFlops() + keys * FlopsOfKey();
   uint64_t run = 0;
   PALIMPSEST_ASSIGN_OR_RETURN(
@@ -81,13 +82,13 @@ absl::Status Bench::PrefillAnchored(int64_t tokens) {
         const std::vector<int32_t> ids = SomeTokens(tokens, ++run);
         request.segments.push_back(
             {.tokens = SomeTokens(kAnchor, run), .shared = true, .role = Segment::Role::kPrefix});
-        for (int64_t first = 0; first < tokens; first += kSpan) {
-          const auto begin = ids.begin() + first, end = ids.begin() + std::min(tokens, first + kSpan);
+        for (int64_t first = 0; first < tokens; first += span) {
+          const auto begin = ids.begin() + first, end = ids.begin() + std::min(tokens, first + span);
           request.segments.push_back({.tokens = {begin, end}, .shared = true});
         }
         return ReadOnce(std::move(request));
       }));
-  Add("prefill anchored", tokens, kSpan, work, tokens, Yardstick::kMultiplyAdd, measured);
+  Add("prefill anchored", tokens, span, work, tokens, Yardstick::kMultiplyAdd, measured);
   return absl::OkStatus();
 }
 
