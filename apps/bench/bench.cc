@@ -74,16 +74,8 @@ BenchResult& Bench::Add(const std::string& name, int64_t tokens, int64_t depth, 
 absl::StatusOr<double> Bench::PrefillOnce(const std::vector<int32_t>& ids) {
   Request request;
   request.segments = {{.tokens = ids}};
-  request.sampling.set_repetition_penalty(1);
   request.top = 1;
-  request.cancel = options_.cancel;
-  absl::Status status;
-  const double seconds = TimeOf([&] {
-    const absl::StatusOr<Outcome> outcome = engine_.Run(std::move(request));
-    status = outcome.ok() ? outcome->status : outcome.status();
-  });
-  PALIMPSEST_RETURN_IF_ERROR(status);
-  return seconds;
+  return ReadOnce(std::move(request));
 }
 
 // Linear layers of every token, attention over half the length on average, the output layer once.
