@@ -13,6 +13,8 @@
 #include "coordinator/http/json_fields.h"
 #include "coordinator/http/openai_request.h"
 #include "coordinator/http/target.h"
+#include "coordinator/prompt_mode.h"
+#include "proto/base/policy_spec.h"
 #include "proto/base/status.h"
 #include "text/utf8.h"
 
@@ -45,6 +47,19 @@ void CheckMessages(const std::vector<ChatMessage>& messages, const Config::Limit
   }
 }
 
+// A policy comes out as one that its own text names again; a catalyst as text of this request, never a file.
+void CheckPrompt(const PromptOptions& options, const Config::Limits& limits) {
+  const bool with_text = options.policy.catalyst == PolicySpec::Catalyst::kFile;
+  PALIMPSEST_CHECK(with_text == !options.catalyst.empty());
+  PALIMPSEST_CHECK(static_cast<int64_t>(options.catalyst.size()) <= limits.question_bytes);
+  if (with_text) {
+    PALIMPSEST_CHECK(options.policy.kind == PolicySpec::Kind::kInfiniPot && options.policy.score == "cap");
+    PALIMPSEST_CHECK(CheckUtf8(options.catalyst).ok());
+  }
+  const absl::StatusOr<PolicySpec> again = ParsePolicy(PolicyText(options.policy));
+  PALIMPSEST_CHECK(again.ok() && *again == options.policy, "{}", PolicyText(options.policy));
+}
+
 void CheckAccepted(const OpenAiRequest& request, std::string_view body, const RequestRules& rules) {
   // A plain parse of the same bytes must agree that it is an object.
   json::error_code error;
@@ -69,7 +84,8 @@ void CheckAccepted(const OpenAiRequest& request, std::string_view body, const Re
   PALIMPSEST_CHECK(answer.choices >= 1 && answer.choices <= rules.limits.choices);
   PALIMPSEST_CHECK(answer.top_logprobs >= 0 && answer.top_logprobs <= rules.limits.logprobs);
   PALIMPSEST_CHECK(answer.logprobs || answer.top_logprobs == 0);
-  PALIMPSEST_CHECK(answer.policy == "full" && answer.recall == "none");
+  PALIMPSEST_CHECK(answer.recall == "none");
+  CheckPrompt(answer.options, rules.limits);
   if (request.chat) {
     CheckMessages(std::get<std::vector<ChatMessage>>(answer.prompt), rules.limits);
   } else {
