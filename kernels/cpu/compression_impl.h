@@ -41,7 +41,8 @@ inline void ScoreRows(const ScoreBlock& t, int64_t row, int64_t tile_index) {
   const Visible seen = VisibleOf<MR>(t, row, tile);
   if (seen == Visible::kNone) return;
   alignas(64) float scores[MR][64];
-  MultiplyKeys<MR, false>(t.q + row * t.head_size, t.pool + tile * t.tile_elements, t.head_size, 0, scores);
+  MultiplyKeys<MR, false>(LeftOf(t.q, t.q_wide) + row * t.head_size, t.pool + tile * t.tile_elements,
+                          t.head_size, 0, scores);
 
   alignas(64) int32_t visible[64];
   if (seen == Visible::kSome) {

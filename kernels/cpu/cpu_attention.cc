@@ -71,12 +71,20 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
   std::sort(tasks_.begin(), tasks_.end(),
             [](const AttentionTask& a, const AttentionTask& b) { return a.first_row > b.first_row; });
   const int64_t rows = std::max(tokens_together, kFewTokens) * group;
+  if (kernels_.wide_left) ReserveWide(rows * args.head_size);
   for (Scratch& scratch : scratch_) {
     scratch.q.Reserve(rows * args.head_size);
     scratch.positions.Reserve(rows);
     for (auto& state : scratch.state) state.Reserve(StateFloats(rows, OutputStride(args.head_size)));
     scratch.rope.Reserve(args.rope->row_floats());
   }
+}
+
+// The first `count` numbers of the turned queries. Null where the kernels read them as they are.
+const float* CpuBackend::WidenQueries(int64_t count, Scratch& scratch) const {
+  if (!kernels_.wide_left) return nullptr;
+  kernels_.widen(scratch.q.data(), count, scratch.wide.data());
+  return scratch.wide.data();
 }
 
 // Tiles [first_tile, first_tile + count) in runs of one base and shift: the queries are turned once for each.
@@ -105,6 +113,7 @@ void CpuBackend::AttendTiles(const AttentionArgs& args, const AttentionTask& tas
     }
     kernels_.attend(AttendBlock{
         .q = scratch.q.data(),
+        .q_wide = WidenQueries(task.rows * group * d, scratch),
         .rows = task.rows * group,
         .positions = scratch.positions.data(),
         .head_size = d,

@@ -37,6 +37,7 @@ void CpuBackend::ScoreHeadKeys(const ScoreKeysArgs& args, const ScoreHead& head,
   float* l = scratch.state[0].data();
   ScoreBlock block{
       .q = scratch.q.data(),
+      .q_wide = nullptr,
       .rows = rows,
       .tokens = tokens,
       .positions = scratch.positions.data(),
@@ -67,8 +68,11 @@ void CpuBackend::ScoreHeadKeys(const ScoreKeysArgs& args, const ScoreHead& head,
     for (int64_t first = 0, last; first < tiles; first = last) {
       const auto base_of = [&](int64_t i) { return args.pool.bases[head.tiles[static_cast<size_t>(i)]]; };
       for (last = first + 1; last < tiles && base_of(last) == base_of(first);) ++last;
-      if (base_of(first) != turned_to) TurnQueries(args, head, base_of(first), scratch);
-      turned_to = base_of(first);
+      if (base_of(first) != turned_to) {
+        TurnQueries(args, head, base_of(first), scratch);
+        block.q_wide = WidenQueries(rows * args.head_size, scratch);
+        turned_to = base_of(first);
+      }
       block.tiles = head.tiles.data() + first;
       block.tile_count = last - first;
       block.out = head.out + first * kTileSlots;
@@ -92,6 +96,7 @@ void CpuBackend::ScoreKeys(const ScoreKeysArgs& args) {
                      "queries ({}, {}) for {} positions and {} heads of {}", head.q.rows, head.q.columns,
                      args.positions.size(), args.group, args.head_size);
   }
+  if (kernels_.wide_left) ReserveWide(rows * args.head_size);
   for (Scratch& scratch : scratch_) {
     scratch.q.Reserve(rows * args.head_size);
     scratch.positions.Reserve(rows);

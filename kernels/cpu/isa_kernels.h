@@ -13,6 +13,7 @@ namespace palimpsest::cpu {
 struct GemmBlock {
   const uint16_t* a;  // bf16 (rows, k), row stride lda; int8 class: see a8
   int64_t lda;
+  const float* a_wide;  // wide_left: a widened, (rows, k); else null
   int64_t rows;
   const uint16_t* b;      // bf16 panel (k/2, 64, 2)
   int64_t k;              // even
@@ -35,7 +36,8 @@ struct GemmBlock {
 
 // Rows of queries of one KV head against one split of tiles; state (m, l, o) is carried in and out.
 struct AttendBlock {
-  const uint16_t* q;  // bf16 (rows, head_size), rotated for these tiles' base
+  const uint16_t* q;    // bf16 (rows, head_size), rotated for these tiles' base
+  const float* q_wide;  // wide_left: q widened; else null
   int64_t rows;
   const int64_t* positions;  // (rows)
   int64_t head_size;
@@ -57,7 +59,8 @@ inline constexpr float kEmptyMax = -1e30f;
 // Rows of queries of one KV head against a run of its tiles, without V. Row g * tokens + t is token t of
 // query head g. A score that is not a number counts as unseen.
 struct ScoreBlock {
-  const uint16_t* q;  // bf16 (rows, head_size), rotated for these tiles' base
+  const uint16_t* q;    // bf16 (rows, head_size), rotated for these tiles' base
+  const float* q_wide;  // wide_left: q widened; else null
   int64_t rows, tokens;
   const int64_t* positions;  // (rows)
   int64_t head_size;
@@ -80,6 +83,7 @@ struct ScoreBlock {
 struct IsaKernels {
   const char* name;
   bool int8;
+  bool wide_left;  // products multiply floats: whoever fills a block widens the left operand once for many
   void (*gemm_bf16)(const GemmBlock&);
   void (*gemm_int8)(const GemmBlock&);
   // One row: out = bf16(x * weight / sqrt(mean(x^2) + epsilon)); n a multiple of 16

@@ -13,6 +13,7 @@ inline IsaKernels MakeKernels(const char* name) {
   return {
       .name = name,
       .int8 = false,
+      .wide_left = sizeof(Left) == sizeof(float),
       .gemm_bf16 = GemmBf16,
       .gemm_int8 = nullptr,
       .rms_norm = RmsNorm,

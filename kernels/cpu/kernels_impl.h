@@ -16,18 +16,13 @@ constexpr float kLog2E = 1.44269504088896340736f;
 // do not depend on its neighbours. b is at the first of NV * 16 columns of a panel 64 wide. When b comes from
 // memory (kStream), what lies `ahead` elements further is fetched meanwhile.
 template <int MR, int NV, bool kStream>
-inline void MultiplyTile(const uint16_t* a, int64_t lda, const uint16_t* b, int64_t pairs, int64_t ahead,
+inline void MultiplyTile(const Left* a, int64_t lda, const uint16_t* b, int64_t pairs, int64_t ahead,
                          F32x16 (&c)[MR][NV]) {
   for (int64_t p = 0; p < pairs; ++p) {
-    Pairs w[NV];
-    for (int v = 0; v < NV; ++v) w[v] = LoadPairs(b + v * 32);
     if constexpr (kStream) {
       for (int v = 0; v < NV; ++v) PrefetchStream(b + ahead + v * 32);
     }
-    for (int r = 0; r < MR; ++r) {
-      const PairOfOne x = BroadcastPair(a + r * lda + 2 * p);
-      for (int v = 0; v < NV; ++v) c[r][v] = Dot(c[r][v], x, w[v]);
-    }
+    MultiplyPair(a + 2 * p, lda, b, c);
     b += 128;
   }
 }
@@ -62,9 +57,11 @@ inline void StoreRow(const GemmBlock& g, int64_t row, int64_t first, const F32x1
 }
 
 // MR rows of A against `columns` columns, NV vectors at a time; silu-gate needs pairs of vectors together.
-template <int MR, int NV, bool kStream>
+template <int MR, int kMost, bool kStream>
 inline void GemmRows(const GemmBlock& g, int64_t row) {
-  constexpr int kTogether = NV < 2 ? 2 : NV;
+  constexpr int NV = kVectors<MR> < kMost ? kVectors<MR> : kMost, kTogether = NV < 2 ? 2 : NV;
+  const Left* a = LeftOf(g.a, g.a_wide);
+  const int64_t lda = g.a_wide == nullptr ? g.lda : g.k;
   for (int64_t first = 0; first < g.columns; first += 16 * kTogether) {
     F32x16 sums[MR][kTogether];
     for (int part = 0; part < kTogether; part += NV) {
@@ -73,7 +70,7 @@ inline void GemmRows(const GemmBlock& g, int64_t row) {
         for (int v = 0; v < NV; ++v) c[r][v] = Zero();
       }
       const uint16_t* b = g.b + (g.column + first + part * 16) * 2;
-      MultiplyTile<MR, NV, kStream>(g.a + row * g.lda, g.lda, b, g.k / 2, kWeightsAhead, c);
+      MultiplyTile<MR, NV, kStream>(a + row * lda, lda, b, g.k / 2, kWeightsAhead, c);
       for (int r = 0; r < MR; ++r) {
         for (int v = 0; v < NV; ++v) sums[r][part + v] = c[r][v];
       }
@@ -82,22 +79,21 @@ inline void GemmRows(const GemmBlock& g, int64_t row) {
   }
 }
 
-template <int NV, bool kStream>
+template <int kMost, bool kStream>
 inline void GemmAllRows(const GemmBlock& g) {
   int64_t row = 0;
-  for (; row + kGemmRows <= g.rows; row += kGemmRows) GemmRows<kGemmRows, NV, kStream>(g, row);
+  for (; row + kGemmRows <= g.rows; row += kGemmRows) GemmRows<kGemmRows, kMost, kStream>(g, row);
   if constexpr (kGemmRows > 3) {
-    for (; row + 3 <= g.rows; row += 3) GemmRows<3, NV, kStream>(g, row);
+    for (; row + 3 <= g.rows; row += 3) GemmRows<3, kMost, kStream>(g, row);
   }
-  for (; row < g.rows; ++row) GemmRows<1, NV, kStream>(g, row);
+  for (; row < g.rows; ++row) GemmRows<1, kMost, kStream>(g, row);
 }
 
 void GemmBf16(const GemmBlock& g) {
-  constexpr int kHalf = kGemmVectors < 2 ? kGemmVectors : 2;
-  if (g.columns == 64 && g.stream) return GemmAllRows<kGemmVectors, true>(g);
-  if (g.columns == 64) return GemmAllRows<kGemmVectors, false>(g);
-  if (g.stream) return GemmAllRows<kHalf, true>(g);
-  return GemmAllRows<kHalf, false>(g);
+  if (g.columns == 64 && g.stream) return GemmAllRows<4, true>(g);
+  if (g.columns == 64) return GemmAllRows<4, false>(g);
+  if (g.stream) return GemmAllRows<2, true>(g);
+  return GemmAllRows<2, false>(g);
 }
 
 void RmsNorm(const float* x, const float* weight, float epsilon, int64_t n, uint16_t* out) {
@@ -125,9 +121,9 @@ void Widen(const uint16_t* x, int64_t n, float* out) {
 
 // Scores of MR rows of queries against the 64 keys of a tile.
 template <int MR, bool kStream>
-inline void MultiplyKeys(const uint16_t* q, const uint16_t* k, int64_t head_size, int64_t ahead,
+inline void MultiplyKeys(const Left* q, const uint16_t* k, int64_t head_size, int64_t ahead,
                          float (&scores)[MR][64]) {
-  constexpr int NV = kGemmVectors;
+  constexpr int NV = kVectors<MR>;
   for (int part = 0; part < 4; part += NV) {
     F32x16 c[MR][NV];
     for (int r = 0; r < MR; ++r) {
@@ -158,10 +154,10 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, int64_t 
   const uint16_t* k = t.pool + tile * t.tile_elements;
   const uint16_t* v = k + t.head_size * 64;
   alignas(64) float scores[MR][64];
-  constexpr int NV = kGemmVectors;
-  MultiplyKeys<MR, kStream>(t.q + row * t.head_size, k, t.head_size, ahead, scores);
+  constexpr int NV = kVectors<MR>;
+  MultiplyKeys<MR, kStream>(LeftOf(t.q, t.q_wide) + row * t.head_size, k, t.head_size, ahead, scores);
 
-  alignas(64) uint16_t weights[MR][64];
+  alignas(64) Left weights[MR][64];
   alignas(64) int32_t visible[64];
   if (masked) {
     VisiblePositions(t.slot_positions + int64_t{tile} * 64, t.starts[tile], t.counts[tile], visible);
@@ -189,7 +185,7 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, int64_t 
     for (int i = 0; i < 4; ++i) {
       const F32x16 p = Exp2(Fma(s[i], scale, shift));
       sum = Add(sum, p);
-      StoreBf16(weights[r] + i * 16, p);
+      StoreLeft(weights[r] + i * 16, p);
     }
     Store(l, sum);
   }
@@ -275,19 +271,15 @@ void Finish(int64_t rows, int64_t head_size, const float* l, const float* o, int
 }
 
 void PeakBf16(int64_t rounds) {
-  constexpr int MR = kGemmRows, NV = kGemmVectors, kRepeat = 24 / (MR * NV);
-  alignas(64) uint16_t numbers[128];
-  for (int i = 0; i < 128; ++i) numbers[i] = static_cast<uint16_t>(0x3c00 + i);
+  constexpr int MR = kGemmRows, NV = kVectors<MR>, kRepeat = 24 / (MR * NV);
   F32x16 c[MR][NV];
   for (int r = 0; r < MR; ++r) {
     for (int v = 0; v < NV; ++v) c[r][v] = Set1(static_cast<float>(r + v));
   }
-  Pairs w[NV];
-  for (int v = 0; v < NV; ++v) w[v] = LoadPairs(numbers + v * 32);
-  const PairOfOne x = BroadcastPair(numbers);
+  const F32x16 x = Set1(0.007f);
   for (int64_t i = 0; i < rounds * 16 * kRepeat; ++i) {
     for (int r = 0; r < MR; ++r) {
-      for (int v = 0; v < NV; ++v) c[r][v] = Dot(c[r][v], x, w[v]);
+      for (int v = 0; v < NV; ++v) c[r][v] = PeakPair(c[r][v], x);
     }
   }
   F32x16 sum = Zero();

@@ -7,12 +7,13 @@
 
 namespace {
 
-constexpr int kGemmRows = 6;     // rows of the register tile
-constexpr int kGemmVectors = 4;  // of 16 columns: 24 accumulators, 4 weights, 1 activation
+constexpr int kGemmRows = 6;  // rows of the register tile
+template <int MR>
+constexpr int kVectors = 4;  // of 16 columns: 24 accumulators, 4 weights, 1 activation
 
 using F32x16 = __m512;
-using Pairs = __m512i;      // 16 pairs of bf16
-using PairOfOne = __m512i;  // the same pair 16 times
+using Left = uint16_t;  // an element of a product's left operand: bf16
+inline const Left* LeftOf(const uint16_t* narrow, const float*) { return narrow; }
 
 inline F32x16 Zero() { return _mm512_setzero_ps(); }
 inline F32x16 Set1(float x) { return _mm512_set1_ps(x); }
@@ -27,18 +28,24 @@ inline F32x16 Neg(F32x16 a) { return _mm512_sub_ps(_mm512_setzero_ps(), a); }
 inline float ReduceMax(F32x16 a) { return _mm512_reduce_max_ps(a); }
 inline float ReduceAdd(F32x16 a) { return _mm512_reduce_add_ps(a); }
 
-inline Pairs LoadPairs(const uint16_t* p) { return _mm512_loadu_si512(p); }
-inline PairOfOne BroadcastPair(const uint16_t* p) {
-  int32_t pair;
-  __builtin_memcpy(&pair, p, 4);
-  return _mm512_set1_epi32(pair);
+// c[r][v] += a[r][0] * b[v][even] + a[r][1] * b[v][odd].
+template <int MR, int NV>
+inline void MultiplyPair(const Left* a, int64_t lda, const uint16_t* b, F32x16 (&c)[MR][NV]) {
+  __m512i w[NV];
+  for (int v = 0; v < NV; ++v) w[v] = _mm512_loadu_si512(b + v * 32);
+  for (int r = 0; r < MR; ++r) {
+    int32_t pair;
+    __builtin_memcpy(&pair, a + r * lda, 4);
+    const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+    for (int v = 0; v < NV; ++v) c[r][v] = _mm512_dpbf16_ps(c[r][v], x, (__m512bh)w[v]);
+  }
 }
-inline F32x16 Dot(F32x16 acc, PairOfOne a, Pairs b) {
-  return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
-}
+// The multiply-adds of one pair, and nothing else.
+inline F32x16 PeakPair(F32x16 acc, F32x16 x) { return _mm512_dpbf16_ps(acc, (__m512bh)x, (__m512bh)x); }
 inline void StoreBf16(uint16_t* p, F32x16 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
 }
+inline void StoreLeft(Left* p, F32x16 x) { StoreBf16(p, x); }
 inline F32x16 LoadBf16(const uint16_t* p) {
   return _mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));

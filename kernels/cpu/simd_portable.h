@@ -9,17 +9,14 @@
 namespace {
 
 constexpr int kGemmRows = 2;
-constexpr int kGemmVectors = 1;
+template <int MR>
+constexpr int kVectors = 1;
 
 struct F32x16 {
   float v[16];
 };
-struct Pairs {
-  F32x16 even, odd;
-};
-struct PairOfOne {
-  float even, odd;
-};
+using Left = uint16_t;  // an element of a product's left operand: bf16
+inline const Left* LeftOf(const uint16_t* narrow, const float*) { return narrow; }
 
 inline float FromBits(uint32_t bits) {
   float x;
@@ -75,15 +72,23 @@ inline float ReduceAdd(const F32x16& a) {
   return s;
 }
 
-inline Pairs LoadPairs(const uint16_t* p) {
-  return {Each([&](int i) { return FromBits(static_cast<uint32_t>(p[2 * i]) << 16); }),
-          Each([&](int i) { return FromBits(static_cast<uint32_t>(p[2 * i + 1]) << 16); })};
+inline float Widened(uint16_t bits) { return FromBits(static_cast<uint32_t>(bits) << 16); }
+// c[r][v] += a[r][0] * b[v][even] + a[r][1] * b[v][odd], in this order.
+template <int MR, int NV>
+inline void MultiplyPair(const Left* a, int64_t lda, const uint16_t* b, F32x16 (&c)[MR][NV]) {
+  for (int v = 0; v < NV; ++v) {
+    const uint16_t* w = b + v * 32;
+    const F32x16 even = Each([&](int i) { return Widened(w[2 * i]); });
+    const F32x16 odd = Each([&](int i) { return Widened(w[2 * i + 1]); });
+    for (int r = 0; r < MR; ++r) {
+      const float x = Widened(a[r * lda]), y = Widened(a[r * lda + 1]);
+      c[r][v] = Each([&](int i) { return c[r][v].v[i] + x * even.v[i] + y * odd.v[i]; });
+    }
+  }
 }
-inline PairOfOne BroadcastPair(const uint16_t* p) {
-  return {FromBits(static_cast<uint32_t>(p[0]) << 16), FromBits(static_cast<uint32_t>(p[1]) << 16)};
-}
-inline F32x16 Dot(const F32x16& acc, const PairOfOne& a, const Pairs& b) {
-  return Each([&](int i) { return acc.v[i] + a.even * b.even.v[i] + a.odd * b.odd.v[i]; });
+// The multiply-adds of one pair, and nothing else.
+inline F32x16 PeakPair(const F32x16& acc, const F32x16& x) {
+  return Each([&](int i) { return acc.v[i] + x.v[i] * x.v[i] + x.v[i] * x.v[i]; });
 }
 inline void StoreBf16(uint16_t* p, const F32x16& x) {
   for (int i = 0; i < 16; ++i) {
@@ -91,6 +96,7 @@ inline void StoreBf16(uint16_t* p, const F32x16& x) {
     p[i] = static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
   }
 }
+inline void StoreLeft(Left* p, const F32x16& x) { StoreBf16(p, x); }
 inline F32x16 LoadBf16(const uint16_t* p) {
   return Each([&](int i) { return FromBits(static_cast<uint32_t>(p[i]) << 16); });
 }
