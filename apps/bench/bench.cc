@@ -33,9 +33,9 @@ std::vector<int32_t> Bench::SomeTokens(int64_t n, uint64_t seed) const {
   return tokens;
 }
 
-absl::StatusOr<Bench::Measured> Bench::Measure(Yardstick yardstick,
-                                               const std::function<absl::StatusOr<double>()>& run) {
-  PALIMPSEST_RETURN_IF_ERROR(run().status());
+absl::StatusOr<Bench::Measured> Bench::Measure(Yardstick yardstick, const Subject& run,
+                                               const Subject& warm_up) {
+  PALIMPSEST_RETURN_IF_ERROR((warm_up ? warm_up : run)().status());
   Measured measured;
   for (int64_t round = 0; round < options_.rounds; ++round) {
     PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());

@@ -63,8 +63,11 @@ class Bench {
   static double TimeOf(const std::function<void()>& run);
   // Ids of no meaning, the same for the same `seed`.
   std::vector<int32_t> SomeTokens(int64_t n, uint64_t seed = 1) const;
-  // Rounds of yardstick and subject; run() is warmed up once before.
-  absl::StatusOr<Measured> Measure(Yardstick yardstick, const std::function<absl::StatusOr<double>()>& run);
+  using Subject = std::function<absl::StatusOr<double>()>;  // runs once, says its seconds
+  // Rounds of yardstick and subject, after a first run of the subject, or of `warm_up`, that does not count.
+  absl::StatusOr<Measured> Measure(Yardstick yardstick, const Subject& run, const Subject& warm_up = nullptr);
+  absl::StatusOr<Measured> MeasureLong(int64_t tokens,
+                                       const std::function<absl::StatusOr<double>(int64_t)>& read);
   // `work`: multiply-adds counted as 2, or bytes, of one run of the subject.
   BenchResult& Add(const std::string& name, int64_t tokens, int64_t depth, double work,
                    int64_t tokens_per_run, Yardstick yardstick, const Measured& measured);
