@@ -132,7 +132,7 @@ std::optional<TieredStore::Found> TieredStore::Find(const BlockId& id, int64_t f
     ++stats_.misses;
     return std::nullopt;
   };
-  const std::optional<Rest> rest = ReadRest(id, rows);
+  std::optional<Rest> rest = ReadRest(id, rows);
   if (!rest.has_value()) return miss();
   absl::StatusOr<BlockGroup> group = Open(first_position, base, rows, /*keep_rest=*/false);
   if (!group.ok()) return miss();
@@ -150,7 +150,7 @@ std::optional<TieredStore::Found> TieredStore::Find(const BlockId& id, int64_t f
   group->filled = rows;
   stats_.loaded_bytes += rows * shape_.bytes_per_token();
   ++stats_.hits_below;
-  return Found{Keep(id, std::move(*group), /*below=*/true), Source::kBelow};
+  return Found{Keep(id, std::move(*group), /*below=*/true), Source::kBelow, std::move(rest)};
 }
 
 TieredStore::Pin TieredStore::PinSealed(Sealed* sealed) {

@@ -126,6 +126,7 @@ class TieredStore {
   struct Found {
     Pin pin;
     Source source;
+    std::optional<Rest> rest = std::nullopt;  // of kBelow: as it was read there
   };
   // The group, on the device; nullopt is a miss (also when the device has no room for it).
   std::optional<Found> Find(const BlockId& id, int64_t first_position, int64_t base, int64_t rows);

@@ -69,13 +69,13 @@ void Engine::AddPromptRows(Job& job, int64_t budget) {
 // What compression wants to know of these rows.
 void Engine::Observe(Job& job, int64_t first, int64_t count, StepRows* rows) {
   Compression& c = *job.compression;
-  if (c.needs.window > 0 && c.probe.empty()) rows->queries = &c.queries;
+  if (c.looks_back()) rows->queries = &c.queries;
   rows->first_token = first;
-  if (!c.wants_losses) return;
+  const int64_t known = std::min(job.length() - first - 1, count);  // tokens that follow; none while decoding
+  if (!c.wants_losses || known <= 0) return;
   const size_t next = static_cast<size_t>(first) + 1;
-  const size_t known = static_cast<size_t>(std::min(job.length(), first + 1 + count)) - next;
-  rows->targets = std::span(job.tokens).subspan(next, known);
-  rows->losses = std::span(c.losses).subspan(next, known);
+  rows->targets = std::span(job.tokens).subspan(next, static_cast<size_t>(known));
+  rows->losses = std::span(c.losses).subspan(next, static_cast<size_t>(known));
 }
 
 void Engine::AddDecodeRow(Job& job) {
@@ -85,10 +85,7 @@ void Engine::AddDecodeRow(Job& job) {
   job.sequence->Extend(1);
   StepRows rows{
       .sequence = job.sequence.get(), .tokens = std::span(job.outcome.tokens).last(1), .logits = true};
-  if (c != nullptr) {
-    if (c->needs.window > 0 && c->probe.empty()) rows.queries = &c->queries;
-    rows.first_token = c->run++;
-  }
+  if (c != nullptr) Observe(job, c->run++, 1, &rows);
   step_.push_back(rows);
   step_jobs_.push_back(&job);
 }

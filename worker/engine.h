@@ -184,6 +184,8 @@ class Engine {
   // engine_submit.cc
   absl::Status CheckTokens(std::span<const int32_t> tokens) const;
   absl::Status CheckRequest(const Request& request) const;
+  const CacheDomain& DomainOf(const Job& job) const;
+  BlockKeySchema KeySchemaOf(const Job& job) const;
   void PlanBlocks(Job& job) const;
   absl::Status Replay(Job& job) const;
   // engine_compression_plan.cc
@@ -226,7 +228,7 @@ class Engine {
   std::vector<std::vector<int32_t>> PotTokens(const Job& job) const;
   std::vector<RestBlock> StretchAtRest(Job& job);
   void EndStretch(Job& job);
-  void RepackPot(Job& job, std::span<const std::vector<int32_t>> picks);
+  std::shared_ptr<View> RepackPot(Job& job, std::span<const std::vector<int32_t>> picks);
   void WriteStretchBelow(Job& job);
   void EndContext(Job& job);
   static void FirstOfQuestion(Compression& c);

@@ -125,12 +125,13 @@ void Engine::FindCached(Job& job) {
     const TimePoint start = options_.clock->Now();
     std::optional<TieredStore::Rest> rest;
     const bool picked = c != nullptr && c->anchored() && c->policy != nullptr && block.first >= c->fixed;
-    if (picked) {  // what is picked of it is taken at rest
+    if (picked && store_->OnDevice(block.id)) {  // what is picked of it is taken at rest
       rest = store_->ReadRest(block.id, block.rows);
       if (!rest.has_value()) break;
     }
     std::optional<TieredStore::Found> found = store_->Find(block.id, block.position, /*base=*/0, block.rows);
     if (!found.has_value()) break;
+    if (found->rest.has_value()) rest = std::move(found->rest);
     if (picked) c->found.push_back({{block.first, block.rows, rest->data}, std::move(rest->value)});
     if (found->source == TieredStore::Source::kBelow) job.load_seconds += Since(start);
     Unclaim(job, block.id);

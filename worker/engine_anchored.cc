@@ -74,10 +74,8 @@ void Engine::AppendContext(Job& job) {
     c.whole.clear();
     return;
   }
-  std::vector<Sequence::Packing> heads(c.view->heads.size());
-  for (size_t i = 0; i < heads.size(); ++i)
-    heads[i] = PackAtRest(c.view->heads[i], config_.head_size, c.fixed);
-  AppendPacked(*job.sequence, heads, 0, c.fixed + c.view->tokens_max());
+  AppendPacked(*job.sequence, PackAtRest(*c.view, config_.head_size, c.fixed), 0,
+               c.fixed + c.view->tokens_max());
   TraceView(job, c.fixed);
 }
 

@@ -37,9 +37,7 @@ void Engine::StartCompression(Job& job) {
   }
   if (c.pot() && c.view == nullptr) c.parent = c.chain->Root();
   if (c.pot() && c.view != nullptr) {
-    std::vector<Sequence::Packing> heads(c.view->heads.size());
-    for (size_t i = 0; i < heads.size(); ++i) heads[i] = PackAtRest(c.view->heads[i], config_.head_size, 0);
-    AppendPacked(*job.sequence, heads, 0, c.view->tokens_max());
+    AppendPacked(*job.sequence, PackAtRest(*c.view, config_.head_size, 0), 0, c.view->tokens_max());
     job.prefilled = c.run = c.stretch_first;
     c.context_done = c.stretch_first >= c.context_end;
   }
@@ -67,7 +65,7 @@ void Engine::SetStop(Job& job) {
   } else {
     c.stop = c.context_end;
   }
-  if (c.needs.window == 0 || !c.probe.empty() || c.stop == kNoStop) return;
+  if (!c.looks_back() || c.stop == kNoStop) return;
   const int64_t last = c.pot() ? c.stretch_end() : c.stop;
   first = std::max(first, last - c.needs.window);
   if (c.queries.count() == last - first && c.queries.first() == first && c.run > first) return;  // goes on
@@ -79,7 +77,7 @@ int64_t Engine::FindableEnd(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr || c->context_done || c->stop == kNoStop) return kNoStop;
   if (c->wants_losses) return 0;
-  return c->stop - (c->probe.empty() && c->view == nullptr ? c->needs.window : 0);
+  return c->stop - (c->looks_back() && c->view == nullptr ? c->needs.window : 0);
 }
 
 // Rows that it could have in the next step.
@@ -205,9 +203,7 @@ void Engine::EndExact(Job& job) {
     const size_t i = static_cast<size_t>(at);
     std::vector<int32_t>& tokens = kept[i];
     SelectTop(scores[i], c.budget - c.fixed, &tokens);
-    for (int32_t& token : tokens) token += static_cast<int32_t>(c.fixed);
-    const std::vector<int32_t> prefix = Range(0, c.fixed);
-    tokens.insert(tokens.begin(), prefix.begin(), prefix.end());
+    PutBehindPrefix(c.fixed, &tokens);
     const auto tiles = job.sequence->tiles(at / config_.kv_heads, at % config_.kv_heads);
     size_t block = 0;
     for (const int32_t token : tokens) {

@@ -24,6 +24,13 @@ inline std::vector<int32_t> Range(int64_t first, int64_t end) {
   return range;
 }
 
+// Picks that count from behind a prefix become places in the whole, the prefix before them.
+inline void PutBehindPrefix(int64_t prefix, std::vector<int32_t>* picks) {
+  for (int32_t& pick : *picks) pick += static_cast<int32_t>(prefix);
+  const std::vector<int32_t> first = Range(0, prefix);
+  picks->insert(picks->begin(), first.begin(), first.end());
+}
+
 struct Engine::Compression {
   struct Span {
     int64_t first, end;
@@ -70,6 +77,8 @@ struct Engine::Compression {
   bool pot() const { return mode == PrefillMode::kPot; }
   bool anchored() const { return mode == PrefillMode::kAnchored; }
   bool probing() const { return probe_done >= 0; }
+  // The last tokens that were read are the observers, not a probe.
+  bool looks_back() const { return needs.window > 0 && probe.empty(); }
   int64_t probe_size() const { return static_cast<int64_t>(probe.size()); }
   int64_t residents() const { return view == nullptr ? 0 : view->tokens_max(); }
   // Pot: the token before which the stretch must end.

@@ -75,6 +75,9 @@ absl::Status Engine::PlanCompression(Job& job) const {
   c->spec = Resolved(c->spec, context);
   c->policy = MakePolicy(c->spec);
   if (c->policy != nullptr) c->needs = c->policy->needs();
+  if (c->needs.catalyst && request.catalyst.empty()) {
+    return InvalidArgument("policy {} needs a catalyst, and there is none", c->spec.name());
+  }
   if (c->needs.catalyst) c->probe = request.catalyst;
   if (c->anchored() && request.question_visible && c->needs.window > 0) {
     c->probe.assign(job.tokens.begin() + context, job.tokens.begin() + job.prompt_tokens);
@@ -125,16 +128,12 @@ absl::Status Engine::CheckMode(const Job& job, const Compression& c) const {
       return InvalidArgument("anchored prefill without a document; give one, or use exact");
     if (answers && !c.has_question) return InvalidArgument("anchored prefill of a prompt without a question");
   }
-  if (c.pot() && MakePolicy(c.spec)->needs().catalyst && request.catalyst.empty()) {
-    return InvalidArgument("policy {} needs a catalyst, and there is none", c.spec.name());
-  }
   return CheckTokens(request.catalyst);
 }
 
 // Blocks of a pot depend on all that was distilled before, so also on how: the chain begins with that.
 void Engine::NamePotBlocks(const Job& job, Compression& c) const {
-  BlockKeySchema schema = schema_;
-  schema.tenant_key = job.request.cache_domain.value_or(options_.tenant_key);
+  BlockKeySchema schema = KeySchemaOf(job);
   schema.prefill_mode = "pot";
   std::string parameters = PolicyText(c.spec);
   AppendBytes(c.probe, &parameters);
@@ -144,7 +143,7 @@ void Engine::NamePotBlocks(const Job& job, Compression& c) const {
 
 Hash256 Engine::ViewKey(const Job& job, const Compression& c) const {
   std::string text = PolicyText(c.spec) + "\n" + std::to_string(static_cast<int>(c.mode));
-  AppendBytes(job.request.cache_domain.value_or(options_.tenant_key), &text);
+  AppendBytes(DomainOf(job), &text);
   std::vector<int64_t> borders = {c.fixed, static_cast<int64_t>(c.probe.size())};
   for (const Compression::Span& span : c.spans) borders.push_back(span.end);
   AppendBytes(borders, &text);

@@ -79,9 +79,7 @@ void Engine::EndStretch(Job& job) {
       }
       SelectNovel(losses, scores[i], 0, c.budget - c.fixed, c.spec.alpha, &picks[i]);
     }
-    for (int32_t& pick : picks[i]) pick += static_cast<int32_t>(c.fixed);
-    const std::vector<int32_t> prefix = Range(0, c.fixed);
-    picks[i].insert(picks[i].begin(), prefix.begin(), prefix.end());
+    PutBehindPrefix(c.fixed, &picks[i]);
   });
   RepackPot(job, picks);
   ++c.cycles;
@@ -90,8 +88,9 @@ void Engine::EndStretch(Job& job) {
   job.outcome.cycles.push_back(job.outcome.kept);
 }
 
-// Keeps the picked of each head, by their place in it; everything else was written below before it goes.
-void Engine::RepackPot(Job& job, std::span<const std::vector<int32_t>> picks) {
+// Keeps the picked of each head, by their place in it; everything else was written below before it goes. The
+// view of what is kept, which is the request's own until it is shared.
+std::shared_ptr<View> Engine::RepackPot(Job& job, std::span<const std::vector<int32_t>> picks) {
   Compression& c = *job.compression;
   const std::vector<RestBlock> blocks = StretchAtRest(job);
   const size_t residents = static_cast<size_t>(c.residents());
@@ -117,11 +116,10 @@ void Engine::RepackPot(Job& job, std::span<const std::vector<int32_t>> picks) {
     }
   });
   WriteStretchBelow(job);
-  std::vector<Sequence::Packing> heads(picks.size());
-  for (size_t i = 0; i < heads.size(); ++i) heads[i] = PackAtRest(next->heads[i], config_.head_size, 0);
-  job.sequence->Repack(heads, next->tokens_max());
-  c.view = std::move(next);
+  job.sequence->Repack(PackAtRest(*next, config_.head_size, 0), next->tokens_max());
+  c.view = next;
   c.stretch_first = c.run;
+  return next;
 }
 
 void Engine::WriteStretchBelow(Job& job) {
@@ -143,11 +141,12 @@ void Engine::EndContext(Job& job) {
   if (c.cycles > 0 && !c.goes_on) {
     const std::vector<std::vector<int32_t>> all(static_cast<size_t>(store_->shape().tiles()),
                                                 Range(0, c.residents() + c.run - c.stretch_first));
-    RepackPot(job, all);
-    auto view = std::make_shared<View>(*c.view);
-    view->parent = c.parent;
-    view->losses.assign(c.losses.begin(), c.losses.begin() + (c.losses.empty() ? 0 : c.context_end));
-    if (c.view_key.has_value()) views_.Put(*c.view_key, std::move(view));
+    const std::shared_ptr<View> view = RepackPot(job, all);
+    if (c.view_key.has_value()) {
+      view->parent = c.parent;
+      view->losses.assign(c.losses.begin(), c.losses.begin() + (c.losses.empty() ? 0 : c.context_end));
+      views_.Put(*c.view_key, view);
+    }
   }
   FirstOfQuestion(c);
   c.context_done = true;

@@ -42,15 +42,23 @@ absl::Status Engine::CheckRequest(const Request& request) const {
   return InvalidArgument("the prompt has {} tokens, at most {} are possible", total, kTokensMax);
 }
 
+const CacheDomain& Engine::DomainOf(const Job& job) const {
+  return job.request.cache_domain.has_value() ? *job.request.cache_domain : options_.tenant_key;
+}
+
+BlockKeySchema Engine::KeySchemaOf(const Job& job) const {
+  BlockKeySchema schema = schema_;
+  schema.tenant_key = DomainOf(job);
+  return schema;
+}
+
 // Cuts each segment into blocks and names the shared ones; blocks of the question and the answer are 64 wide.
 // What is computed over a compressed context is the request's own: a block's name does not tell what was
 // dropped. A pot cuts its blocks as it goes.
 void Engine::PlanBlocks(Job& job) const {
   const Compression* c = job.compression.get();
   if (c != nullptr && c->pot()) return;
-  BlockKeySchema schema = schema_;
-  schema.tenant_key = job.request.cache_domain.value_or(options_.tenant_key);
-  const BlockChain chain(schema);
+  const BlockChain chain(KeySchemaOf(job));
   BlockId parent = chain.Root(), anchor = parent;
   int64_t at = 0;
   for (const Segment& segment : job.request.segments) {

@@ -74,6 +74,13 @@ Sequence::Packing PackAtRest(const RestHead& head, int64_t head_size, int64_t fi
   return packing;
 }
 
+std::vector<Sequence::Packing> PackAtRest(const View& view, int64_t head_size, int64_t first_position) {
+  std::vector<Sequence::Packing> heads;
+  heads.reserve(view.heads.size());
+  for (const RestHead& head : view.heads) heads.push_back(PackAtRest(head, head_size, first_position));
+  return heads;
+}
+
 std::shared_ptr<const View> ViewCache::Find(const Hash256& key) {
   const auto entry =
       std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.key == key; });

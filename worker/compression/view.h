@@ -65,6 +65,8 @@ void Compete(int64_t budget, int64_t head_size, std::span<const int32_t> tokens,
 
 // All tokens of a head at consecutive positions from `first_position` on.
 Sequence::Packing PackAtRest(const RestHead& head, int64_t head_size, int64_t first_position);
+// The same of every head.
+std::vector<Sequence::Packing> PackAtRest(const View& view, int64_t head_size, int64_t first_position);
 
 // Views of finished documents, the least recently used first to go.
 class ViewCache {
