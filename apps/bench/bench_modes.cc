@@ -9,6 +9,9 @@ namespace {
 
 constexpr int64_t kPot = 4096, kCatalyst = 20, kSpan = 2048, kAnchor = 32;
 
+// Where the seeds of a length begin: texts that began alike would find each other's spans.
+uint64_t OfItsOwn(int64_t tokens) { return static_cast<uint64_t>(tokens) << 20; }
+
 // Keys that rows see, together: row i of `rows` behind `before` others sees before + i + 1.
 double KeysSeen(int64_t before, int64_t rows) {
   return static_cast<double>(rows) * (static_cast<double>(before) + static_cast<double>(rows + 1) / 2);
@@ -61,7 +64,7 @@ absl::Status Bench::PrefillPot(int64_t tokens) {
   }
   const double work = rows * LinearFlops() + keys * FlopsOfKey() +
                       static_cast<double>(2 * tokens * c_.vocabulary * c_.hidden);
-  uint64_t run = 0;
+  uint64_t run = OfItsOwn(tokens);
   const auto read = [&](int64_t length) {
     Request request;
     request.segments = {{.tokens = SomeTokens(length, ++run)}};
@@ -82,7 +85,7 @@ absl::Status Bench::PrefillAnchored(int64_t tokens) {
   for (int64_t first = 0; first < tokens; first += span)
     keys += KeysSeen(kAnchor, std::min(span, tokens - first));
   const double work = static_cast<double>(kAnchor + tokens) * LinearFlops() + keys * FlopsOfKey();
-  uint64_t run = 0;
+  uint64_t run = OfItsOwn(tokens);
   const auto read = [&](int64_t length) {
     Request request;
     request.prefill = PrefillMode::kAnchored;
