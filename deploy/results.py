@@ -2,11 +2,12 @@
 """The needle table of docs/results.md: policies and budgets, lengths, question hidden and visible.
 
 usage: results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20] [--chunk 1]
-                  [--policy NAME:key=value,...]... [--state FOLDER]
+                  [--policy NAME:key=value,...]... [--state FOLDER] [--jobs N]
 
 Each cell of the table has 5 depths x --seeds samples. The work is done in chunks of --chunk seeds of one length; each
 finished chunk is a file below --state, so an interrupted run goes on when it is started again, as long as program, model,
-text and policies are the same. At the end the table is printed as Markdown: date, processor, commit and command line with it.
+text and policies are the same. --jobs N chunks run at once, each on its share of the cores (default: one for each core):
+scores do not depend on threads, and threads that never wait for each other waste nothing. At the end the table is printed as Markdown: date, processor, commit and command line with it.
 
 Without --haystack the text is the King James Bible of Debian's package bible-kjv (`apt-get install bible-kjv`).
 Standard library only.
@@ -14,6 +15,7 @@ Standard library only.
 
 import argparse
 import collections
+import concurrent.futures
 import hashlib
 import json
 import math
@@ -78,15 +80,30 @@ class Chunks:
         made_of = json.dumps([version, sha256(options.palimpsest), sha256(options.model), sha256(haystack), options.policy])
         self.folder = options.state / hashlib.sha256(made_of.encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.environment = dict(os.environ)
+        if options.jobs > 1:  # pinned, all would share the first cores
+            self.environment |= {"PALIMPSEST_THREADS_COUNT": str(max(1, (os.cpu_count() or 1) // options.jobs)),
+                                 "PALIMPSEST_THREADS_PIN": "false"}
+
+    def run_all(self, lengths: list[int], seeds: int) -> list[dict]:
+        step = self.options.chunk
+        chunks = [(length, first, min(step, seeds + 1 - first)) for length in lengths for first in range(1, seeds + 1, step)]
+        with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
+            started = [pool.submit(self.run, *chunk) for chunk in chunks]
+            try:
+                return [one.result() for one in started]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def run(self, length: int, first: int, seeds: int) -> dict:
         path = self.folder / f"{length}-{first}-{seeds}.json"
         if not path.exists():
             print(f"results.py: length {length}, seeds {first} to {first + seeds - 1}", file=sys.stderr, flush=True)
             run = subprocess.run(self.command + ["--lengths", str(length), "--seeds", str(seeds), "--first-seed", str(first)],
-                                 stdout=subprocess.PIPE)
+                                 stdout=subprocess.PIPE, env=self.environment)
             if run.returncode != 0:
-                sys.exit(f"results.py: palimpsest niah ended with status {run.returncode}; what was finished is kept in {self.folder}")
+                raise RuntimeError(f"palimpsest niah ended with status {run.returncode}; what was finished is kept in {self.folder}")
             unfinished = path.with_suffix(".tmp")
             unfinished.write_bytes(run.stdout)
             os.replace(unfinished, path)
@@ -151,14 +168,17 @@ def main():
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--chunk", type=int, default=1)
     parser.add_argument("--policy", action="append")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/results/needles")
     options = parser.parse_args()
     options.policy = options.policy or POLICIES
     options.state.mkdir(parents=True, exist_ok=True)
     version = subprocess.run([options.palimpsest, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     chunks = Chunks(options, options.haystack or bible(options.state / "bible.txt"), version)
-    reports = [chunks.run(int(length), first, min(options.chunk, options.seeds + 1 - first))
-               for length in options.lengths.split(",") for first in range(1, options.seeds + 1, options.chunk)]
+    try:
+        reports = chunks.run_all([int(length) for length in options.lengths.split(",")], options.seeds)
+    except RuntimeError as error:
+        sys.exit(f"results.py: {error}")
     run = reports[0]["run"]
     # Where files lie on this machine says nothing to others.
     arguments = [pathlib.Path(one).name if one.startswith("/") else one for one in sys.argv[1:]]
