@@ -19,6 +19,7 @@ struct BenchOptions {
   std::vector<std::string> names;  // prefill, decode, attention, gemm, compress
   std::vector<int64_t> tokens;  // prompts to prefill or compress, rows of attention and gemm; empty: defaults
   std::vector<int64_t> depths;  // tokens before the measured ones (decode, attention); empty: defaults
+  int64_t span_tokens = 2048;   // of anchored prefill
   int64_t rounds = 5;
   const CancelToken* cancel = &CancelToken::Never();
   std::function<void(const std::string& line)> on_progress;

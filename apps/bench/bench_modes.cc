@@ -7,7 +7,7 @@
 namespace palimpsest {
 namespace {
 
-constexpr int64_t kPot = 4096, kCatalyst = 20, kSpan = 2048, kAnchor = 32;
+constexpr int64_t kPot = 4096, kCatalyst = 20, kAnchor = 32;
 
 // Where the seeds of a length begin: texts that began alike would find each other's spans.
 uint64_t OfItsOwn(int64_t tokens) { return static_cast<uint64_t>(tokens) << 20; }
@@ -80,7 +80,7 @@ absl::Status Bench::PrefillPot(int64_t tokens) {
 }
 
 absl::Status Bench::PrefillAnchored(int64_t tokens) {
-  const int64_t span = std::min(kSpan, c_.context / 2);
+  const int64_t span = std::min(options_.span_tokens, c_.context / 2);
   double keys = KeysSeen(0, kAnchor);
   for (int64_t first = 0; first < tokens; first += span)
     keys += KeysSeen(kAnchor, std::min(span, tokens - first));

@@ -83,6 +83,7 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   BenchOptions options;
   options.names = flags.names;
   options.rounds = flags.rounds;
+  options.span_tokens = context.config.prefill.span_tokens;
   options.cancel = context.cancel;
   PALIMPSEST_ASSIGN_OR_RETURN(options.tokens, Counts(flags.tokens));
   PALIMPSEST_ASSIGN_OR_RETURN(options.depths, Counts(flags.depths));
