@@ -1,8 +1,7 @@
 // The texts that a person names on the command line: files, folders of them, standard input.
 //
-// Errors : NotFound, PermissionDenied; InvalidArgument: a folder without text files, more bytes than allowed.
-// All
-//          name the path. Cancelled while standard input is read.
+// Errors : NotFound, PermissionDenied; InvalidArgument: a folder without text files, more bytes than
+//          allowed. All name the path. Cancelled while standard input is read.
 #pragma once
 
 #include <cstdint>

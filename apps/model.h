@@ -1,9 +1,8 @@
 // A model file and all that a command needs of it; the weights are loaded when the first prompt runs.
 //
 // Owns   : the mapped file, the tokenizer and the engine.
-// Errors : NotFound: no such model, naming where it was looked for and what is there. What is wrong with the
-// file
-//          is worded by its readers and names it.
+// Errors : NotFound: no such model, naming where it was looked for and what is there. What is wrong with
+//          the file is worded by its readers and names it.
 // Threads: one at a time (the engine's).
 #pragma once
 

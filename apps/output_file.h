@@ -1,8 +1,8 @@
 // A file that a command makes for a person: whole or not at all.
 //
 // Errors : NotFound: no such folder; PermissionDenied; InvalidArgument: a folder, a device or a pipe is
-// there;
-//          Unavailable: the disk is full or fails. All name the path; what was there before stays as it was.
+//          there; Unavailable: the disk is full or fails. All name the path; what was there before stays as
+//          it was.
 #pragma once
 
 #include <string>

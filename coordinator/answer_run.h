@@ -1,8 +1,8 @@
 // One admitted answer: its choices on the workers, its events to one sink, its receipt.
 //
-// Choices run side by side on threads of their own. The others begin when the first one has read the prompt,
-// so that they find its shared parts instead of reading them too. Threads: one at a time; the sink is called
-// from several, one call at a time.
+// Choices run side by side on threads of their own. The others begin when the first one has read the
+// prompt, so that they find its shared parts instead of reading them too.
+// Threads: one at a time; the sink is called from several, one call at a time.
 #pragma once
 
 #include <mutex>

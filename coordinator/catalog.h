@@ -7,13 +7,13 @@
 // another model tokenizes anew.
 //
 // Errors : FailedPrecondition "... is in use by process PID". PermissionDenied/ResourceExhausted from the
-// disk,
-//          naming the folder and what to do. NotFound "document ID ...". InvalidArgument: an empty text, one
-//          above 1 GiB, an id that is too short or stands for several documents.
-//          DataLoss if a record fails its checks, naming the document: adding its text again repairs it.
-//          Damaged token ids are no error, since the text says what they are: they count as not stored.
+//          disk, naming the folder and what to do. NotFound "document ID ...". InvalidArgument: an empty
+//          text, one above 1 GiB, an id that is too short or stands for several documents. DataLoss if a
+//          record fails its checks, naming the document: adding its text again repairs it. Damaged token
+//          ids are no error, since the text says what they are: they count as not stored.
 // Durable: Add, PutTokenIds and Delete are on disk when they return. A crash leaves all of a document or
-// none. Threads: any thread. Writers take turns; readers see the catalog as it was when they began.
+//          none.
+// Threads: any thread. Writers take turns; readers see the catalog as it was when they began.
 #pragma once
 
 #include <cstdint>

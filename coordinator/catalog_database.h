@@ -1,11 +1,10 @@
 // The catalog's key-value store on disk; its .cc is the only file of the catalog that knows RocksDB.
 //
-// Durable : a synced Write is on disk when it returns, and so is everything written before it. A Write is all
-// or
-//           nothing. After a crash the store holds a prefix of what was written.
+// Durable : a synced Write is on disk when it returns, and so is everything written before it. A Write is
+//           all or nothing. After a crash the store holds a prefix of what was written.
 // Errors  : worded for who runs us, naming the folder. DataLoss: something on disk is damaged; nothing is
-// repaired or
-//           removed by itself. ResourceExhausted: disk full; the next Write tries anew. PermissionDenied.
+//           repaired or removed by itself. ResourceExhausted: disk full; the next Write tries anew.
+//           PermissionDenied.
 // Threads : any thread.
 #pragma once
 

@@ -6,8 +6,7 @@
 // place is damage.
 //
 // Errors : DataLoss: not what was written. FailedPrecondition: the whole catalog has a version that this
-// build
-//          does not read. Neither names the document; the catalog, who knows it, does.
+//          build does not read. Neither names the document; the catalog, who knows it, does.
 // Threads: pure functions.
 #pragma once
 

@@ -1,14 +1,13 @@
 // The coordinator: takes requests, plans them, admits them, finds a worker, and sees them through that
 // worker's death. HTTP and the commands that embed it call this; it never sees a tensor.
 //
-// Answer : plan -> admission -> queue -> a worker -> events. If the worker dies the request goes to the next
-// one (or
-//          the same one restarted) with the tokens that were already delivered, and the stream goes on.
-// Documents: the catalog's text plus the ingestion of it, which runs in the background at low priority. Text
-// that was
-//          accepted is durable; what a stop interrupts is computed when it is asked for.
-// Errors : InvalidArgument: what the request says cannot be done, with both numbers. NotFound: the document.
-//          ResourceExhausted: it can never fit the workers, with both numbers. Unavailable, with
+// Answer : plan -> admission -> queue -> a worker -> events. If the worker dies the request goes to the
+//          next one (or the same one restarted) with the tokens that were already delivered, and the stream
+//          goes on.
+// Documents: the catalog's text plus the ingestion of it, which runs in the background at low priority.
+//            Text that was accepted is durable; what a stop interrupts is computed when it is asked for.
+// Errors : InvalidArgument: what the request says cannot be done, with both numbers. NotFound: the
+//          document. ResourceExhausted: it can never fit the workers, with both numbers. Unavailable, with
 //          RetryAfter(status): too much waits, or no worker came back in time; nothing was computed.
 //          Cancelled. Unimplemented.
 // Threads: any thread. Calls block; each runs on its caller's thread.

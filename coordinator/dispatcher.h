@@ -1,16 +1,14 @@
 // Sees one request through on the workers: chooses one, passes its events on, and goes on elsewhere when it
 // dies.
 //
-// Exactly once (I-9): each token's sequence number is the next one, or it is dropped (delivered before) or an
-// error (a gap). The next worker gets the tokens that were delivered and computes on from there. Prefill
+// Exactly once (I-9): each token's sequence number is the next one, or it is dropped (delivered before) or
+// an error (a gap). The next worker gets the tokens that were delivered and computes on from there. Prefill
 // progress never goes back. Failover : a worker that breaks off is not asked again for a while, so one that
-// is gone but still listed is left
-//            alone; others take over at once. Waits for a worker at most `worker_wait` without an event.
-//            kDeathsMax workers that die of the same request without a new token end it: it may be what kills
-//            them.
-// Errors   : Unavailable with RetryAfter: no worker came in time. Internal: too many died, or a worker broke
-// the
-//            order. Cancelled. InvalidArgument, ResourceExhausted: the worker's.
+// is gone but still listed is left alone; others take over at once. Waits for a worker at most
+// `worker_wait` without an event. kDeathsMax workers that die of the same request without a new token end
+// it: it may be what kills them.
+// Errors   : Unavailable with RetryAfter: no worker came in time. Internal: too many died, or a worker
+//            broke the order. Cancelled. InvalidArgument, ResourceExhausted: the worker's.
 // Threads  : any thread; Run blocks, its events come on the caller's thread.
 #pragma once
 

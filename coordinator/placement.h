@@ -5,7 +5,9 @@
 //
 // Keys are seeded with the request's cache domain: a tenant's requests go where that tenant's went, and
 // nobody's routing tells about another's. What is remembered is a guess; being wrong costs a prefill and
-// nothing else. Memory : kRememberedMax places, the longest unused forgotten first. Threads: one at a time.
+// nothing else.
+// Memory : kRememberedMax places, the longest unused forgotten first.
+// Threads: one at a time.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
 // Who is alive: the workers that joined, what they hold, and where to reach them. Plain data with a lock; the
 // Join service and the embedding process are its writers, the dispatcher its reader.
 //
-// Join   : compares versions, protocol, cluster id and model with the coordinator's, and the key schema with
-// that of
-//          the first worker that ever joined: other numerics would change tokens in the middle of an answer.
+// Join   : compares versions, protocol, cluster id and model with the coordinator's, and the key schema
+//          with that of the first worker that ever joined: other numerics would change tokens in the middle
+//          of an answer.
 // Errors : Join: FailedPrecondition "worker at ADDRESS: model hash A, the coordinator serves B".
 // Threads: any thread.
 #pragma once

@@ -1,8 +1,7 @@
 // How the coordinator reaches one worker, whether in this process or over gRPC.
 //
 // Errors : the worker's (proto/worker.proto). Unavailable: the worker is gone or leaving; what it had sent
-// until then
-//          is valid, and another worker can go on from there.
+//          until then is valid, and another worker can go on from there.
 // Threads: any thread; calls run side by side.
 #pragma once
 

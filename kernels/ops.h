@@ -2,8 +2,10 @@
 // benchmarks.
 //
 // Words  : T rows of a step (tokens of any sessions), H query heads, G = query heads per KV head, D head
-// size. Owns   : nothing; every pointer is the caller's and stays valid during the call. Numbers: activations
-// float32 between operations; operands of products bf16 (or int8, by the weights' format).
+//          size.
+// Owns   : nothing; every pointer is the caller's and stays valid during the call.
+// Numbers: activations float32 between operations; operands of products bf16 (or int8, by the weights'
+//          format).
 #pragma once
 
 #include <cstdint>

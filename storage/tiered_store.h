@@ -2,12 +2,12 @@
 // tier has it.
 //
 // Unit   : the block group: the blocks of all layers for the same run of at most 64 tokens, under one
-// BlockId. Write before drop: a sealed group is in the tier below before its device tiles may go (sealing
-// stores it there). When
-//          the tier below refuses it or evicts it, the device copy is the only one, and dropping it costs a
-//          recomputation: counted in `lost`.
+//          BlockId. Write before drop: a sealed group is in the tier below before its device tiles may go
+//          (sealing stores it there). When the tier below refuses it or evicts it, the device copy is the
+//          only one, and dropping it costs a recomputation: counted in `lost`.
 // Miss   : whatever a tier answers but the right bytes is a miss; the caller recomputes (I-5).
-// Owns   : device tiles of sealed groups; a Pin keeps one group on the device. The store outlives every Pin.
+// Owns   : device tiles of sealed groups; a Pin keeps one group on the device. The store outlives every
+//          Pin.
 // Threads: one at a time (the engine's).
 #pragma once
 

@@ -1,16 +1,18 @@
 // Chat templates of model files: the Jinja subset that public models' templates use, sandboxed.
 //
-// Supported: for (with break, continue, else and all of loop but changed), if/elif/else, set (also blocks and
-// namespace attributes), with, filter, raw, generation, comments, whitespace control, expressions
-// (arithmetic, comparison, in, is, and/or/not, inline if, ~, slices, filters, method calls, string and list
-// and dict literals), macros at the top level; raise_exception, namespace, dict, range, strftime_now, tojson
-// as in transformers. Anything else is InvalidArgument naming the construct and its line. Limits: source 256
-// KiB, nesting 64, steps 10^6, output 64 MiB (text/jinja/budget.h). Templates come from the model package
-// only, never from a client; texts of messages are values and never interpreted.
+// Supported: for (with break, continue, else and all of loop but changed), if/elif/else, set (also blocks
+//            and namespace attributes), with, filter, raw, generation, comments, whitespace control,
+//            expressions (arithmetic, comparison, in, is, and/or/not, inline if, ~, slices, filters, method
+//            calls, string and list and dict literals), macros at the top level; raise_exception,
+//            namespace, dict, range, strftime_now, tojson as in transformers. Anything else is
+//            InvalidArgument naming the construct and its line.
+// Limits   : source 256 KiB, nesting 64, steps 10^6, output 64 MiB (text/jinja/budget.h). Templates come
+//            from the model package only, never from a client; texts of messages are values and never
+//            interpreted.
 //
 // Variables: messages, add_generation_prompt, bos_token, eos_token; tools and documents are None.
-// Threads: a ChatTemplate is immutable; Render from any thread.
-// Source : Jinja 3 documentation; checked against Python's jinja2 in tests.
+// Threads  : a ChatTemplate is immutable; Render from any thread.
+// Source   : Jinja 3 documentation; checked against Python's jinja2 in tests.
 #pragma once
 
 #include <chrono>

@@ -2,7 +2,8 @@
 //
 // Known names: smollm, gpt-2, llama-bpe, qwen2. Patterns are ours and fixed, never from a file.
 // Errors : Unimplemented for another name. ResourceExhausted if a text needs more matching steps than is
-// proportional. Threads: const methods from any thread.
+//          proportional.
+// Threads: const methods from any thread.
 #pragma once
 
 #include <cstdint>

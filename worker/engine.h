@@ -4,14 +4,15 @@
 // Prompt : segments (prefix | documents | question), each tokenized on its own and starting a block of its
 //          own. Blocks of shared segments are sealed, named by content, and found again by later requests:
 //          they are not prefilled twice.
-// Resume : a request may bring the beginning of its answer. It goes on exactly as the request would have that
-//          had generated it: same tokens, same text, same probabilities.
-// Sharing: of several requests for a block that nobody has computed yet one computes it; the others wait for
-// it. Memory : a request is admitted when the device arena holds its worst case (prompt and all it may
-// generate)
-//          beside the worst cases of those that run; others wait. So a running request never lacks room. In
-//          order of arrival, but what is smaller may pass for a few seconds. A background request is stopped
-//          when another needs its room; its sealed blocks stay, and it goes on later with the same bits.
+// Resume : a request may bring the beginning of its answer. It goes on exactly as the request would have
+//          that had generated it: same tokens, same text, same probabilities.
+// Sharing: of several requests for a block that nobody has computed yet one computes it; the others wait
+//          for it.
+// Memory : a request is admitted when the device arena holds its worst case (prompt and all it may
+//          generate) beside the worst cases of those that run; others wait. So a running request never
+//          lacks room. In order of arrival, but what is smaller may pass for a few seconds. A background
+//          request is stopped when another needs its room; its sealed blocks stay, and it goes on later
+//          with the same bits.
 // Errors : Submit: InvalidArgument (too long for the window, both numbers; bad token id; bad sampling),
 //          ResourceExhausted (can never fit the arena). A request's own outcome: Cancelled.
 // Threads: one at a time; math runs on the backend's pool.

@@ -1,13 +1,12 @@
 // Keeps a worker in its cluster: joins, beats every third of the lease, and joins again when the stream
 // breaks, each time as a new incarnation.
 //
-// Fencing: `on_incarnation` gets the number of each Welcome, and 0 as soon as the stream broke or nothing was
-// heard for
-//          half a lease: the coordinator gives the worker's requests to others after a whole one (I-10).
+// Fencing: `on_incarnation` gets the number of each Welcome, and 0 as soon as the stream broke or nothing
+//          was heard for half a lease: the coordinator gives the worker's requests to others after a whole
+//          one (I-10).
 // Errors : what cannot get better by waiting ends it (Ended): FailedPrecondition, the coordinator serves
-// something else,
-//          in its words; InvalidArgument; Unimplemented, no coordinator listens there. All else is tried
-//          again after 0.1 s to 2 s, with jitter.
+//          something else, in its words; InvalidArgument; Unimplemented, no coordinator listens there. All
+//          else is tried again after 0.1 s to 2 s, with jitter.
 // Threads: any thread. Callbacks come from a thread of its own and must not block for long.
 #pragma once
 

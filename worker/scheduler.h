@@ -3,15 +3,14 @@
 //
 // Decode : all sessions that decode have their row; if there are more than rows, they take turns.
 // Prompts: interactive ones first. Background ones are left out beside them, since their rows are what a
-// short
-//          question would wait for, but have an eighth of a step each kPauseSeconds, so that they never stand
-//          still. Within a class the one with the least left goes first, so that a short question does not
-//          wait for a long document; what has had no row for kStarvedSeconds goes before all others. One
-//          request has at most `share` of the class's rows while others want some; what it leaves is not
-//          filled: a shorter step is what the others wait for.
-// Time   : rows are cut to what `step_seconds` is predicted to hold, by a running mean of the cost of a row.
-// A
-//          row's result never depends on the rows beside it, so neither cuts nor clocks change an answer.
+//          short question would wait for, but have an eighth of a step each kPauseSeconds, so that they
+//          never stand still. Within a class the one with the least left goes first, so that a short
+//          question does not wait for a long document; what has had no row for kStarvedSeconds goes before
+//          all others. One request has at most `share` of the class's rows while others want some; what it
+//          leaves is not filled: a shorter step is what the others wait for.
+// Time   : rows are cut to what `step_seconds` is predicted to hold, by a running mean of the cost of a
+//          row. A row's result never depends on the rows beside it, so neither cuts nor clocks change an
+//          answer.
 // Threads: one at a time (the engine's).
 #pragma once
 

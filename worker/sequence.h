@@ -1,10 +1,9 @@
 // What one session has on the device: shared sealed groups it pins, tiles that a policy's picks were packed
 // into, groups of its own, and one list of tiles per layer and KV head that attention walks.
 //
-// Words  : position = where a token stands for attention; slot = physical place in a tile. They are different
-// numbers,
-//          and neither is the token's index in the prompt: a partial block leaves slots empty, compression
-//          leaves tokens out, and what was packed may have been renumbered.
+// Words  : position = where a token stands for attention; slot = physical place in a tile. They are
+//          different numbers, and neither is the token's index in the prompt: a partial block leaves slots
+//          empty, compression leaves tokens out, and what was packed may have been renumbered.
 // Lists  : heads may hold different numbers of packed tokens; none pays for the largest.
 // Owns   : pins, packed tiles and open groups; the store outlives the sequence.
 // Threads: one at a time (the engine's).

@@ -1,12 +1,11 @@
 // A worker without its wire: the engine on a thread of its own, and calls that wait for it. The gRPC service
 // and the commands that embed a worker both run on this.
 //
-// Events : in order, on the caller's thread. A listener that is slow fills a queue of `events_max`; then the
-// engine
-//          leaves its request out of the steps until it has caught up, and serves the others.
+// Events : in order, on the caller's thread. A listener that is slow fills a queue of `events_max`; then
+//          the engine leaves its request out of the steps until it has caught up, and serves the others.
 // Cancel : seen before the next step; then no more is computed for the request and its memory is free.
-// Errors : as in proto/worker.proto. Cancelled: the token was set, or the listener said that nobody listens.
-//          Unavailable once Drain or Stop has begun.
+// Errors : as in proto/worker.proto. Cancelled: the token was set, or the listener said that nobody
+//          listens. Unavailable once Drain or Stop has begun.
 // Threads: any thread.
 #pragma once
 

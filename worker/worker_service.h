@@ -1,16 +1,15 @@
 // The gRPC service of a worker, over its WorkerHost.
 //
 // Fencing: it serves only under the incarnation that the coordinator gave it (SetIncarnation). 0, and any
-// change, end
-//          what runs with Unavailable: a worker that lost its lease must not go on answering (I-10). A
-//          request for an incarnation that is yet to come waits for it a moment: the coordinator knows it
-//          before the worker does.
+//          change, end what runs with Unavailable: a worker that lost its lease must not go on answering
+//          (I-10). A request for an incarnation that is yet to come waits for it a moment: the coordinator
+//          knows it before the worker does.
 // Cancel : a call that its client cancels, or whose client is gone, is cancelled in the host within 20 ms.
-// Errors : Start: InvalidArgument: the address, or TLS that is missing or wrong. Unavailable: the address is
-// in use.
-//          Calls: as in proto/worker.proto. A request above kRpcMessageBytesMax is refused by its sender.
-// Threads: any thread. Each call has one of its own, `requests_max` and a few at most; the host outlives the
-// service.
+// Errors : Start: InvalidArgument: the address, or TLS that is missing or wrong. Unavailable: the address
+//          is in use. Calls: as in proto/worker.proto. A request above kRpcMessageBytesMax is refused by
+//          its sender.
+// Threads: any thread. Each call has one of its own, `requests_max` and a few at most; the host outlives
+//          the service.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,8 @@
 // A coordinator as a process: catalog, registry, the port where workers join, and the two HTTP listeners.
 //
 // Owns   : all of them, and the data folder's lock.
-// Errors : of the parts, worded by them: no such model, the data folder in use (with the pid), a port in use,
-// TLS or key
-//          files that are wrong, a listener beyond loopback without keys.
+// Errors : of the parts, worded by them: no such model, the data folder in use (with the pid), a port in
+//          use, TLS or key files that are wrong, a listener beyond loopback without keys.
 // Threads: one at a time.
 #pragma once
 

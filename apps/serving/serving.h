@@ -2,9 +2,8 @@
 // on.
 //
 // Stop   : the first SIGTERM or SIGINT (`stop`): nothing new is taken, what runs is finished within
-// server.drain_seconds,
-//          workers are stopped; OK. A second signal ends the process at once, and the kernel ends its
-//          workers.
+//          server.drain_seconds, workers are stopped; OK. A second signal ends the process at once, and the
+//          kernel ends its workers.
 // Errors : of CoordinatorProcess and Supervisor.
 #pragma once
 

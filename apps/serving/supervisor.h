@@ -1,13 +1,11 @@
 // Keeps worker processes running: starts them, starts those again that die, and ends them with this process.
 //
 // Restart: at once. A worker that died before it joined is started again after 0, 0.25, 0.5, ... s;
-// kQuickDeathsMax such
-//          deaths in a row end it all (Failed), since a sixth start would not help. One that had joined and
-//          ended by itself within seconds waits up to 5 s; being killed (SIGKILL) counts as somebody else's
-//          doing.
+//          kQuickDeathsMax such deaths in a row end it all (Failed), since a sixth start would not help.
+//          One that had joined and ended by itself within seconds waits up to 5 s; being killed (SIGKILL)
+//          counts as somebody else's doing.
 // Child  : a process group of its own, so that Ctrl-C reaches it through us; killed by the kernel when we
-// die, however we
-//          die; stdin is empty, stdout goes to stderr; no descriptor of ours but these.
+//          die, however we die; stdin is empty, stdout goes to stderr; no descriptor of ours but these.
 // Errors : Failed: FailedPrecondition naming the worker, how it ended, and where it said why.
 // Threads: any thread. One thread for each worker, which is its parent for the kernel.
 #pragma once

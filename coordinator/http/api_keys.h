@@ -10,9 +10,8 @@
 //       requests_per_minute: 600     # optional; a minute's worth may come at once
 //
 // Errors : Load: InvalidArgument naming file, line and what is wrong. Check: PermissionDenied (unknown,
-// expired: the
-//          same text), ResourceExhausted with RetryAfter (quota).
-// Compared in constant time. Keys are never logged.
+//          expired: the same text), ResourceExhausted with RetryAfter (quota). Compared in constant time.
+//          Keys are never logged.
 // Threads: any thread.
 #pragma once
 

@@ -2,7 +2,8 @@
 // answers, and which handler gets what. Only http_server.cc knows Beast.
 //
 // A handler runs on a thread of its own and may block. It answers with Send, or with BeginStream, Write...,
-// End. Threads: a request and its response belong to the handler's thread; gone() is set from outside.
+// End.
+// Threads: a request and its response belong to the handler's thread; gone() is set from outside.
 #pragma once
 
 #include <cstdint>

@@ -4,9 +4,9 @@
 // Limits (robustness.md 6.3): headers 16 KiB and 100, 5 s to send them, body 8 MiB in memory or
 // document_bytes on disk, 10 s without a byte of body, so many connections and requests in work, 256 KiB
 // unsent for a connection and 30 s without progress before it is cut. All of them in Config (server.*,
-// limits.*). What is over a limit is refused before it is buffered. Errors : Start: InvalidArgument: a
-// non-loopback address without keys and without server.insecure; TLS files missing
-//          or wrong. Unavailable: the port is in use. All name the key and what to do.
+// limits.*). What is over a limit is refused before it is buffered.
+// Errors : Start: InvalidArgument: a non-loopback address without keys and without server.insecure; TLS
+//          files missing or wrong. Unavailable: the port is in use. All name the key and what to do.
 // Threads: any thread.
 #pragma once
 

@@ -1,8 +1,7 @@
 // The listening socket and the thread that accepts from it. Plain POSIX.
 //
 // Errors : Open: InvalidArgument: no such address. Unavailable: the port is in use. PermissionDenied. All
-// name
-//          the setting and what to do.
+//          name the setting and what to do.
 // Threads: any thread; the callbacks come from the listener's.
 #pragma once
 

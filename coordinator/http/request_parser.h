@@ -3,8 +3,9 @@
 // piece before it hands in more.
 //
 // Refused: what two readers could understand differently (both lengths, a length twice, other transfer
-// codings than chunked, no Host or two), heads over the limits, versions other than 1.0 and 1.1. Errors :
-// failure(), with the HTTP status to answer; its text never repeats the client's. Threads: one at a time.
+//          codings than chunked, no Host or two), heads over the limits, versions other than 1.0 and 1.1.
+// Errors : failure(), with the HTTP status to answer; its text never repeats the client's.
+// Threads: one at a time.
 #pragma once
 
 #include <cstddef>

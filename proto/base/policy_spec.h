@@ -2,8 +2,8 @@
 // worker read the same text in the same way.
 //
 // Errors: InvalidArgument: no such name or key, with the nearest one; a number out of its range, with the
-// range; not
-//         of this form. Unimplemented: a known name that this version does not have; names what it has.
+//         range; not of this form. Unimplemented: a known name that this version does not have; names what
+//         it has.
 #pragma once
 
 #include <cstdint>

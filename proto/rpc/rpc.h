@@ -2,16 +2,13 @@
 // codes. The header knows gRPC by name only: what includes it pays nothing for the library.
 //
 // Addresses: "unix:/path" (whoever may open the socket is trusted: it is made for its owner only), or
-// "host:port". Beyond
-//            loopback both ends must show a certificate of the cluster's CA; a port without it refuses to
-//            open.
+//            "host:port". Beyond loopback both ends must show a certificate of the cluster's CA; a port
+//            without it refuses to open.
 // Errors   : A status of ours crosses the wire with a mark in the trailing metadata. What comes without it
-// was made by
-//            the transport and is Unavailable, whatever gRPC calls it: the peer died, is stopping, or was
-//            never there.
-// Bounds   : a message has at most kRpcMessageBytesMax; a dead TCP peer is noticed after kRpcKeepalive twice,
-// a closed
-//            connection at once.
+//            was made by the transport and is Unavailable, whatever gRPC calls it: the peer died, is
+//            stopping, or was never there.
+// Bounds   : a message has at most kRpcMessageBytesMax; a dead TCP peer is noticed after kRpcKeepalive
+//            twice, a closed connection at once.
 #pragma once
 
 #include <chrono>

@@ -1,6 +1,5 @@
 // Cuts a template into text and the tokens of its tags, with Jinja's whitespace control (trim_blocks,
-// lstrip_blocks,
-// '-' and '+' signs, one trailing newline dropped).
+// lstrip_blocks, '-' and '+' signs, one trailing newline dropped).
 #pragma once
 
 #include <cstdint>

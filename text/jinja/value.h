@@ -2,8 +2,7 @@
 // namespaces.
 //
 // Owns   : strings, lists and dicts are shared; namespaces and macros belong to the render or the template,
-// values
-//          only point at them (so a namespace that contains itself leaks nothing).
+//          values only point at them (so a namespace that contains itself leaks nothing).
 // Limits : lists, tuples and dicts nest at most kNestingMax deep, so recursion over a value is bounded.
 // Threads: values of a parsed template are read by many renders; a render's own values by one thread.
 #pragma once

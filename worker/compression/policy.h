@@ -3,14 +3,12 @@
 // policies.
 //
 // When   : at the end of what is compressed (a document, a span, a prompt), and in pot prefill after every
-// stretch, also
-//          one that decoding filled. A policy with a sliding window is also asked to move it at each decode
-//          step.
+//          stretch, also one that decoding filled. A policy with a sliding window is also asked to move it
+//          at each decode step.
 // What   : for each layer and KV head on its own, so heads may keep different tokens.
 // Needs  : declared; the prefill computes and keeps only what is asked for.
 // Numbers: float32, in a fixed order: equal inputs give equal picks, whatever ran beside them. A score that
-// is not a
-//          number counts as the lowest.
+//          is not a number counts as the lowest.
 // Threads: Score from several threads at once, for different heads.
 //
 // To add a policy: a .cc with a class like snapkv.cc, its row in proto/base/policy_spec, a line in

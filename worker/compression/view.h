@@ -2,8 +2,9 @@
 // pot's resident set is one; the picks of a document's spans are one; kept, it spares the next question
 // reading the document.
 //
-// Memory : host memory, bounded by the policy's budget, not by the prompt: n tokens take what n tokens of KV
-// take. Threads: one at a time (the engine's), but for different heads.
+// Memory : host memory, bounded by the policy's budget, not by the prompt: n tokens take what n tokens of
+//          KV take.
+// Threads: one at a time (the engine's), but for different heads.
 #pragma once
 
 #include <cstdint>

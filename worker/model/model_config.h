@@ -1,8 +1,7 @@
 // What a Llama-architecture model is: the numbers that its file gives, checked.
 //
-// Errors: Unimplemented for another architecture or feature (names it and what is supported); InvalidArgument
-// if
-//         numbers contradict each other.
+// Errors: Unimplemented for another architecture or feature (names it and what is supported);
+//         InvalidArgument if numbers contradict each other.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,8 @@
 // Chooses the next token from logits.
 //
 // Order  : repetition penalty, temperature, top-k, top-p, min-p, draw. Temperature 0 is greedy: the best
-// token, ties to
-//          the lower id (after the penalty). Equal probabilities are ordered by id, so results never depend
-//          on a sort.
+//          token, ties to the lower id (after the penalty). Equal probabilities are ordered by id, so
+//          results never depend on a sort.
 // Random : counter-based: draw i of seed s is the same number whoever else is served (proto/base/rng.h).
 // Errors : InvalidArgument names the parameter, its value and the range.
 #pragma once

@@ -2,8 +2,10 @@
 // all layers.
 //
 // A row's result depends on its own session only, never on what else is in the step or how its prompt was
-// cut. Memory : activations for `max_rows` rows, allocated once; no allocation per step afterwards. Threads:
-// one at a time (the engine's). Source : Touvron et al. 2023 (Llama); Ainslie et al. 2023 (grouped queries).
+// cut.
+// Memory : activations for `max_rows` rows, allocated once; no allocation per step afterwards.
+// Threads: one at a time (the engine's).
+// Source : Touvron et al. 2023 (Llama); Ainslie et al. 2023 (grouped queries).
 #pragma once
 
 #include <cstdint>

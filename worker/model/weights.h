@@ -2,8 +2,7 @@
 // afterwards.
 //
 // Errors: NotFound names a missing tensor; InvalidArgument a wrong shape; Unimplemented a tensor type or a
-// tensor that
-//         this architecture does not know (ignoring it would compute another model).
+//         tensor that this architecture does not know (ignoring it would compute another model).
 #pragma once
 
 #include <vector>
