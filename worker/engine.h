@@ -151,7 +151,7 @@ struct EngineStats {
 
 class Engine {
  public:
-  static absl::StatusOr<std::unique_ptr<Engine>> Create(std::shared_ptr<const GgufFile> file,
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const std::shared_ptr<const GgufFile>& file,
                                                         std::shared_ptr<const Tokenizer> tokenizer,
                                                         const EngineOptions& options);
   ~Engine();

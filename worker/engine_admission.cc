@@ -132,7 +132,10 @@ void Engine::FindCached(Job& job) {
     std::optional<TieredStore::Found> found = store_->Find(block.id, block.position, /*base=*/0, block.rows);
     if (!found.has_value()) break;
     if (found->rest.has_value()) rest = std::move(found->rest);
-    if (picked) c->found.push_back({{block.first, block.rows, rest->data}, std::move(rest->value)});
+    if (picked) {
+      PALIMPSEST_CHECK(rest.has_value(), "a block of a span was found without its form at rest");
+      c->found.push_back({{block.first, block.rows, rest->data}, rest->value});
+    }
     if (found->source == TieredStore::Source::kBelow) job.load_seconds += Since(start);
     Unclaim(job, block.id);
     job.sequence->AddPinned(std::move(found->pin));

@@ -197,8 +197,8 @@ void Engine::EndExact(Job& job) {
   }
   std::vector<std::vector<int32_t>> kept(scores.size());
   std::vector<Sequence::Packing> front(scores.size()), rest(scores.size());
-  const bool sliding = c.policy->sliding().has_value();
-  const int64_t front_end = sliding ? std::max(c.fixed, c.policy->sliding()->sink) : kNoStop;
+  const std::optional<CompressionPolicy::Sliding> sliding = c.policy->sliding();
+  const int64_t front_end = sliding.has_value() ? std::max(c.fixed, sliding->sink) : kNoStop;
   backend_->pool().ParallelFor(static_cast<int64_t>(scores.size()), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
     std::vector<int32_t>& tokens = kept[i];
@@ -216,7 +216,7 @@ void Engine::EndExact(Job& job) {
   });
   auto packed = std::make_unique<Sequence>(store_.get(), job.groups_max);
   int64_t next = job.sequence->next_position();
-  if (sliding) {  // positions by slot: the window follows the first tokens
+  if (sliding.has_value()) {  // positions by slot: the window follows the first tokens
     const int64_t first = static_cast<int64_t>(front[0].positions.size());
     const int64_t count = static_cast<int64_t>(rest[0].positions.size());
     const int32_t moved = count == 0 ? 0 : rest[0].positions[0] - static_cast<int32_t>(first);

@@ -29,7 +29,7 @@ BlockKeySchema SchemaOf(const ModelConfig& config, const Hash256& model_hash,
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const GgufFile> file,
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const std::shared_ptr<const GgufFile>& file,
                                                        std::shared_ptr<const Tokenizer> tokenizer,
                                                        const EngineOptions& options) {
   std::unique_ptr<Engine> engine(new Engine(options));

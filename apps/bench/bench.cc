@@ -132,7 +132,7 @@ absl::Status Bench::Decode(int64_t depth, int64_t read) {
 absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOptions& options) {
   Bench bench(engine, options);
   const int64_t context = engine.config().context;
-  const auto or_default = [](const std::vector<int64_t>& given, std::vector<int64_t> defaults) {
+  const auto or_default = [](const std::vector<int64_t>& given, const std::vector<int64_t>& defaults) {
     return given.empty() ? defaults : given;
   };
   const auto in_window = [&](int64_t n, int64_t room) -> absl::Status {
