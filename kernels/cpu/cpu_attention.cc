@@ -71,9 +71,9 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
   std::sort(tasks_.begin(), tasks_.end(),
             [](const AttentionTask& a, const AttentionTask& b) { return a.first_row > b.first_row; });
   const int64_t rows = std::max(tokens_together, kFewTokens) * group;
-  if (kernels_.wide_left) ReserveWide(rows * args.head_size);
   for (Scratch& scratch : scratch_) {
     scratch.q.Reserve(rows * args.head_size);
+    if (kernels_.wide_left) scratch.wide.Reserve(rows * args.head_size);
     scratch.positions.Reserve(rows);
     for (auto& state : scratch.state) state.Reserve(StateFloats(rows, OutputStride(args.head_size)));
     scratch.rope.Reserve(args.rope->row_floats());

@@ -124,28 +124,14 @@ void CpuBackend::RmsNorm(const RmsNormArgs& args) {
   });
 }
 
-// The left operand of many panels, widened once. Null where the kernels read it as it is.
-const float* CpuBackend::WidenRows(const MatMulArgs& args, int64_t row, int64_t rows,
-                                   Scratch& scratch) const {
-  if (!WidensLeft(args)) return nullptr;
-  const int64_t k = args.weights->k, whole = k / 16 * 16;
-  for (int64_t r = 0; r < rows; ++r) {
-    const Bf16* from = args.a.row(row + r);
-    float* to = scratch.wide.data() + r * k;
-    kernels_.widen(from, whole, to);
-    for (int64_t i = whole; i < k; ++i) to[i] = Bf16ToFloat(from[i]);
-  }
-  return scratch.wide.data();
-}
-
-GemmBlock CpuBackend::BlockOf(const MatMulArgs& args, int64_t row, int64_t rows, const float* wide,
-                              int64_t panel, int64_t column, int64_t columns) const {
+GemmBlock CpuBackend::BlockOf(const MatMulArgs& args, int64_t row, int64_t rows, int64_t panel,
+                              int64_t column, int64_t columns) const {
   const PackedWeights& w = *args.weights;
   const int64_t first = panel * kPanelColumns + column;  // output
   GemmBlock block{};
   block.a = args.a.row(row);
   block.lda = args.a.stride;
-  block.a_wide = wide;
+  if (kernels_.wide_left) block.a_wide = widened_.data() + row * w.k;
   block.rows = rows;
   block.k = w.k;
   if (w.format == WeightFormat::kInt8) {
@@ -177,12 +163,22 @@ void CpuBackend::MatMul(const MatMulArgs& args) {
                    args.a.columns, args.weights->k);
   PALIMPSEST_CHECK(args.output != MatMulOutput::kSiluGate || args.weights->n % 32 == 0);
   if (args.weights->format == WeightFormat::kInt8) QuantizeActivations(args);
+  if (kernels_.wide_left) WidenActivations(args);
   if (args.a.rows <= kFewRows) return MatMulFewRows(args);
   MatMulManyRows(args);
 }
 
-void CpuBackend::ReserveWide(int64_t floats) {
-  for (Scratch& scratch : scratch_) scratch.wide.Reserve(floats);
+void CpuBackend::WidenActivations(const MatMulArgs& args) {
+  constexpr int64_t kRowsPerTask = 32;
+  const int64_t k = args.weights->k, whole = k / 16 * 16;
+  widened_.Reserve(args.a.rows * k);
+  pool_.ParallelFor(DivideUp(args.a.rows, kRowsPerTask), [&](int64_t task, int) {
+    for (int64_t t = task * kRowsPerTask; t < std::min(args.a.rows, (task + 1) * kRowsPerTask); ++t) {
+      float* wide = widened_.data() + t * k;
+      kernels_.widen(args.a.row(t), whole, wide);
+      for (int64_t i = whole; i < k; ++i) wide[i] = Bf16ToFloat(args.a.row(t)[i]);
+    }
+  });
 }
 
 void CpuBackend::QuantizeActivations(const MatMulArgs& args) {
@@ -204,19 +200,17 @@ void CpuBackend::MatMulManyRows(const MatMulArgs& args) {
   const auto gemm = GemmOf(args);
   const int64_t rows = args.a.rows, panels = args.weights->panels();
   const int64_t together =
-      WidensLeft(args) ? std::clamp<int64_t>(kWideFloats / args.weights->k, 24, 128) : 128;
+      kernels_.wide_left ? std::clamp<int64_t>(kWideFloats / args.weights->k, 24, 128) : 128;
   const int64_t row_blocks =
       std::max(DivideUp(rows, together), std::min<int64_t>(pool_.threads(), rows / 12));
   const int64_t block_rows = RoundUp(DivideUp(rows, std::max<int64_t>(row_blocks, 1)), 6);
   const int64_t blocks = DivideUp(rows, block_rows);
   const int64_t groups = DivideUp(panels, 8);
-  if (WidensLeft(args)) ReserveWide(block_rows * args.weights->k);
-  pool_.ParallelFor(blocks * groups, [&](int64_t task, int thread) {
+  pool_.ParallelFor(blocks * groups, [&](int64_t task, int) {
     const int64_t row = task % blocks * block_rows, group = task / blocks;
     const int64_t count = std::min(block_rows, rows - row);
-    const float* wide = WidenRows(args, row, count, scratch_[static_cast<size_t>(thread)]);
     for (int64_t panel = panels * group / groups; panel < panels * (group + 1) / groups; ++panel) {
-      gemm(BlockOf(args, row, count, wide, panel, 0, kPanelColumns));
+      gemm(BlockOf(args, row, count, panel, 0, kPanelColumns));
     }
   });
 }
@@ -226,9 +220,7 @@ void CpuBackend::MatMulFewRows(const MatMulArgs& args) {
   const auto gemm = GemmOf(args);
   const int64_t halves = args.weights->panels() * 2;
   const int64_t tasks = std::min<int64_t>(halves, pool_.threads() * 8);
-  if (WidensLeft(args)) ReserveWide(args.a.rows * args.weights->k);
-  pool_.ParallelFor(tasks, [&](int64_t task, int thread) {
-    const float* wide = WidenRows(args, 0, args.a.rows, scratch_[static_cast<size_t>(thread)]);
+  pool_.ParallelFor(tasks, [&](int64_t task, int) {
     const int64_t first = halves * task / tasks, last = halves * (task + 1) / tasks;
     for (int64_t half = first; half < last;) {
       const bool whole = half % 2 == 0 && half + 1 < last;
@@ -236,7 +228,7 @@ void CpuBackend::MatMulFewRows(const MatMulArgs& args) {
       half += whole ? 2 : 1;
       const int64_t panel = (half - 1) / 2;
       if (panel * kPanelColumns + column >= args.weights->n) continue;
-      GemmBlock block = BlockOf(args, 0, args.a.rows, wide, panel, column, columns);
+      GemmBlock block = BlockOf(args, 0, args.a.rows, panel, column, columns);
       block.stream = true;
       gemm(block);
     }
@@ -299,7 +291,7 @@ void CpuBackend::LoadBlock(const LoadBlockArgs& args) {
 }
 
 int64_t CpuBackend::workspace_bytes() const {
-  int64_t bytes = partials_.size() * 4 + quantized_.size() + quantized_scales_.size() * 4;
+  int64_t bytes = (partials_.size() + widened_.size() + quantized_scales_.size()) * 4 + quantized_.size();
   for (const Scratch& s : scratch_) {
     bytes += s.q.size() * 2 + s.positions.size() * 8 +
              (s.wide.size() + s.state[0].size() + s.state[1].size() + s.rope.size()) * 4;

@@ -48,7 +48,7 @@ class CpuBackend final : public Backend {
   };
   struct Scratch {
     AlignedBuffer<Bf16> q;
-    AlignedBuffer<float> wide;  // wide_left: queries, or rows of a product
+    AlignedBuffer<float> wide;  // wide_left: q
     AlignedBuffer<int64_t> positions;
     AlignedBuffer<float> state[2];
     AlignedBuffer<float> rope;
@@ -58,17 +58,13 @@ class CpuBackend final : public Backend {
   void PackInt8(PackedWeights& packed, const FillRow& fill_row);
   void MatMulManyRows(const MatMulArgs& args);
   void MatMulFewRows(const MatMulArgs& args);
-  const float* WidenRows(const MatMulArgs& args, int64_t row, int64_t rows, Scratch& scratch) const;
   const float* WidenQueries(int64_t count, Scratch& scratch) const;
-  GemmBlock BlockOf(const MatMulArgs& args, int64_t row, int64_t rows, const float* wide, int64_t panel,
-                    int64_t column, int64_t columns) const;
+  GemmBlock BlockOf(const MatMulArgs& args, int64_t row, int64_t rows, int64_t panel, int64_t column,
+                    int64_t columns) const;
   auto GemmOf(const MatMulArgs& args) const {
     return args.weights->format == WeightFormat::kInt8 ? kernels_.gemm_int8 : kernels_.gemm_bf16;
   }
-  bool WidensLeft(const MatMulArgs& args) const {
-    return kernels_.wide_left && args.weights->format == WeightFormat::kBf16;
-  }
-  void ReserveWide(int64_t floats);  // of each thread
+  void WidenActivations(const MatMulArgs& args);
   void QuantizeActivations(const MatMulArgs& args);
   void WriteSlot(const TilePool& pool, const RopeTable& rope, int64_t head_size, int32_t tile, int64_t slot,
                  int64_t position, const Bf16* key, const Bf16* value) const;
@@ -90,6 +86,7 @@ class CpuBackend final : public Backend {
   std::vector<AttentionTask> tasks_;  // of the call in progress; capacity is kept
   std::vector<Scratch> scratch_;      // by thread
   AlignedBuffer<float> partials_;
+  AlignedBuffer<float> widened_;      // wide_left: activations of the call in progress
   AlignedBuffer<uint8_t> quantized_;  // int8 class: activations of the call in progress
   AlignedBuffer<float> quantized_scales_;
   AlignedBuffer<char> read_yardstick_;

@@ -96,9 +96,9 @@ void CpuBackend::ScoreKeys(const ScoreKeysArgs& args) {
                      "queries ({}, {}) for {} positions and {} heads of {}", head.q.rows, head.q.columns,
                      args.positions.size(), args.group, args.head_size);
   }
-  if (kernels_.wide_left) ReserveWide(rows * args.head_size);
   for (Scratch& scratch : scratch_) {
     scratch.q.Reserve(rows * args.head_size);
+    if (kernels_.wide_left) scratch.wide.Reserve(rows * args.head_size);
     scratch.positions.Reserve(rows);
     scratch.state[0].Reserve(rows * 18);
     scratch.rope.Reserve(args.rope->row_floats());

@@ -1,6 +1,6 @@
 // Sixteen floats in two AVX2 registers; bf16 products by widening and fused multiply-add. Left operands come
-// widened (wide_left), so that inside the product only the right one's halves are taken apart: 4 of 44
-// instructions for 6 rows, beside 24 multiply-adds.
+// widened (wide_left), so that inside the product only the right one's halves are taken apart: 4 instructions
+// beside 24 multiply-adds for a pair of 6 rows.
 #pragma once
 
 #include <immintrin.h>
@@ -54,7 +54,9 @@ inline float ReduceAdd(F32x16 a) {
 
 // The product's inner steps, in the order in which they are written: 12 accumulators, 2 weights, 1 activation
 // and the mask are all 16 registers, and a compiler that moves one load ahead keeps an accumulator in memory,
-// which costs a third of the speed. Eight pairs of bf16, anywhere.
+// which costs a third of the speed.
+
+// Eight pairs of bf16, anywhere.
 inline const __m256i_u& EightPairs(const uint16_t* p) { return *reinterpret_cast<const __m256i_u*>(p); }
 inline void LoadEven(const uint16_t* pairs, __m256& w) {
   asm volatile("vmovdqu %1, %0\n\tvpslld $16, %0, %0" : "=x"(w) : "m"(EightPairs(pairs)));
