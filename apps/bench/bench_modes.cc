@@ -9,9 +9,6 @@ namespace {
 
 constexpr int64_t kPot = 4096, kCatalyst = 20, kAnchor = 32;
 
-// Where the seeds of a length begin: texts that began alike would find each other's spans.
-uint64_t OfItsOwn(int64_t tokens) { return static_cast<uint64_t>(tokens) << 20; }
-
 // Keys that rows see, together: row i of `rows` behind `before` others sees before + i + 1.
 double KeysSeen(int64_t before, int64_t rows) {
   return static_cast<double>(rows) * (static_cast<double>(before) + static_cast<double>(rows + 1) / 2);
@@ -40,7 +37,6 @@ absl::StatusOr<double> Bench::ReadOnce(Request request) {
   return seconds;
 }
 
-// Minutes long: a prompt of the window's length is enough to warm up.
 absl::StatusOr<Bench::Measured> Bench::MeasureLong(
     int64_t tokens, const std::function<absl::StatusOr<double>(int64_t)>& read) {
   return Measure(
@@ -64,10 +60,9 @@ absl::Status Bench::PrefillPot(int64_t tokens) {
   }
   const double work = rows * LinearFlops() + keys * FlopsOfKey() +
                       static_cast<double>(2 * tokens * c_.vocabulary * c_.hidden);
-  uint64_t run = OfItsOwn(tokens);
   const auto read = [&](int64_t length) {
     Request request;
-    request.segments = {{.tokens = SomeTokens(length, ++run)}};
+    request.segments = {{.tokens = SomeTokens(length, ++texts_)}};
     request.prefill = PrefillMode::kPot;
     request.policy.kind = PolicySpec::Kind::kInfiniPot;
     request.policy.pot = {pot};
@@ -85,14 +80,13 @@ absl::Status Bench::PrefillAnchored(int64_t tokens) {
   for (int64_t first = 0; first < tokens; first += span)
     keys += KeysSeen(kAnchor, std::min(span, tokens - first));
   const double work = static_cast<double>(kAnchor + tokens) * LinearFlops() + keys * FlopsOfKey();
-  uint64_t run = OfItsOwn(tokens);
   const auto read = [&](int64_t length) {
     Request request;
     request.prefill = PrefillMode::kAnchored;
     request.policy.kind = PolicySpec::Kind::kSnapKv;
-    const std::vector<int32_t> ids = SomeTokens(length, ++run);
+    const std::vector<int32_t> ids = SomeTokens(length, ++texts_);
     request.segments.push_back(
-        {.tokens = SomeTokens(kAnchor, run), .shared = true, .role = Segment::Role::kPrefix});
+        {.tokens = SomeTokens(kAnchor, texts_), .shared = true, .role = Segment::Role::kPrefix});
     for (int64_t first = 0; first < length; first += span) {
       const auto begin = ids.begin() + first, end = ids.begin() + std::min(length, first + span);
       request.segments.push_back({.tokens = {begin, end}, .shared = true});

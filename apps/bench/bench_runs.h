@@ -66,6 +66,7 @@ class Bench {
   using Subject = std::function<absl::StatusOr<double>()>;  // runs once, says its seconds
   // Rounds of yardstick and subject, after a first run of the subject, or of `warm_up`, that does not count.
   absl::StatusOr<Measured> Measure(Yardstick yardstick, const Subject& run, const Subject& warm_up = nullptr);
+  // The same of reading so many tokens, which takes minutes: the window's length is enough to warm up.
   absl::StatusOr<Measured> MeasureLong(int64_t tokens,
                                        const std::function<absl::StatusOr<double>(int64_t)>& read);
   // `work`: multiply-adds counted as 2, or bytes, of one run of the subject.
@@ -80,6 +81,7 @@ class Bench {
   const BenchOptions& options_;
   const ModelConfig& c_;
   const bool int8_;
+  uint64_t texts_ = 1;  // seed of the last text: those that began alike would find each other's spans
 };
 
 }  // namespace palimpsest
