@@ -7,7 +7,8 @@ usage: results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--len
 Each cell of the table has 5 depths x --seeds samples. The work is done in chunks of --chunk seeds of one length; each
 finished chunk is a file below --state, so an interrupted run goes on when it is started again, as long as program, model,
 text and policies are the same. --jobs N chunks run at once, each on its share of the cores (default: one for each core):
-scores do not depend on threads, and threads that never wait for each other waste nothing. At the end the table is printed as Markdown: date, processor, commit and command line with it.
+scores do not depend on threads, and threads that never wait for each other waste nothing. At the end the table is printed
+as Markdown: date, processor, commit and command line with it.
 
 Without --haystack the text is the King James Bible of Debian's package bible-kjv (`apt-get install bible-kjv`).
 Standard library only.
@@ -89,12 +90,7 @@ class Chunks:
         step = self.options.chunk
         chunks = [(length, first, min(step, seeds + 1 - first)) for length in lengths for first in range(1, seeds + 1, step)]
         with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
-            started = [pool.submit(self.run, *chunk) for chunk in chunks]
-            try:
-                return [one.result() for one in started]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            return list(pool.map(lambda chunk: self.run(*chunk), chunks))  # if one fails, what has not begun never does
 
     def run(self, length: int, first: int, seeds: int) -> dict:
         path = self.folder / f"{length}-{first}-{seeds}.json"
