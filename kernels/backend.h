@@ -3,8 +3,8 @@
 // Numerics: within one class (backend, dispatch path, weight format) a row's result does not depend on the
 //           rows, chunks or sequences that ran beside it. Bounds against float64 are derived in
 //           tests/kernels.
-// Threads : one thread at a time (the engine's); parallel inside. LoadBlock is serial and may be called from
-//           several, for different tiles.
+// Threads : one thread at a time (the engine's); parallel inside. LoadBlock and BuildDigest are serial and
+//           may be called from several, for different tiles.
 // To add one: implement this, add a line to MakeBackend, run tests/kernels/backend_contract_test over it.
 #pragma once
 
@@ -51,6 +51,8 @@ class Backend {
   virtual void ScoreKeys(const ScoreKeysArgs& args) = 0;
   virtual void GatherKv(const GatherKvArgs& args) = 0;
   virtual void TokenLosses(const TokenLossesArgs& args) = 0;
+  virtual void BuildDigest(const BuildDigestArgs& args) = 0;
+  virtual void ScoreDigests(const ScoreDigestsArgs& args) = 0;
 
   // Bytes of scratch memory held between calls (grows to the largest step seen).
   virtual int64_t workspace_bytes() const = 0;

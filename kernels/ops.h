@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/digest.h"
 #include "kernels/rope.h"
 #include "kernels/tensor.h"
 
@@ -92,6 +93,7 @@ struct KvRow {
   int32_t slot;          // in its tile, the same for all heads
   Bf16* rest = nullptr;  // this layer's block at rest, (kv_heads, 2, rest_rows, D), or null: not kept
   int64_t rest_rows = 0;
+  int64_t rest_stride = 0;  // elements from one head's part of it to the next's; 0: they are dense
 };
 // Rounds K to bf16, keeps that form at rest, rotates it in float to (position - base of the tile), rounds
 // again into the tile; V is rounded once. Slots' positions, counts and bases are the caller's to set.
@@ -107,8 +109,9 @@ struct StoreKvArgs {
 
 // Fills one layer's tiles (one per KV head) from a block at rest: the same numbers that StoreKv wrote.
 struct LoadBlockArgs {
-  const Bf16* rest;  // (kv_heads, 2, rows, D)
-  int64_t rows;      // tokens in the block
+  const Bf16* rest;    // (kv_heads, 2, rows, D)
+  int64_t stride = 0;  // elements from one head's part of it to the next's; 0: they are dense
+  int64_t rows;        // tokens in the block
   int64_t kv_heads, head_size;
   int64_t first_position;  // rows are consecutive positions from here
   const RopeTable* rope;
@@ -179,6 +182,42 @@ struct GatherKvArgs {
   const RopeTable* rope;
   TilePool pool;
   std::span<const GatherHead> heads;
+};
+
+// Makes the digest (kernels/digest.h) of one tile of one KV head from keys at rest: rotated to their position
+// and rounded, as StoreKv would have. A key with a number that is not finite is one that no query finds.
+struct BuildDigestArgs {
+  DigestKind kind;
+  int64_t head_size;
+  const Bf16* keys;        // (rows, D) at rest
+  int64_t rows;            // up to 64
+  int64_t first_position;  // rows are consecutive positions from here
+  const RopeTable* rope;
+  uint8_t* out;  // DigestBytes(kind, D)
+};
+
+// How well the best of some queries matches each slot, by digests alone:
+//   out[i * 64 + slot] = maximum over rows and the group's heads of q . key / sqrt(D), approximately;
+//   minus infinity for slots >= count, for keys that are not finite, and where no query is finite.
+// q is rotated to where its row stands and rounded to bf16. Of the keys,
+//   exact   is q . key;
+//   q2      is q . its 2-bit form, for which q times the steps of a run is rounded to bytes of magnitude <=
+//   85; minmax  is a bound above all keys of the slot's box: sum over d of max(q_d largest_d, q_d
+//   smallest_d); boxmean is sum over d of max(q_d (c_d + r_d), q_d (c_d - r_d)).
+// A slot's bits depend on its own tile and the queries only, not on the tiles or heads beside them; a row's
+// share in them not on the rows beside it.
+struct DigestHead {                       // one layer and KV head
+  Rows<const float> q;                    // (rows, group * D) before rotation
+  std::span<const uint8_t* const> tiles;  // digests, in any order
+  std::span<const int32_t> counts;        // of each tile: its digest was made of at least so many rows
+  float* out;                             // (tiles * 64)
+};
+struct ScoreDigestsArgs {
+  DigestKind kind;
+  int64_t group, head_size;
+  std::span<const int64_t> positions;  // (rows) >= 0, where each query stands for ranking; for all heads
+  const RopeTable* rope;
+  std::span<const DigestHead> heads;
 };
 
 // out[t] = -log softmax(logits[t])[targets[t]].

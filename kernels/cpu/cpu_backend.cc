@@ -269,9 +269,10 @@ void CpuBackend::StoreKv(const StoreKvArgs& args) {
         kernels_.round(args.v.row(t) + h * d, d, value);
         WriteSlot(args.pool, *args.rope, d, tile, row.slot, row.position, key, value);
         if (row.rest != nullptr) {
-          std::memcpy(row.rest + ((h * 2) * row.rest_rows + row.slot) * d, key, static_cast<size_t>(d) * 2);
-          std::memcpy(row.rest + ((h * 2 + 1) * row.rest_rows + row.slot) * d, value,
-                      static_cast<size_t>(d) * 2);
+          const int64_t stride = row.rest_stride != 0 ? row.rest_stride : 2 * row.rest_rows * d;
+          Bf16* const head = row.rest + h * stride + row.slot * d;
+          std::memcpy(head, key, static_cast<size_t>(d) * 2);
+          std::memcpy(head + row.rest_rows * d, value, static_cast<size_t>(d) * 2);
         }
       }
     }
@@ -283,15 +284,17 @@ void CpuBackend::LoadBlock(const LoadBlockArgs& args) {
   const int64_t d = args.head_size;
   for (int64_t h = 0; h < args.kv_heads; ++h) {
     for (int64_t slot = 0; slot < args.rows; ++slot) {
-      const Bf16* key = args.rest + ((h * 2) * args.rows + slot) * d;
-      const Bf16* value = args.rest + ((h * 2 + 1) * args.rows + slot) * d;
-      WriteSlot(args.pool, *args.rope, d, args.tiles[h], slot, args.first_position + slot, key, value);
+      const int64_t stride = args.stride != 0 ? args.stride : 2 * args.rows * d;
+      const Bf16* key = args.rest + h * stride + slot * d;
+      WriteSlot(args.pool, *args.rope, d, args.tiles[h], slot, args.first_position + slot, key,
+                key + args.rows * d);
     }
   }
 }
 
 int64_t CpuBackend::workspace_bytes() const {
   int64_t bytes = (partials_.size() + widened_.size() + quantized_scales_.size()) * 4 + quantized_.size();
+  bytes += digest_queries_.bytes();
   for (const Scratch& s : scratch_) {
     bytes += s.q.size() * 2 + s.positions.size() * 8 +
              (s.wide.size() + s.state[0].size() + s.state[1].size() + s.rope.size()) * 4;

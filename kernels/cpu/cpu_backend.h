@@ -31,6 +31,8 @@ class CpuBackend final : public Backend {
   void ScoreKeys(const ScoreKeysArgs& args) override;
   void GatherKv(const GatherKvArgs& args) override;
   void TokenLosses(const TokenLossesArgs& args) override;
+  void BuildDigest(const BuildDigestArgs& args) override;
+  void ScoreDigests(const ScoreDigestsArgs& args) override;
   int64_t workspace_bytes() const override;
   BackendYardsticks MeasureYardsticks() override;
 
@@ -54,6 +56,18 @@ class CpuBackend final : public Backend {
     AlignedBuffer<float> rope;
   };
 
+  // Rows of the heads of the call in progress, each head's from head * positions * group on; of each kind
+  // what its kernel reads (DigestBlock).
+  struct DigestQueries {
+    AlignedBuffer<int64_t> counts;  // of each head: rows that are finite
+    AlignedBuffer<Bf16> turned;
+    AlignedBuffer<int16_t> fixed;
+    AlignedBuffer<float> units, wide;
+    int64_t bytes() const {
+      return counts.size() * 8 + (turned.size() + fixed.size()) * 2 + (units.size() + wide.size()) * 4;
+    }
+  };
+
   void PackBf16(PackedWeights& packed, const FillRow& fill_row);
   void PackInt8(PackedWeights& packed, const FillRow& fill_row);
   void MatMulManyRows(const MatMulArgs& args);
@@ -72,6 +86,9 @@ class CpuBackend final : public Backend {
   void ScoreHeadKeys(const ScoreKeysArgs& args, const ScoreHead& head, Scratch& scratch) const;
   void TurnQueries(const ScoreKeysArgs& args, const ScoreHead& head, int64_t base, Scratch& scratch) const;
   void GatherHeadKv(const GatherKvArgs& args, const GatherHead& head) const;
+  void ReserveDigestQueries(const ScoreDigestsArgs& args);
+  void TurnDigestQueries(const ScoreDigestsArgs& args, int64_t head);
+  DigestBlock DigestBlockOf(const ScoreDigestsArgs& args, int64_t head, int64_t tile, int64_t tiles) const;
   void PlanAttention(const AttentionArgs& args);
   void RunAttentionTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
   void AttendTiles(const AttentionArgs& args, const AttentionTask& task, int64_t first_tile, int64_t count,
@@ -89,6 +106,7 @@ class CpuBackend final : public Backend {
   AlignedBuffer<float> widened_;      // wide_left: activations of the call in progress
   AlignedBuffer<uint8_t> quantized_;  // int8 class: activations of the call in progress
   AlignedBuffer<float> quantized_scales_;
+  DigestQueries digest_queries_;
   AlignedBuffer<char> read_yardstick_;
 };
 

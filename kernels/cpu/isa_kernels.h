@@ -80,6 +80,34 @@ struct ScoreBlock {
   int64_t out_stride;
 };
 
+// Digests in their layouts (kernels/digest.h): slots that share a scale, slots of a box, bytes before the
+// first.
+inline constexpr int64_t kRunSlots = 32, kBoxSlots = 16, kDigestHeader = 16;
+
+// A tile's rotated keys of which a digest is made.
+struct DigestKeys {
+  const uint16_t* keys;  // bf16 (rows, head_size)
+  int64_t rows;          // up to 64
+  int64_t head_size;
+  uint64_t slots;  // those whose numbers are all finite: the others take no part
+  uint8_t* out;
+};
+
+// Rows of queries of one KV head against digests; each row by itself, of which each slot keeps the best.
+struct DigestBlock {
+  const uint8_t* const* tiles;
+  const int32_t* counts;  // of each tile, slots in use
+  int64_t tile_count;
+  int64_t rows, head_size;
+  float scale;             // 1 / sqrt(head_size)
+  const int16_t* q_fixed;  // q2: (rows, head_size), each row over its largest magnitude times 32767
+  const float* q_units;    // q2: (rows, and 3 more) that magnitude / 32767 * scale
+  const uint16_t* q;       // exact: bf16 (rows, head_size)
+  const float* q_wide;     // exact and wide_left: q widened; boxes: (rows, 2, head_size), the factors of a
+                           // box's two numbers
+  float* out;              // (tile_count, 64)
+};
+
 struct IsaKernels {
   const char* name;
   bool int8;
@@ -104,6 +132,12 @@ struct IsaKernels {
   void (*score_weights)(const ScoreBlock&);
   // The largest of x and the sum of e^(x - largest); what is not a number is passed over.
   void (*sum_exp)(const float* x, int64_t n, float* largest, float* sum);
+  // Digests: q2 of keys, boxes of keys (minmax, or else middle and distance), scores of each form.
+  void (*digest_q2)(const DigestKeys&);
+  void (*digest_boxes)(const DigestKeys&, bool minmax);
+  void (*score_q2)(const DigestBlock&);
+  void (*score_exact)(const DigestBlock&);
+  void (*score_boxes)(const DigestBlock&);
   // u8 = round(x * 127 / max|x|) + 128 and the scale, per group of 64
   void (*quantize_row)(const uint16_t* x, int64_t k, uint8_t* out, float* scales);
   // Yardsticks: seconds of `rounds` rounds; each is kPeakOps multiply-adds of its class.

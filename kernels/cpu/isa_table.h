@@ -1,7 +1,9 @@
-// All kernels of one instruction set as a table; a simd_*.h is included before this file.
+// All kernels of one instruction set as a table; a simd_*.h and a codes_*.h are included before this file.
 #pragma once
 
 #include "kernels/cpu/compression_impl.h"
+#include "kernels/cpu/digest_build_impl.h"
+#include "kernels/cpu/digest_score_impl.h"
 #include "kernels/cpu/kernels_impl.h"
 
 namespace {
@@ -26,6 +28,11 @@ inline IsaKernels MakeKernels(const char* name) {
       .score_sums = ScoreSums,
       .score_weights = ScoreWeights,
       .sum_exp = SumExp,
+      .digest_q2 = DigestQ2,
+      .digest_boxes = DigestBoxes,
+      .score_q2 = ScoreQ2,
+      .score_exact = ScoreExact,
+      .score_boxes = ScoreBoxes,
       .quantize_row = nullptr,
       .peak_bf16 = PeakBf16,
       .peak_int8 = nullptr,

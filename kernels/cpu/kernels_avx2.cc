@@ -1,5 +1,6 @@
 #include "kernels/cpu/simd_avx2.h"
 //
+#include "kernels/cpu/codes_x86.h"
 #include "kernels/cpu/isa_table.h"
 
 namespace palimpsest::cpu {

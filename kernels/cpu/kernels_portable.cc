@@ -1,5 +1,6 @@
 #include "kernels/cpu/simd_portable.h"
 //
+#include "kernels/cpu/codes_portable.h"
 #include "kernels/cpu/isa_table.h"
 
 namespace palimpsest::cpu {

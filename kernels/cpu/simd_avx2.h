@@ -138,6 +138,39 @@ inline __m256 Exp2Half(__m256 x) {
 }
 inline F32x16 Exp2(F32x16 x) { return {Exp2Half(x.lo), Exp2Half(x.hi)}; }
 
+// Sums of products of unsigned 2-bit codes with four signed bytes, of eight slots: in 16 bits for two
+// channels each until WholeSums adds the two. Written in order as above: 12 sums, 2 queries, the codes and a
+// product are all 16 registers; the mask and the third query stay in memory.
+template <int shift>
+inline void TakeCodes(const uint8_t* codes, const __m256i& low, __m256i& some) {
+  const __m256i_u& four = *reinterpret_cast<const __m256i_u*>(codes);
+  if constexpr (shift == 0) {
+    asm volatile("vmovdqu %1, %0\n\tvpand %2, %0, %0" : "=x"(some) : "m"(four), "m"(low));
+  } else {
+    asm volatile("vmovdqu %1, %0\n\tvpsrlw %3, %0, %0\n\tvpand %2, %0, %0"
+                 : "=x"(some)
+                 : "m"(four), "m"(low), "n"(shift));
+  }
+}
+inline void LoadQuery(const int8_t* query, __m256i& x) {
+  asm volatile("vpbroadcastd %1, %0" : "=x"(x) : "m"(*reinterpret_cast<const int32_t*>(query)));
+}
+inline void AddCodes(__m256i& sum, __m256i codes, __m256i query) {
+  __m256i x;
+  asm volatile("vpmaddubsw %2, %3, %1\n\tvpaddw %1, %0, %0" : "+x"(sum), "=&x"(x) : "x"(query), "x"(codes));
+}
+inline void AddCodes(__m256i& sum, __m256i codes, const int8_t* query) {
+  __m256i x;
+  asm volatile("vpbroadcastd %2, %1\n\tvpmaddubsw %1, %3, %1\n\tvpaddw %1, %0, %0"
+               : "+x"(sum), "=&x"(x)
+               : "m"(*reinterpret_cast<const int32_t*>(query)), "x"(codes));
+}
+inline __m256i WholeSums(__m256i sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
+inline F32x16 FloatsOf(const int32_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))),
+          _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8)))};
+}
+
 inline void PrefetchStream(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace

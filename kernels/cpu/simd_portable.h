@@ -93,6 +93,7 @@ inline F32x16 KeepUpTo(const F32x16& score, const int32_t* positions, int32_t li
 inline F32x16 Exp2(const F32x16& x) {
   return Each([&](int i) { return x[i] >= -126.0f ? std::exp2(x[i]) : 0.0f; });
 }
+inline F32x16 FloatsOf(const int32_t* p) { return __builtin_convertvector(LoadAs<I32x16>(p), F32x16); }
 inline void PrefetchStream(const void*) {}
 
 }  // namespace
