@@ -34,7 +34,6 @@ struct Question {
   std::vector<std::string> documents;  // ids or paths
   std::string text;
   PromptOptions options;
-  std::string recall = "none";  // checked
   proto::Sampling sampling;
   std::function<void(std::string_view text)> on_text;  // the answer as it comes
 };

@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "apps/domain_secret.h"
 #include "apps/in_process_worker.h"
 #include "apps/input_files.h"
 #include "apps/late_progress.h"
@@ -74,6 +75,7 @@ absl::StatusOr<std::unique_ptr<Embedded>> Embedded::Open(const Config& config, O
   parts.model = std::move(served);
   parts.open_catalog = [folder = config.data_dir] { return Catalog::Open(folder); };
   parts.registry = embedded->registry_;
+  PALIMPSEST_ASSIGN_OR_RETURN(parts.secret, DomainSecret(config));
   PALIMPSEST_ASSIGN_OR_RETURN(embedded->coordinator_, Coordinator::Create(std::move(parts)));
   return embedded;
 }
@@ -88,7 +90,7 @@ absl::Status Embedded::Check() { return coordinator_->ListDocuments(kTenant).sta
 
 absl::Status Embedded::StartWorker() {
   if (worker_ != nullptr) return absl::OkStatus();
-  PALIMPSEST_ASSIGN_OR_RETURN(worker_, WorkerHost::Start([this] { return model_->MakeEngine(); }, {}));
+  PALIMPSEST_ASSIGN_OR_RETURN(worker_, WorkerHost::Start([this] { return model_->MakeStoringEngine(); }, {}));
   return JoinInProcess(*worker_, *registry_);
 }
 
@@ -148,7 +150,6 @@ absl::StatusOr<Answer> Embedded::Ask(const Question& question) {
     request.documents.push_back(std::move(id));
   }
   request.options = question.options;
-  request.recall = question.recall;
   request.sampling = question.sampling;
   PALIMPSEST_RETURN_IF_ERROR(coordinator_->Check(request));
   PALIMPSEST_RETURN_IF_ERROR(StartWorker());

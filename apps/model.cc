@@ -66,8 +66,36 @@ absl::StatusOr<std::string> FindModelFile(const Config& config) {
   return is_path ? NotFound("model file {} does not exist", Quoted(name, 4096)) : NoModel(name, folder);
 }
 
-absl::StatusOr<EngineOptions> ServingEngineOptionsOf(const Config& config) {
+namespace {
+
+// A quarter of the file system that the folder is or will be on, at most 64 GiB.
+int64_t AutomaticTierBytes(const fs::path& folder) {
+  constexpr int64_t kMost = int64_t{64} << 30, kLeast = int64_t{1} << 20;
+  std::error_code error;
+  for (fs::path at = fs::absolute(folder, error); !error && !at.empty(); at = at.parent_path()) {
+    const fs::space_info space = fs::space(at, error);
+    if (!error) return std::clamp(static_cast<int64_t>(space.capacity / 4), kLeast, kMost);
+    if (at == at.parent_path()) break;
+    error.clear();
+  }
+  return kLeast;
+}
+
+}  // namespace
+
+absl::StatusOr<EngineOptions> StoringEngineOptionsOf(const Config& config) {
   PALIMPSEST_ASSIGN_OR_RETURN(EngineOptions options, EngineOptionsOf(config));
+  if (!config.ssd.enabled) return options;
+  options.ssd.folder = config.ssd.folder.empty() ? config.data_dir + "/tier" : config.ssd.folder;
+  options.ssd.bytes =
+      config.ssd.store_bytes > 0 ? config.ssd.store_bytes : AutomaticTierBytes(options.ssd.folder);
+  options.ssd.readers = static_cast<int>(config.ssd.readers);
+  if (config.ssd.encryption == "on") options.ssd.key_file = config.data_dir + "/keys/tier.key";
+  return options;
+}
+
+absl::StatusOr<EngineOptions> ServingEngineOptionsOf(const Config& config) {
+  PALIMPSEST_ASSIGN_OR_RETURN(EngineOptions options, StoringEngineOptionsOf(config));
   options.step_seconds = static_cast<double>(config.prefill.step_ms) / 1e3;
   return options;
 }
@@ -83,6 +111,8 @@ absl::StatusOr<EngineOptions> EngineOptionsOf(const Config& config) {
   options.arena_bytes = config.device.arena_bytes;
   options.host_bytes = config.host.store_bytes;
   options.view_bytes = config.host.view_bytes;
+  options.index_bytes = config.host.index_bytes;
+  options.digests = true;
   options.chunk_tokens = config.prefill.chunk_tokens;
   options.share = config.prefill.share;
   return options;
@@ -145,6 +175,11 @@ absl::StatusOr<ServedModel> Model::Served() const {
 
 absl::StatusOr<std::unique_ptr<Engine>> Model::MakeEngine() const {
   PALIMPSEST_ASSIGN_OR_RETURN(const EngineOptions options, EngineOptionsOf(config_));
+  return Engine::Create(file_, tokenizer_, options);
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Model::MakeStoringEngine() const {
+  PALIMPSEST_ASSIGN_OR_RETURN(const EngineOptions options, StoringEngineOptionsOf(config_));
   return Engine::Create(file_, tokenizer_, options);
 }
 

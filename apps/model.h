@@ -28,6 +28,8 @@ absl::StatusOr<std::string> FindModelFile(const Config& config);
 
 // The engine's part of the configuration.
 absl::StatusOr<EngineOptions> EngineOptionsOf(const Config& config);
+// With the SSD tier, too: of commands whose documents outlive them.
+absl::StatusOr<EngineOptions> StoringEngineOptionsOf(const Config& config);
 // The same for a worker that serves many: its steps are cut to prefill.step_ms.
 absl::StatusOr<EngineOptions> ServingEngineOptionsOf(const Config& config);
 
@@ -48,7 +50,8 @@ class Model {
   absl::StatusOr<ServedModel> Served() const;
   // Loads the weights.
   absl::StatusOr<std::unique_ptr<Engine>> MakeEngine() const;
-  absl::StatusOr<std::unique_ptr<Engine>> MakeServingEngine() const;  // see ServingEngineOptionsOf
+  absl::StatusOr<std::unique_ptr<Engine>> MakeStoringEngine() const;
+  absl::StatusOr<std::unique_ptr<Engine>> MakeServingEngine() const;
   // The same at the first call, and kept.
   absl::StatusOr<Engine*> StartEngine();
 

@@ -102,7 +102,7 @@ json::object OwnBody(const Question& question, const std::vector<DocumentId>& do
   const PromptOptions& options = question.options;
   PolicySpec policy = options.policy;
   json::object own{{"documents", json::array(documents.begin(), documents.end())},
-                   {"recall", question.recall},
+                   {"recall", RecallText(options.recall)},
                    {"prefill", std::string(PrefillName(options.prefill))},
                    {"question", options.question_visible ? "visible" : "hidden"}};
   if (policy.catalyst == PolicySpec::Catalyst::kFile) {

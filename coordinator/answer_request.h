@@ -19,7 +19,6 @@ struct AnswerRequest {
   std::variant<std::vector<ChatMessage>, std::string, std::vector<int32_t>> prompt;
   std::vector<std::string> documents;  // ids of the catalog, in the order in which they are read
   PromptOptions options;
-  std::string recall = "none";  // checked by whoever made the request
   // max_tokens 0: as many as the window and the workers' memory allow. Up to generate.max_tokens it is cut to
   // that too; a larger one that does not fit is refused.
   proto::Sampling sampling;

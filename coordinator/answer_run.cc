@@ -110,7 +110,7 @@ proto::DoneEvent AnswerRun::Complete(int64_t choice, const proto::DoneEvent& don
   proto::Receipt& receipt = *complete.mutable_receipt();
   if (receipt.policy().empty()) receipt.set_policy(options_.policy);
   if (receipt.prefill().empty()) receipt.set_prefill(options_.prefill);
-  receipt.set_recall(options_.request->recall);
+  if (receipt.recall().empty()) receipt.set_recall(RecallText(RecallSpec{}));
   receipt.set_prefill_reason(options_.prefill_reason);
   receipt.set_question(options_.question_visible ? "visible" : "hidden");
   proto::Receipt::Seconds& seconds = *receipt.mutable_seconds();

@@ -99,7 +99,7 @@ class CoordinatorImpl final : public Coordinator {
   Documents::Options DocumentOptions();
 
   const Options options_;
-  const std::string secret_;  // of this process: cache domains are derived from it
+  const std::string secret_;  // cache domains are derived from it
   mutable ServingMetrics metrics_;
   Dispatcher dispatcher_;
   RequestQueue queue_;
@@ -354,7 +354,10 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(Options options
       !options.open_catalog) {
     return Internal("a coordinator needs a registry, a model's tokenizer and planner, and a catalog");
   }
-  PALIMPSEST_ASSIGN_OR_RETURN(std::string secret, NewSecret());
+  std::string secret = options.secret;
+  if (secret.empty()) {
+    PALIMPSEST_ASSIGN_OR_RETURN(secret, NewSecret());
+  }
   return std::make_unique<CoordinatorImpl>(std::move(options), std::move(secret));
 }
 

@@ -68,6 +68,9 @@ class Coordinator {
     // Opens the catalog, once, when the first document is named. A server opens it at its start.
     std::function<absl::StatusOr<std::unique_ptr<Catalog>>()> open_catalog;
     std::shared_ptr<Registry> registry;
+    // 32 bytes from which the tenants' cache domains are derived: the same ones find what was read before.
+    // Empty: this process's own, at random.
+    std::string secret;
     Metrics* metrics = nullptr;  // outlives the coordinator
     const Clock* clock = &RealClock();
   };

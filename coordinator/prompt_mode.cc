@@ -131,6 +131,39 @@ proto::Prefill ModeOf(PrefillChoice prefill) {
   return prefill == PrefillChoice::kPot ? proto::POT : proto::EXACT;
 }
 
+// Slices come back to a question about documents whose blocks stand where they were read.
+absl::Status DecideRecall(const PromptOptions& options, const PromptSizes& sizes, PromptMode* mode) {
+  if (!options.recall.on() || !mode->policy.compresses()) return absl::OkStatus();
+  const std::string name = RecallText(options.recall);
+  if (mode->prefill == proto::POT) {
+    return InvalidArgument(
+        "recall {} with a pot, whose positions go with what it drops: take prefill anchored, "
+        "or recall none",
+        name);
+  }
+  if (sizes.documents == 0) {
+    return InvalidArgument(
+        "recall {} brings back parts of documents, and there are 0: name one, or take recall "
+        "none",
+        name);
+  }
+  if (mode->policy.kind == Kind::kStreaming) {
+    return InvalidArgument(
+        "recall {} with policy streaming, whose window slides: take another policy, or recall "
+        "none",
+        name);
+  }
+  if (options.question_visible && mode->prefill == proto::EXACT) {
+    return InvalidArgument(
+        "recall {} is for a question that the policy did not see: take question hidden, or "
+        "recall none",
+        name);
+  }
+  mode->recall = options.recall;
+  mode->recalled = options.recall.BudgetOf(std::max<int64_t>(0, mode->candidates - sizes.prefix));
+  return absl::OkStatus();
+}
+
 absl::Status CheckPot(const PromptMode& mode, const PromptSizes& sizes, int64_t catalyst,
                       const PromptModel& model) {
   const PolicySpec& policy = mode.policy;
@@ -199,6 +232,7 @@ absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const 
   mode.candidates = sizes.prefix + sizes.context + (with_question ? sizes.question : 0);
   mode.kept = mode.policy.BudgetOf(mode.candidates);
   if (mode.prefill != proto::POT) mode.kept = std::max(mode.kept, sizes.prefix);
+  PALIMPSEST_RETURN_IF_ERROR(DecideRecall(options, sizes, &mode));
   return mode;
 }
 
@@ -217,6 +251,15 @@ absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, c
         "prefill.span_tokens",
         sizes.question, parts.longest_span, sizes.prefix, model.name, model.window_tokens,
         std::max<int64_t>(0, beside_span));
+  }
+  if (mode.recalled > 0 && mode.kept + mode.recalled + sizes.question > room &&
+      mode.kept + sizes.question <= room) {
+    return OverWindow(
+        "recall of {} tokens beside {} that policy {} keeps and {} of the question, {} was trained for {} "
+        "with "
+        "the answer: recall at most {}",
+        mode.recalled, mode.kept, mode.policy.name(), sizes.question, model.name, model.window_tokens,
+        room - mode.kept - sizes.question);
   }
   if (mode.kept + sizes.question <= room) return absl::OkStatus();
   return OverWindow(

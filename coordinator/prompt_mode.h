@@ -15,6 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "proto/base/policy_spec.h"
+#include "proto/base/recall_spec.h"
 #include "proto/worker.pb.h"
 
 namespace palimpsest {
@@ -33,6 +34,7 @@ absl::StatusOr<bool> ParseQuestionVisible(std::string_view name);
 struct PromptOptions {
   PrefillChoice prefill = PrefillChoice::kAuto;
   PolicySpec policy{.kind = PolicySpec::Kind::kAuto};
+  RecallSpec recall;
   bool question_visible = false;
   std::string catalyst;  // text, for infinipot with catalyst=@FILE
 };
@@ -58,6 +60,9 @@ struct PromptMode {
   // Tokens that the policy chooses from, the prefix with them, and that stay of them at most per layer and KV
   // head while the answer is generated.
   int64_t candidates = 0, kept = 0;
+  // Of what is dropped: how it comes back, and how many tokens at most. None where nothing is dropped.
+  RecallSpec recall;
+  int64_t recalled = 0;
 };
 
 // What a model takes.

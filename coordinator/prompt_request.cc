@@ -54,6 +54,7 @@ void AddPrompt(PromptPlan plan, proto::GenerateRequest* generate) {
   }
   generate->set_prefill(plan.mode.prefill);
   generate->set_policy(PolicyText(plan.mode.policy));
+  generate->set_recall(RecallText(plan.mode.recall));
   generate->set_question_visible(plan.question_visible);
   generate->mutable_catalyst()->Assign(plan.catalyst.begin(), plan.catalyst.end());
 }
@@ -92,14 +93,14 @@ Footprint FootprintOf(const PromptPlan& plan) {
     return {.positions = Footprint::kUnbounded, .peak_blocks = Blocks(mode.kept) + kPartial};
   }
   constexpr int64_t kPicksPartial = 2;  // what is picked ends in a block of its own, and so does its window
-  const int64_t picks = Blocks(mode.kept) + kPicksPartial;
+  const int64_t picks = Blocks(mode.kept) + Blocks(mode.recalled) + kPicksPartial;
   const int64_t behind = plan.tokens - mode.candidates;  // the question, unless it was chosen from too
   const int64_t kept = picks + Blocks(behind) + 1;
   if (mode.prefill == proto::EXACT) {
     return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan) + picks, .kept_blocks = kept};
   }
   const int64_t prefix = Blocks(plan.sizes.prefix) + 1;
-  return {.positions = mode.kept + behind,
+  return {.positions = mode.kept + mode.recalled + behind,
           .peak_blocks = prefix + Blocks(plan.longest_span) + Blocks(behind) + 1,
           .kept_blocks = prefix + kept};
 }

@@ -1,16 +1,43 @@
 #include "storage/tier.h"
 
+#include <array>
 #include <utility>
+
+#include "proto/base/status.h"
 
 namespace palimpsest {
 
-absl::Status Tier::PutParts(const BlockId& id, std::span<const std::span<const uint8_t>> parts) {
-  size_t bytes = 0;
-  for (const auto& part : parts) bytes += part.size();
-  std::vector<uint8_t> value;
-  value.reserve(bytes);
-  for (const auto& part : parts) value.insert(value.end(), part.begin(), part.end());
-  return Put(id, std::move(value));
+std::string_view NameOf(ValueKind kind) {
+  static constexpr std::array<std::string_view, kValueKinds> kNames = {"block", "index", "picks"};
+  const auto number = static_cast<size_t>(kind);
+  PALIMPSEST_CHECK(number < kNames.size(), "value kind {}", number);
+  return kNames[number];
+}
+
+std::string TierKey::ToString() const { return fmt::format("{} {}", NameOf(kind), id.ToHex()); }
+
+absl::Status Tier::Put(const TierKey& key, std::vector<uint8_t> value, uint32_t parts) {
+  if (value.capacity() != value.size()) value.shrink_to_fit();  // else memory that nobody counts
+  const TierItem item{key, std::make_shared<const std::vector<uint8_t>>(std::move(value)), parts};
+  return Put({&item, 1});
+}
+
+absl::Status CheckTierItems(std::string_view tier, std::span<const TierItem> items) {
+  for (const TierItem& item : items) {
+    if (item.value == nullptr || item.value->empty()) {
+      return InvalidArgument("{} tier: {} has an empty value", tier, item.key.ToString());
+    }
+    if (item.parts == 0 || item.value->size() % item.parts != 0) {
+      return InvalidArgument("{} tier: {} has {} bytes, which are not {} equal parts", tier,
+                             item.key.ToString(), item.value->size(), item.parts);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NoSuchPart(std::string_view tier, const TierKey& key, uint32_t part, uint32_t parts) {
+  return Error(absl::StatusCode::kOutOfRange, "{} tier: part {} of {}, which has {} parts", tier, part,
+               key.ToString(), parts);
 }
 
 }  // namespace palimpsest

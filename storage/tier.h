@@ -1,24 +1,29 @@
-// A tier: a place that holds sealed blocks. Host memory, SSD and a peer look the same from here.
+// A tier: a place that holds sealed values. Host memory, SSD and a peer look the same from here.
 //
-// Values are opaque bytes (sealed envelopes) under a BlockId. A tier is a cache: no value is promised to
-// stay, and any failure is a miss for the caller, who fetches elsewhere or recomputes (I-5). It knows nothing
-// of attention.
+// Values are opaque bytes (sealed envelopes) under a key. A tier is a cache: no value is promised to stay,
+// and any failure is a miss for the caller, who fetches elsewhere or recomputes (I-5). It knows nothing of
+// attention.
 //
-// Immutable: a value never changes; a second Put of an id is a no-op, whatever its bytes (I-3).
+// Parts    : a value is `parts` pieces of equal size one after another (the tiles of a block group). They are
+//            put together; a reader takes all of them or one.
+// Together : what one Put brings belongs together (the groups of a span, in the order of their text). It is
+//            stored all or none; a tier of files keeps it side by side, and may evict it as one.
+// Immutable: a value never changes; a second Put of a key is a no-op, whatever its bytes (I-3).
 // Whole    : Get returns all bytes of one Put or none, also after a crash (I-4).
-// Checked  : Get compares what it read with a checksum the tier made at Put. That covers the tier's
-//            medium; the last reader still opens the envelope, whose tag covers the way from the producer
-//            (I-2).
-// Capacity : the tier's own. It evicts least recently used values to make room, no more than needed,
-//            and never exceeds its cap. Stats().used_bytes counts every byte it still holds, also those of
-//            erased values that someone views (I-12). Get and Put make a value the most recent; Contains does
-//            not.
+// Checked  : Get compares what it read with a checksum the tier made at Put. That covers the tier's medium;
+//            the last reader still opens the envelope, whose tag covers the way from the producer (I-2). A
+//            tier may leave that to the envelope where its options say so.
+// Capacity : the tier's own. It evicts what was least recently used to make room, no more than needed (but
+//            may evict together what was put together), and never exceeds its cap. Stats().used_bytes counts
+//            every byte it still holds, also those of erased values that someone views or whose neighbours
+//            remain (I-12). Get and Put make a value the most recent; Contains does not.
 // Views    : what Get returns stays valid and constant until its last copy is gone, whatever becomes of the
 //            value or of the tier.
 // Errors   : NotFound: a miss. DataLoss: the value was damaged; it is dropped, so the next Get is a miss.
-//            ResourceExhausted: no room, although all that could go would. InvalidArgument: an empty value.
+//            ResourceExhausted: no room, although all that could go would. InvalidArgument: an empty value,
+//            or one that its parts do not divide. OutOfRange: a part that the value does not have.
 //            Unavailable: the medium or the peer failed; a later try may succeed.
-// Blocking : as long as the medium takes. Deadlines and threads belong to the caller (the tiered store).
+// Blocking : as long as the medium takes. Deadlines and threads belong to the caller (the mover).
 // Threads  : any thread.
 //
 // To add a tier: implement this, be the only includer of your library, add a line to the implementations in
@@ -29,6 +34,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -38,19 +44,52 @@
 
 namespace palimpsest {
 
-// Shared by the tier and everyone who reads: the last one frees the bytes.
+// What a value is, so that a tier may keep what is read differently apart.
+enum class ValueKind : uint8_t {
+  kBlock = 0,  // a block group; parts: its tiles, layer * kv_heads + kv_head
+  kIndex = 1,  // the digests of a block group; parts: as of the group
+  kPicks = 2,  // what a policy left of a document; one part
+};
+inline constexpr int kValueKinds = 3;
+std::string_view NameOf(ValueKind kind);  // block | index | picks
+
+struct TierKey {
+  BlockId id;
+  ValueKind kind = ValueKind::kBlock;
+  TierKey(const BlockId& block, ValueKind k = ValueKind::kBlock) : id(block), kind(k) {}  // NOLINT: a block
+  bool operator==(const TierKey&) const = default;
+  std::string ToString() const;  // "block 12ab...": for errors
+};
+struct TierKeyHash {
+  size_t operator()(const TierKey& key) const {
+    return BlockIdHash{}(key.id) ^ (static_cast<size_t>(key.kind) * 0x9E3779B97F4A7C15u);
+  }
+};
+
+// Bytes of a value that is being put; shared, so that no tier needs to copy what another keeps.
 using TierValue = std::shared_ptr<const std::vector<uint8_t>>;
+struct TierItem {
+  TierKey key;
+  TierValue value;
+  uint32_t parts = 1;
+};
+
+// Bytes that were read; whoever copies it keeps them alive.
+struct TierView {
+  std::shared_ptr<const void> owner;
+  std::span<const uint8_t> bytes;
+};
 
 // The first three are levels; the others count from when the tier was made. Bytes are bytes of values.
 struct TierStats {
   int64_t capacity_bytes = 0;
-  int64_t used_bytes = 0;    // held now: values, and erased ones that a view still holds
+  int64_t used_bytes = 0;    // held now: values, and erased ones that a view or a neighbour still holds
   int64_t values = 0;        // that Get would find
-  int64_t hits = 0;          // Get returned a value
+  int64_t hits = 0;          // Get returned a value or a part
   int64_t misses = 0;        // Get returned NotFound
   int64_t puts = 0;          // values stored
-  int64_t known_puts = 0;    // Put of an id that was there
-  int64_t refused_puts = 0;  // Put that returned an error
+  int64_t known_puts = 0;    // Put of a key that was there
+  int64_t refused_puts = 0;  // values that Put returned an error for
   int64_t evictions = 0;     // values dropped to make room
   int64_t evicted_bytes = 0;
   int64_t damaged = 0;  // Get returned DataLoss
@@ -62,16 +101,21 @@ class Tier {
 
   virtual std::string_view Name() const = 0;  // "host", "ssd", ...: the tier's label in metrics and receipts
 
-  // Takes the vector without copying it, if its capacity is its size.
-  virtual absl::Status Put(const BlockId& id, std::vector<uint8_t> value) = 0;
-  // The value is the parts one after another. Joins and calls Put; a tier that can write parts as they are
-  // overrides it.
-  virtual absl::Status PutParts(const BlockId& id, std::span<const std::span<const uint8_t>> parts);
+  virtual absl::Status Put(std::span<const TierItem> items) = 0;
+  // One value. It is not copied, if its capacity is its size.
+  absl::Status Put(const TierKey& key, std::vector<uint8_t> value, uint32_t parts = 1);
 
-  virtual absl::StatusOr<TierValue> Get(const BlockId& id) = 0;
-  virtual bool Contains(const BlockId& id) const = 0;  // a hint: Get may miss a moment later
-  virtual absl::Status Erase(const BlockId& id) = 0;   // OK also if it was not there
+  virtual absl::StatusOr<TierView> Get(const TierKey& key) = 0;
+  virtual absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) = 0;
+  virtual bool Contains(const TierKey& key) const = 0;  // a hint: Get may miss a moment later
+  virtual absl::Status Erase(const TierKey& key) = 0;   // OK also if it was not there
   virtual TierStats Stats() const = 0;
 };
+
+// For implementations, so that all word these alike. InvalidArgument for the first item that the contract
+// refuses.
+absl::Status CheckTierItems(std::string_view tier, std::span<const TierItem> items);
+absl::Status NoSuchPart(std::string_view tier, const TierKey& key, uint32_t part,
+                        uint32_t parts);  // OutOfRange
 
 }  // namespace palimpsest

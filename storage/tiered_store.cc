@@ -1,14 +1,15 @@
 #include "storage/tiered_store.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "proto/base/status.h"
 
 namespace palimpsest {
 
 TieredStore::TieredStore(const KvShape& shape, TileArena* arena, Backend* backend, const RopeTable* rope,
-                         Tier* below)
-    : shape_(shape), arena_(arena), backend_(backend), rope_(rope), below_(below) {}
+                         Mover* mover)
+    : shape_(shape), arena_(arena), backend_(backend), rope_(rope), mover_(mover) {}
 
 TieredStore::~TieredStore() { DropUnpinned(); }
 
@@ -27,10 +28,7 @@ absl::StatusOr<BlockGroup> TieredStore::Open(int64_t first_position, int64_t bas
   group.tiles.resize(static_cast<size_t>(shape_.tiles()));
   PALIMPSEST_RETURN_IF_ERROR(AllocateTiles(group.tiles));
   SetPositions(group);
-  if (keep_rest) {
-    group.envelope.resize(kEnvelopeHeaderBytes +
-                          static_cast<size_t>(shape_.layers * shape_.layer_elements(rows) * 2));
-  }
+  if (keep_rest) group.envelope.resize(static_cast<size_t>(shape_.group_bytes(rows)));
   return group;
 }
 
@@ -51,12 +49,14 @@ void TieredStore::Gather(std::span<const GatherHead> heads) {
   backend_->GatherKv({.head_size = shape_.head_size, .rope = rope_, .pool = arena_->pool(), .heads = heads});
 }
 
-BlockGeometry TieredStore::GeometryOf(int64_t rows) const {
+TileGeometry TieredStore::GeometryOf(int64_t tile, int64_t rows) const {
   return {.layers = static_cast<int32_t>(shape_.layers),
           .kv_heads = static_cast<int32_t>(shape_.kv_heads),
+          .layer = static_cast<int32_t>(tile / shape_.kv_heads),
+          .kv_head = static_cast<int32_t>(tile % shape_.kv_heads),
           .head_size = static_cast<int32_t>(shape_.head_size),
           .tokens = static_cast<int32_t>(rows),
-          .format = 1};
+          .format = kTileBf16};
 }
 
 TieredStore::Pin TieredStore::Seal(const BlockId& id, BlockGroup group) {
@@ -67,17 +67,86 @@ TieredStore::Pin TieredStore::Seal(const BlockId& id, BlockGroup group) {
     Discard(std::move(group));
     return PinSealed(known->second.get());
   }
-  const bool below = PutBelow(id, group);
+  const bool below = PutBelow(id, group, /*digests=*/true);
   return Keep(id, std::move(group), below);
 }
 
+// A value of its own for each kind; those of the usual one lie under the block's name.
+static TierKey DigestKey(DigestKind kind, BlockId id) {
+  id.bytes.back() ^= static_cast<uint8_t>(kind);
+  return {id, ValueKind::kIndex};
+}
+
+static TileGeometry DigestGeometry(const KvShape& shape, DigestKind kind, int64_t rows) {
+  return {.layers = static_cast<int32_t>(shape.layers),
+          .kv_heads = static_cast<int32_t>(shape.kv_heads),
+          .layer = 0,
+          .kv_head = 0,
+          .head_size = static_cast<int32_t>(shape.head_size),
+          .tokens = static_cast<int32_t>(rows),
+          .format = kTileDigests + static_cast<uint32_t>(kind)};
+}
+
+// Sealed, as host memory holds them: the digests of all tiles in one envelope.
+std::vector<uint8_t> TieredStore::DigestsOf(DigestKind kind, const BlockId& id, int64_t position,
+                                            int64_t rows, const Bf16* rest) const {
+  const int64_t bytes = DigestBytes(kind, shape_.head_size);
+  std::vector<uint8_t> value(kEnvelopeHeaderBytes + static_cast<size_t>(shape_.tiles() * bytes));
+  backend_->pool().ParallelFor(shape_.tiles(), [&](int64_t tile, int) {
+    backend_->BuildDigest({.kind = kind,
+                           .head_size = shape_.head_size,
+                           .keys = rest + tile * shape_.tile_stride(rows),
+                           .rows = rows,
+                           .first_position = position,
+                           .rope = rope_,
+                           .out = value.data() + kEnvelopeHeaderBytes + tile * bytes});
+  });
+  SealTile(DigestKey(kind, id).id, DigestGeometry(shape_, kind, rows), value, nullptr);
+  return value;
+}
+
+std::optional<TieredStore::Digests> TieredStore::ReadDigests(DigestKind kind, const BlockId& id,
+                                                             int64_t position, int64_t rows) {
+  const TierKey key = DigestKey(kind, id);
+  if (const std::optional<Mover::Found> found = mover_->Get(key)) {
+    const absl::StatusOr<OpenedTile> opened =
+        OpenTile(key.id, DigestGeometry(shape_, kind, rows), found->value.bytes, nullptr, nullptr);
+    if (opened.ok() && static_cast<int64_t>(opened->payload.size()) ==
+                           shape_.tiles() * DigestBytes(kind, shape_.head_size)) {
+      return Digests{found->value.owner, opened->payload.data()};
+    }
+    ++stats_.damaged;
+    mover_->Erase(key);
+  }
+  const std::optional<Rest> rest = ReadRest(id, rows);
+  if (!rest.has_value()) return std::nullopt;
+  auto value = std::make_shared<const std::vector<uint8_t>>(DigestsOf(kind, id, position, rows, rest->data));
+  mover_->Put(key, *value, 1);
+  return Digests{value, value->data() + kEnvelopeHeaderBytes};
+}
+
+void TieredStore::PrefetchDigests(DigestKind kind, std::span<const BlockId> ids) {
+  std::vector<TierKey> keys;
+  for (const BlockId& id : ids) keys.push_back(DigestKey(kind, id));
+  mover_->Prefetch(keys);
+}
+
 // True if a copy is there now; the form at rest is gone from the group either way.
-bool TieredStore::PutBelow(const BlockId& id, BlockGroup& group) {
+bool TieredStore::PutBelow(const BlockId& id, BlockGroup& group, bool digests) {
   bool below = false;
-  if (below_ != nullptr && !group.envelope.empty()) {
-    SealEnvelope(id, GeometryOf(group.rows), group.envelope);
-    const int64_t bytes = static_cast<int64_t>(group.envelope.size());
-    below = below_->Put(id, std::move(group.envelope)).ok();
+  if (!group.envelope.empty()) {
+    if (digests && digests_.has_value()) {
+      mover_->Put(DigestKey(*digests_, id),
+                  DigestsOf(*digests_, id, group.first_position, group.rows, group.rest(0, shape_)), 1);
+    }
+    const std::span<uint8_t> value = group.envelope;
+    const size_t stride = value.size() / static_cast<size_t>(shape_.tiles());
+    backend_->pool().ParallelFor(shape_.tiles(), [&](int64_t tile, int) {
+      SealTile(id, GeometryOf(tile, group.rows), value.subspan(static_cast<size_t>(tile) * stride, stride),
+               nullptr);
+    });
+    const int64_t bytes = static_cast<int64_t>(value.size());
+    below = mover_->Put(id, std::move(group.envelope), static_cast<uint32_t>(shape_.tiles()));
     if (below) stats_.spilled_bytes += bytes;
   }
   group.envelope = {};
@@ -87,26 +156,45 @@ bool TieredStore::PutBelow(const BlockId& id, BlockGroup& group) {
 bool TieredStore::WriteBelow(const BlockId& id, BlockGroup& group) {
   PALIMPSEST_CHECK(group.filled == group.rows, "writing a group with {} of {} rows", group.filled,
                    group.rows);
-  const bool below = PutBelow(id, group) && below_->Contains(id);  // a tier may say yes and forget
+  const bool below =
+      PutBelow(id, group, /*digests=*/false) && mover_->Contains(id);  // a tier may say yes and forget
   if (!below) ++stats_.lost;
   return below;
 }
 
 std::optional<TieredStore::Rest> TieredStore::ReadRest(const BlockId& id, int64_t rows) {
-  if (below_ == nullptr) return std::nullopt;
-  absl::StatusOr<TierValue> value = below_->Get(id);
-  if (!value.ok()) {
-    if (value.status().code() == absl::StatusCode::kDataLoss) ++stats_.damaged;
-    return std::nullopt;
-  }
-  const absl::StatusOr<OpenedEnvelope> opened = OpenEnvelope(id, GeometryOf(rows), **value);
-  const size_t bytes = static_cast<size_t>(shape_.layers * shape_.layer_elements(rows)) * sizeof(Bf16);
-  if (!opened.ok() || opened->payload.size() != bytes) {
+  const int64_t damaged = mover_->stats().damaged;
+  std::optional<Mover::Found> found = mover_->Get(id);
+  stats_.damaged += mover_->stats().damaged - damaged;
+  if (!found.has_value()) return std::nullopt;
+  if (!Opens(id, rows, found->value.bytes)) {
     ++stats_.damaged;
-    (void)below_->Erase(id);  // it would only be found damaged again
+    mover_->Erase(id);  // it would only be found damaged again
     return std::nullopt;
   }
-  return Rest{std::move(*value), reinterpret_cast<const Bf16*>(opened->payload.data())};
+  return Rest{.owner = std::move(found->value.owner),
+              .data = reinterpret_cast<const Bf16*>(found->value.bytes.data() + kEnvelopeHeaderBytes),
+              .level = found->level};
+}
+
+// Is it the whole group, tile by tile?
+bool TieredStore::Opens(const BlockId& id, int64_t rows, std::span<const uint8_t> value) const {
+  if (static_cast<int64_t>(value.size()) != shape_.group_bytes(rows)) return false;
+  const size_t stride = value.size() / static_cast<size_t>(shape_.tiles());
+  std::atomic<bool> opens{true};
+  backend_->pool().ParallelFor(shape_.tiles(), [&](int64_t tile, int) {
+    const auto envelope = value.subspan(static_cast<size_t>(tile) * stride, stride);
+    if (!OpenTile(id, GeometryOf(tile, rows), envelope, nullptr, nullptr).ok()) opens = false;
+  });
+  return opens;
+}
+
+void TieredStore::Prefetch(std::span<const BlockId> ids) {
+  std::vector<TierKey> keys;
+  for (const BlockId& id : ids) {
+    if (!OnDevice(id)) keys.emplace_back(id);
+  }
+  mover_->Prefetch(keys);
 }
 
 // A new sealed group on the device, pinned once.
@@ -137,7 +225,8 @@ std::optional<TieredStore::Found> TieredStore::Find(const BlockId& id, int64_t f
   absl::StatusOr<BlockGroup> group = Open(first_position, base, rows, /*keep_rest=*/false);
   if (!group.ok()) return miss();
   backend_->pool().ParallelFor(shape_.layers, [&](int64_t layer, int) {
-    backend_->LoadBlock({.rest = rest->data + layer * shape_.layer_elements(rows),
+    backend_->LoadBlock({.rest = rest->data + layer * shape_.kv_heads * shape_.tile_stride(rows),
+                         .stride = shape_.tile_stride(rows),
                          .rows = rows,
                          .kv_heads = shape_.kv_heads,
                          .head_size = shape_.head_size,
@@ -149,8 +238,9 @@ std::optional<TieredStore::Found> TieredStore::Find(const BlockId& id, int64_t f
   for (const int32_t tile : group->tiles) arena_->pool().counts[tile] = static_cast<int32_t>(rows);
   group->filled = rows;
   stats_.loaded_bytes += rows * shape_.bytes_per_token();
-  ++stats_.hits_below;
-  return Found{Keep(id, std::move(*group), /*below=*/true), Source::kBelow, std::move(rest)};
+  const Source source = rest->level == Level::kSsd ? Source::kSsd : Source::kHost;
+  ++(source == Source::kSsd ? stats_.hits_ssd : stats_.hits_host);
+  return Found{Keep(id, std::move(*group), /*below=*/true), source, std::move(rest)};
 }
 
 TieredStore::Pin TieredStore::PinSealed(Sealed* sealed) {
@@ -164,7 +254,7 @@ void TieredStore::Unpin(Sealed* sealed) {
 
 void TieredStore::Drop(Sealed* sealed) {
   ++stats_.evicted;
-  if (!sealed->below || !below_->Contains(sealed->id)) ++stats_.lost;
+  if (!sealed->below || !mover_->Contains(sealed->id)) ++stats_.lost;
   arena_->Free(sealed->group.tiles);
   unused_.erase(sealed->unused);
   --stats_.device_groups;

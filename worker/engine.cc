@@ -3,13 +3,22 @@
 #include <algorithm>
 #include <utility>
 
+#include "proto/base/log.h"
 #include "proto/base/status.h"
 #include "worker/engine_job.h"
 
 namespace palimpsest {
 
-Engine::Engine(const EngineOptions& options) : options_(options), views_(options.view_bytes) {}
-Engine::~Engine() = default;
+Engine::Engine(const EngineOptions& options)
+    : options_(options), views_(options.view_bytes), indices_(options.index_bytes) {}
+Engine::~Engine() {
+  if (mover_ == nullptr) return;
+  constexpr auto kLastWrites = std::chrono::seconds(20);
+  if (!mover_->Flush(kLastWrites)) {
+    PALIMPSEST_LOG(kWarn, "blocks of {} bytes did not reach the ssd tier and are computed again",
+                   mover_->stats().waiting_bytes);
+  }
+}
 
 void Engine::OpenOwnGroup(Job& job, int64_t rows, bool keep_rest) {
   const absl::Status opened = job.sequence->OpenGroup(rows, keep_rest);
@@ -62,6 +71,7 @@ void Engine::AddPromptRows(Job& job, int64_t budget) {
                 .tokens = tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(taken)),
                 .logits = job.prefilled == job.length() && job.wants_logits()};
   if (c != nullptr) Observe(job, first, taken, &rows);
+  rows.hook = HookAt(job, first);
   step_.push_back(rows);
   step_jobs_.push_back(&job);
 }
@@ -86,6 +96,7 @@ void Engine::AddDecodeRow(Job& job) {
   StepRows rows{
       .sequence = job.sequence.get(), .tokens = std::span(job.outcome.tokens).last(1), .logits = true};
   if (c != nullptr) Observe(job, c->run++, 1, &rows);
+  rows.hook = HookAt(job, job.prompt_tokens + static_cast<int64_t>(job.outcome.tokens.size()) - 1);
   step_.push_back(rows);
   step_jobs_.push_back(&job);
 }
@@ -128,6 +139,7 @@ bool Engine::GatherCandidates() {
                            .decoding = one_row,
                            .background = job->request.background && !job->urged,
                            .rows = one_row ? 1 : RowsWanted(*job),
+                           .whole = !one_row && Recalls(*job),
                            .depth = job->sequence->depth(),
                            .starved_seconds = one_row ? 0 : Since(job->last_rows)});
     candidate_jobs_.push_back(job.get());
@@ -163,7 +175,7 @@ bool Engine::Step() {
   for (auto& job : jobs_) {
     if (job->sequence != nullptr) job->peak_tiles = std::max(job->peak_tiles, arena_->peak_tiles());
   }
-  if (step_.empty()) return ended;
+  if (step_.empty()) return FinishStored() || ended;
   const Rows<const float> logits = transformer_->Step(step_, arena_->pool());
   int64_t row = 0;
   for (size_t i = 0; i < step_.size(); ++i) {
@@ -216,8 +228,7 @@ void Engine::AfterPrompt(Job& job) {
     receipt.mutable_seconds()->set_prefill(seconds);
     if (job.gave_way == 0) CountPrefill(job, seconds);
   }
-  if (job.max_tokens == 0)
-    return Finish(job, absl::OkStatus(), job.request.sampling.max_tokens() == 0 ? "stop" : "length");
+  if (job.max_tokens == 0) return StoreBelow(job);
   if (first) job.decode_start = job.prompt_done;
   job.state = Job::State::kDecode;
 }

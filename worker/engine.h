@@ -35,6 +35,7 @@
 #include "proto/base/cancel.h"
 #include "proto/base/clock.h"
 #include "proto/base/policy_spec.h"
+#include "proto/base/recall_spec.h"
 #include "proto/types.pb.h"
 #include "storage/block_id.h"
 #include "storage/tiered_store.h"
@@ -45,6 +46,7 @@
 #include "worker/model/sampler.h"
 #include "worker/model/transformer.h"
 #include "worker/model/weights.h"
+#include "worker/recall/document_index.h"
 #include "worker/scheduler.h"
 #include "worker/sequence.h"
 
@@ -89,6 +91,7 @@ struct Request {
   bool question_visible =
       false;  // the policy chooses with the question (all before the answer) in its window
   std::vector<int32_t> catalyst;  // of policies that run one
+  RecallSpec recall;              // of what the policy drops
   bool trace = false;             // tell in the outcome what was kept
   // The answer's first tokens, which the client has: run like the prompt, told to nobody again.
   std::vector<int32_t> generated;
@@ -128,9 +131,22 @@ struct EngineOptions {
   BackendOptions backend;
   WeightFormat weights = WeightFormat::kBf16;
   int64_t arena_bytes = 0;  // 0: room for two of the model's windows
-  int64_t host_bytes = 0;   // 0: no tier under the device
-  // What stands before the host tier: faults, records. Null: nothing.
-  std::function<std::unique_ptr<Tier>(std::unique_ptr<Tier>)> wrap_host = nullptr;
+  int64_t host_bytes = 0;   // 0: no tier in host memory
+  struct Ssd {
+    std::string folder;  // of the workers' tiers: each takes the first that no other has. Empty: no SSD tier
+    int64_t bytes = 0;   // capacity
+    std::string key_file;  // wraps the data key. Empty: values are not encrypted
+    int readers = 8;       // threads
+  };
+  Ssd ssd;
+  // What stands before a tier: faults, records. Null: nothing.
+  using WrapTier = std::function<std::unique_ptr<Tier>(std::unique_ptr<Tier>)>;
+  WrapTier wrap_host = nullptr, wrap_ssd = nullptr;
+  MoverOptions mover;
+  bool digests =
+      false;  // sealing a block makes those that recall ranks by; else they are made when asked for
+  int64_t index_bytes =
+      0;  // host memory for indices of documents that were asked; 0: each question loads them
   int64_t view_bytes = 0;      // host memory for what policies kept of documents; 0: each question reads them
   int64_t chunk_tokens = 512;  // rows of a step at most
   double share = 0.5;          // of a step's prompt rows for one request while others want some
@@ -170,7 +186,8 @@ class Engine {
   const Weights& weights() const { return weights_; }
   Backend& backend() { return *backend_; }
   TieredStore& store() { return *store_; }
-  Tier* host_tier() { return host_.get(); }
+  Mover& mover() { return *mover_; }
+  Tier* host_tier() { return mover_->host(); }
   const std::string& numerics_class() const { return numerics_class_; }
   const std::string& model_hash() const { return model_hash_; }  // hex
   const std::string& key_schema() const { return key_schema_; }  // of its blocks, without model and tenant
@@ -182,10 +199,24 @@ class Engine {
   struct Compression;
   explicit Engine(const EngineOptions& options);
   absl::Status Load(const GgufFile& file);
+  // engine_tiers.cc
+  absl::Status OpenTiers();
+  void PrefetchBlocks(Job& job);
+  std::shared_ptr<const View> FindView(const Hash256& key);
+  void KeepView(const Hash256& key, std::shared_ptr<const View> view);
+  void StoreBelow(Job& job);
+  bool FinishStored();
+  void DescribeTiers(Job& job);
+  // engine_recall.cc
+  absl::Status PlanRecall(const Request& request, Compression& c) const;
+  void BeginRecall(Job& job);
+  static bool Recalls(const Job& job);
+  static LayerHook* HookAt(const Job& job, int64_t token);
+  static void DescribeRecall(Job& job);
   // engine_submit.cc
   absl::Status CheckTokens(std::span<const int32_t> tokens) const;
   absl::Status CheckRequest(const Request& request) const;
-  const CacheDomain& DomainOf(const Job& job) const;
+  CacheDomain DomainOf(const Job& job) const;
   BlockKeySchema KeySchemaOf(const Job& job) const;
   void PlanBlocks(Job& job) const;
   absl::Status Replay(Job& job) const;
@@ -278,9 +309,12 @@ class Engine {
   Weights weights_;
   std::unique_ptr<RopeTable> rope_;
   std::unique_ptr<TileArena> arena_;
-  std::unique_ptr<Tier> host_;
+  std::unique_ptr<Mover> mover_;
+  std::string no_ssd_;  // why there is no SSD tier although one was asked for
+  Hash256 id_key_;      // under which the domains of requests stand; zero without encryption
   std::unique_ptr<TieredStore> store_;
   ViewCache views_;
+  IndexCache indices_;
   std::unique_ptr<Transformer> transformer_;
   std::deque<std::unique_ptr<Job>> jobs_;  // in order of arrival; finished ones until taken
   std::unique_ptr<Scheduler> scheduler_;

@@ -42,7 +42,7 @@ bool Engine::Admit(Job& job) {
   reserved_tiles_ += job.held_tiles;
   const TimePoint now = options_.clock->Now();
   job.waited_seconds += Seconds(now - job.waiting_since);
-  if (!job.was_admitted) job.admitted = now;
+  if (!job.was_admitted) job.admitted = now, job.tiers_before = mover_->stats();
   job.was_admitted = true;
   job.last_rows = now;
   job.sequence = std::make_unique<Sequence>(store_.get(), job.groups_max);
@@ -79,7 +79,7 @@ void Engine::GiveWay(Job& job) {
   job.tokens.resize(static_cast<size_t>(job.prompt_tokens));
   job.tokens.insert(job.tokens.end(), job.outcome.tokens.begin(), job.outcome.tokens.end());
   job.prefilled = 0;
-  job.next_block = job.next_seal = 0;
+  job.next_block = job.next_seal = job.prefetched = 0;
   job.state = Job::State::kWaiting;
   job.waiting_since = options_.clock->Now();
   ++job.gave_way;
@@ -93,6 +93,7 @@ void Engine::Release(Job& job) {
   for (size_t i = job.next_seal; i < end; ++i) Unclaim(job, job.blocks[i].id);
   job.sequence.reset();
   if (job.compression != nullptr) {
+    job.compression->recall.reset();
     job.compression->whole.clear();
     job.compression->found.clear();
   }
@@ -123,6 +124,7 @@ void Engine::FindCached(Job& job) {
   while (MayFind(job) && store_->Holds(job.blocks[job.next_block].id)) {
     Job::Block& block = job.blocks[job.next_block];
     const TimePoint start = options_.clock->Now();
+    PrefetchBlocks(job);
     std::optional<TieredStore::Rest> rest;
     const bool picked = c != nullptr && c->anchored() && c->policy != nullptr && block.first >= c->fixed;
     if (picked && store_->OnDevice(block.id)) {  // what is picked of it is taken at rest
@@ -134,14 +136,15 @@ void Engine::FindCached(Job& job) {
     if (found->rest.has_value()) rest = std::move(found->rest);
     if (picked) {
       PALIMPSEST_CHECK(rest.has_value(), "a block of a span was found without its form at rest");
-      c->found.push_back({{block.first, block.rows, rest->data}, rest->value});
+      c->found.push_back({{block.first, block.rows, rest->data}, rest->owner});
     }
-    if (found->source == TieredStore::Source::kBelow) job.load_seconds += Since(start);
+    if (found->source != TieredStore::Source::kDevice) job.load_seconds += Since(start);
     Unclaim(job, block.id);
     job.sequence->AddPinned(std::move(found->pin));
     if (block.origin == Job::Block::Origin::kNone) {
       block.origin = Job::Block::Origin::kCached;
       job.cached += block.rows;
+      job.found[static_cast<size_t>(found->source)] += block.rows;
     }
     job.prefilled += block.rows;
     if (c != nullptr) c->run = job.prefilled;

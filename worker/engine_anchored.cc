@@ -56,7 +56,7 @@ void Engine::EndSpan(Job& job) {
       return;
     }
     if (c.policy != nullptr) c.view = std::shared_ptr<const View>(std::move(c.kept));
-    if (c.view_key.has_value()) views_.Put(*c.view_key, c.view);
+    if (c.view_key.has_value()) KeepView(*c.view_key, c.view);
   }
   job.sequence = AnchorSequence(job);  // the span's room is free before what is left of them takes its own
   AppendContext(job);

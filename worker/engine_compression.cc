@@ -26,13 +26,14 @@ void Engine::StartCompression(Job& job) {
   c.probe_done = -1;
   c.run = 0;
   c.slides = false;
+  c.recall.reset();
   if (c.policy == nullptr) c.span = 0;
   if (c.wants_losses && c.losses.empty()) {
     c.losses.assign(static_cast<size_t>(job.prompt_tokens + job.max_tokens + 1), 0.0f);
     c.losses[0] = std::numeric_limits<float>::infinity();
   }
   if (c.view == nullptr && c.cycles == 0 && c.view_key.has_value()) {
-    c.view = views_.Find(*c.view_key);
+    c.view = FindView(*c.view_key);
     if (c.view != nullptr && c.pot()) FindPotView(job);
   }
   if (c.pot() && c.view == nullptr) c.parent = c.chain->Root();
@@ -85,8 +86,8 @@ int64_t Engine::RowsWanted(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr) return job.length() - job.prefilled;
   if (c->probing()) return c->probe_size() - c->probe_done;
-  if (!c->slides) return std::min(job.length(), c->stop) - job.prefilled;
-  // The window moves before each token of the answer, also of one that is resumed.
+  if (!c->slides && c->recall == nullptr) return std::min(job.length(), c->stop) - job.prefilled;
+  // The window moves, or slices are chosen, before each token of the answer, also of one that is resumed.
   if (job.prefilled < job.prompt_tokens) return job.prompt_tokens - job.prefilled;
   return std::min<int64_t>(1, job.length() - job.prefilled);
 }
@@ -234,6 +235,7 @@ void Engine::EndExact(Job& job) {
     AppendPacked(*packed, front, 0, next);
   }
   job.sequence = std::move(packed);
+  if (c.recall_tokens > 0) c.stayed = kept;
   if (job.request.trace) job.outcome.kept = ByLayer(std::move(kept));
   BeginQuestion(job);
 }
@@ -258,6 +260,7 @@ void Engine::TraceView(Job& job, int64_t fixed) const {
 void Engine::BeginQuestion(Job& job) {
   Compression& c = *job.compression;
   c.context_done = true;
+  BeginRecall(job);
   const int64_t left =
       DivideUp(job.prompt_tokens - c.context_end, kTileSlots) + DivideUp(job.max_tokens, kTileSlots) + 1;
   const int64_t tiles = job.sequence->resident_tiles() + left * store_->shape().tiles();

@@ -14,6 +14,7 @@
 #include "worker/compression/view.h"
 #include "worker/engine.h"
 #include "worker/model/query_capture.h"
+#include "worker/recall/recall.h"
 
 namespace palimpsest {
 
@@ -50,6 +51,7 @@ struct Engine::Compression {
   int64_t question_first = 0;  // of a question within it; context_end if there is none
   std::vector<Span> spans;     // anchored
   std::vector<int32_t> probe;  // tokens that look at a span or a stretch and are forgotten
+  int64_t recall_tokens = 0;   // most that come back for a layer and KV head; 0: no recall
   std::optional<Hash256> view_key;    // of what is left of the context; none: it depends on the question
   std::unique_ptr<BlockChain> chain;  // pot: names its blocks
 
@@ -62,17 +64,19 @@ struct Engine::Compression {
   QueryCapture queries;
   std::unique_ptr<View> kept;        // anchored: of the spans so far
   std::shared_ptr<const View> view;  // of the context; of a pot its residents, all but those of the stretch
-  std::vector<TieredStore::Pin> whole;                 // anchored, full: the spans' blocks
-  std::vector<std::pair<RestBlock, TierValue>> found;  // anchored: of this span, at rest
-  std::vector<float> losses;                           // by token
-  int64_t run = 0;                                     // tokens whose KV is or was there
-  int64_t stretch_first = 0;                           // pot: the first token behind the residents
-  int64_t cycles = 0;                                  // pot
-  BlockId parent;                                      // pot: of the stretch's first block
-  bool slides = false;                                 // the window: from the context's end on
-  int64_t window = 0;  // tokens behind the first front_tiles of each head; window_max while decoding
+  std::vector<TieredStore::Pin> whole;                                   // anchored, full: the spans' blocks
+  std::vector<std::pair<RestBlock, std::shared_ptr<const void>>> found;  // anchored: of this span, at rest
+  std::vector<float> losses;                                             // by token
+  int64_t run = 0;                                                       // tokens whose KV is or was there
+  int64_t stretch_first = 0;  // pot: the first token behind the residents
+  int64_t cycles = 0;         // pot
+  BlockId parent;             // pot: of the stretch's first block
+  bool slides = false;        // the window: from the context's end on
+  int64_t window = 0;         // tokens behind the first front_tiles of each head; window_max while decoding
   int64_t window_max = 0;
   size_t front_tiles = 0;
+  std::vector<std::vector<int32_t>> stayed;  // exact, with recall: tokens of each head that stayed
+  std::unique_ptr<Recall> recall;            // once the context is done
 
   bool pot() const { return mode == PrefillMode::kPot; }
   bool anchored() const { return mode == PrefillMode::kAnchored; }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "proto/base/status.h"
+#include "worker/compression/view_format.h"
 #include "worker/engine_compression.h"
 #include "worker/engine_job.h"
 
@@ -107,6 +108,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
           c->budget, stays, stays);
     }
   }
+  PALIMPSEST_RETURN_IF_ERROR(PlanRecall(request, *c));
   c->wants_losses = c->wants_losses || c->needs.losses;
   if (!request.question_visible && !c->goes_on && c->mode != PrefillMode::kExact && c->policy != nullptr)
     c->view_key = ViewKey(job, *c);
@@ -142,14 +144,16 @@ void Engine::NamePotBlocks(const Job& job, Compression& c) const {
 }
 
 Hash256 Engine::ViewKey(const Job& job, const Compression& c) const {
-  std::string text = PolicyText(c.spec) + "\n" + std::to_string(static_cast<int>(c.mode));
-  AppendBytes(DomainOf(job), &text);
+  // It outlives this process, so all that its bytes depend on is in it, as in a block's id.
+  std::string text = fmt::format("picks {}\n{}\n{}\n{}\n{}", kPicksVersion, model_hash_, key_schema_,
+                                 PolicyText(c.spec), static_cast<int>(c.mode));
   std::vector<int64_t> borders = {c.fixed, static_cast<int64_t>(c.probe.size())};
   for (const Compression::Span& span : c.spans) borders.push_back(span.end);
   AppendBytes(borders, &text);
   AppendBytes(c.probe, &text);
   AppendBytes(std::span(job.tokens).first(static_cast<size_t>(c.context_end)), &text);
-  return Sha256(text);
+  const CacheDomain domain = DomainOf(job);
+  return HmacSha256({reinterpret_cast<const char*>(domain.data()), domain.size()}, text);
 }
 
 // Positions that the prompt takes, of those that the model was trained for.
@@ -158,7 +162,8 @@ int64_t Engine::PromptPositions(const Job& job) {
   if (c == nullptr || c->mode == PrefillMode::kExact) return job.prompt_tokens;
   if (c->pot()) return c->spec.pot.value;
   const int64_t question = job.prompt_tokens - c->context_end;
-  return (c->policy == nullptr ? c->context_end : std::max(c->budget, c->fixed)) + question;
+  return (c->policy == nullptr ? c->context_end : std::max(c->budget, c->fixed)) + c->recall_tokens +
+         question;
 }
 
 absl::Status Engine::CheckWindow(const Job& job) const {
@@ -202,7 +207,8 @@ int64_t Engine::WorstTiles(const Job& job) const {
     // The ends of prefix, context and what precedes the probe leave slots empty.
     groups = Groups(c->spec.pot.value) + 3;
   } else {
-    const int64_t after = Groups(c->budget) + 2 + Groups(job.prompt_tokens - c->context_end) + answer;
+    const int64_t after = Groups(c->budget) + Groups(c->recall_tokens) + 2 +
+                          Groups(job.prompt_tokens - c->context_end) + answer;
     const int64_t blocks = static_cast<int64_t>(job.blocks.size());
     if (c->mode == PrefillMode::kExact) {
       groups = std::max(blocks + 1 + Groups(c->budget) + 2, after);

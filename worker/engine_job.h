@@ -69,7 +69,8 @@ struct Engine::Job {
   int64_t told = 0;       // of the prompt, to on_prefill
   int64_t emitted = 0;    // tokens of the answer that were generated here
   Outcome outcome;
-  enum class State { kWaiting, kPrompt, kDecode, kDone } state = State::kWaiting;
+  // Storing: all is said, but its blocks are still on their way to SSD.
+  enum class State { kWaiting, kPrompt, kDecode, kStoring, kDone } state = State::kWaiting;
   TimePoint submitted, waiting_since, admitted, prompt_done, decode_start, ended;
   bool was_admitted = false;
   double waited_seconds = 0;  // before its last admission
@@ -78,8 +79,13 @@ struct Engine::Job {
   Job* waits_for = nullptr;   // in this step: computes the block that this one needs next
   bool urged = false;         // in this step: somebody waits for a block of this one
   double load_seconds = 0;
+  double recall_seconds = 0;       // loading indices
   int64_t peak_tiles = 0;          // most the arena held in the steps of this request before the last
   int64_t spilled_bytes = 0;       // by sealing this request's blocks
+  size_t prefetched = 0;           // of its blocks, that were looked for ahead
+  std::array<int64_t, 3> found{};  // tokens by TieredStore::Source
+  MoverStats tiers_before;         // when it was admitted
+  TimePoint stored_by;             // of kStoring: longer is not waited
   int64_t lost_blocks = 0;         // groups that were dropped without a copy below
   double compression_seconds = 0;  // of its prefill, but for the rows that only look
 };

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "proto/base/status.h"
-#include "storage/tier/host_tier.h"
 #include "worker/engine.h"
 
 namespace palimpsest {
@@ -49,7 +48,10 @@ absl::Status Engine::Load(const GgufFile& file) {
   if (!backend_->Supports(options_.weights)) {
     return Unimplemented("device.numerics int8 is not available on {}; use bf16", backend_->name());
   }
-  numerics_class_ = backend_->name() + (options_.weights == WeightFormat::kInt8 ? "/int8" : "/bf16");
+  // Blocks outlive this build: who changes a result of some kernel raises the number.
+  constexpr int kKernelVersion = 1;
+  numerics_class_ = fmt::format("{}/{}/{}", backend_->name(),
+                                options_.weights == WeightFormat::kInt8 ? "int8" : "bf16", kKernelVersion);
   PALIMPSEST_ASSIGN_OR_RETURN(model_hash_, file.ContentHash());
   PALIMPSEST_ASSIGN_OR_RETURN(const Hash256 model_hash, Hash256::FromHex(model_hash_));
   PALIMPSEST_ASSIGN_OR_RETURN(weights_, LoadWeights(file, config_, options_.weights, *backend_));
@@ -67,9 +69,9 @@ absl::Status Engine::Load(const GgufFile& file) {
     return ResourceExhausted("device.arena_bytes {} is less than one block of {} ({} bytes); raise it",
                              arena_bytes, config_.name, shape.tiles() * arena_->tile_bytes());
   }
-  if (options_.host_bytes > 0) host_ = MakeHostTier({.capacity_bytes = options_.host_bytes});
-  if (host_ != nullptr && options_.wrap_host) host_ = options_.wrap_host(std::move(host_));
-  store_ = std::make_unique<TieredStore>(shape, arena_.get(), backend_.get(), rope_.get(), host_.get());
+  PALIMPSEST_RETURN_IF_ERROR(OpenTiers());
+  store_ = std::make_unique<TieredStore>(shape, arena_.get(), backend_.get(), rope_.get(), mover_.get());
+  if (options_.digests) store_->MakeDigests(DigestKind::kQ2);
   transformer_ =
       std::make_unique<Transformer>(config_, &weights_, backend_.get(), rope_.get(), options_.chunk_tokens);
   // Attention runs at about half the rate of the products.

@@ -145,7 +145,7 @@ void Engine::EndContext(Job& job) {
     if (c.view_key.has_value()) {
       view->parent = c.parent;
       view->losses.assign(c.losses.begin(), c.losses.begin() + (c.losses.empty() ? 0 : c.context_end));
-      views_.Put(*c.view_key, view);
+      KeepView(*c.view_key, view);
     }
   }
   FirstOfQuestion(c);

@@ -48,7 +48,7 @@ void Engine::FillReceipt(Job& job) {
   }
   proto::Receipt& receipt = outcome.receipt;
   receipt.set_policy(PolicyText(job.request.policy));
-  receipt.set_recall("none");
+  DescribeRecall(job);
   constexpr const char* kModes[] = {"exact", "anchored", "pot"};
   const Compression* const c = job.compression.get();
   receipt.set_prefill(kModes[static_cast<int>(c == nullptr ? PrefillMode::kExact : c->mode)]);
@@ -56,13 +56,8 @@ void Engine::FillReceipt(Job& job) {
   receipt.set_prompt_tokens(job.prompt_tokens);
   receipt.set_recomputed_tokens(job.was_admitted ? RecomputedTokens(job) : 0);
   receipt.set_workers(1);
-  receipt.mutable_spilled_bytes()->set_host(job.spilled_bytes);
+  DescribeTiers(job);
   receipt.mutable_seconds()->set_compress(job.compression_seconds);
-  if (job.lost_blocks > 0) {
-    receipt.add_degraded(fmt::format(
-        "{} blocks of {} tokens or less were dropped without a copy in host memory; raise host.store_bytes",
-        job.lost_blocks, kTileSlots));
-  }
   proto::Receipt::Seconds& seconds = *receipt.mutable_seconds();
   seconds.set_queue(Seconds((job.was_admitted ? job.admitted : job.ended) - job.submitted));
   if (job.sequence == nullptr) return;

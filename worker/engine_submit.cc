@@ -42,8 +42,15 @@ absl::Status Engine::CheckRequest(const Request& request) const {
   return InvalidArgument("the prompt has {} tokens, at most {} are possible", total, kTokensMax);
 }
 
-const CacheDomain& Engine::DomainOf(const Job& job) const {
-  return job.request.cache_domain.has_value() ? *job.request.cache_domain : options_.tenant_key;
+// Whoever reads the disk without its key cannot test what was asked: ids stand under a secret, too.
+CacheDomain Engine::DomainOf(const Job& job) const {
+  const CacheDomain& named =
+      job.request.cache_domain.has_value() ? *job.request.cache_domain : options_.tenant_key;
+  if (id_key_ == Hash256{}) return named;
+  const auto bytes = [](const auto& key) {
+    return std::string_view(reinterpret_cast<const char*>(key.data()), key.size());
+  };
+  return HmacSha256(bytes(id_key_.bytes), bytes(named)).bytes;
 }
 
 BlockKeySchema Engine::KeySchemaOf(const Job& job) const {

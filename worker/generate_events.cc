@@ -82,6 +82,9 @@ absl::StatusOr<Request> RequestOf(const proto::GenerateRequest& from) {
       return InvalidArgument("policy auto is the coordinator's to decide");
     }
   }
+  if (!from.recall().empty()) {
+    PALIMPSEST_ASSIGN_OR_RETURN(request.recall, ParseRecall(from.recall()));
+  }
   request.question_visible = from.question_visible();
   request.catalyst.assign(from.catalyst().begin(), from.catalyst().end());
   request.sampling = from.sampling();

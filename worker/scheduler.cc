@@ -48,6 +48,18 @@ double Scheduler::PromptCostMax() const {
   return std::max(all - cost_, static_cast<double>(kRowsMin));
 }
 
+// A piece is as large whatever runs beside it. What a step is predicted to hold counts only behind others.
+void Scheduler::GrantWhole(size_t place, const StepCandidate& c, int64_t* rows_max, double* cost_max) {
+  const int64_t rows = std::min(c.rows, std::max<int64_t>(1, options_.rows_max / 2));
+  const double cost = CostOf(rows, c.depth);
+  if (rows > *rows_max || (prompt_rows_ > 0 && cost > *cost_max)) return;
+  grants_.push_back({place, rows});
+  *rows_max -= rows;
+  *cost_max = std::max(0.0, *cost_max - cost);
+  prompt_rows_ += rows;
+  cost_ += cost;
+}
+
 void Scheduler::PickPrompts(std::span<const StepCandidate> candidates, bool background, int64_t rows_max,
                             double cost_max) {
   order_.clear();
@@ -68,6 +80,10 @@ void Scheduler::PickPrompts(std::span<const StepCandidate> candidates, bool back
   const double cost_each = share * cost_max;
   for (const size_t i : order_) {
     const StepCandidate& c = candidates[i];
+    if (c.whole) {
+      GrantWhole(i, c, &rows_max, &cost_max);
+      continue;
+    }
     int64_t rows = std::min({c.rows, rows_each, rows_max});
     if (rows == 0) break;
     const double row_cost = CostOf(rows, c.depth) / static_cast<double>(rows);

@@ -26,6 +26,7 @@ struct StepCandidate {
   bool decoding = false;       // wants one row; otherwise some of its prompt
   bool background = false;     // of a prompt
   int64_t rows = 1;            // left of its prompt
+  bool whole = false;          // at once: all of them, or half of what a step holds
   int64_t depth = 0;           // tokens before them
   double starved_seconds = 0;  // since it had a row, or came
 };
@@ -59,6 +60,7 @@ class Scheduler {
   double CostOf(int64_t rows, int64_t depth) const;  // in rows at depth 0
   void PickDecoding(std::span<const StepCandidate> candidates);
   double PromptCostMax() const;
+  void GrantWhole(size_t place, const StepCandidate& c, int64_t* rows_max, double* cost_max);
   void PickPrompts(std::span<const StepCandidate> candidates, bool background, int64_t rows_max,
                    double cost_max);
 

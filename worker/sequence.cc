@@ -106,6 +106,22 @@ absl::Status Sequence::AppendPacked(std::span<const Packing> heads, int64_t base
   return absl::OkStatus();
 }
 
+absl::Status Sequence::AppendTiles(int64_t tiles_each, int64_t next_position,
+                                   std::vector<std::vector<int32_t>>* tiles) {
+  PALIMPSEST_CHECK(open_.empty(), "tiles behind {} open groups", open_.size());
+  std::vector<int32_t> all(tiles_.size() * static_cast<size_t>(tiles_each));
+  PALIMPSEST_RETURN_IF_ERROR(store_->AllocateTiles(all));
+  packed_.insert(packed_.end(), all.begin(), all.end());
+  for (size_t i = 0; i < tiles_.size(); ++i) {
+    const auto first = all.begin() + static_cast<std::ptrdiff_t>(i) * tiles_each;
+    tiles->emplace_back(first, first + tiles_each);
+    tiles_[i].insert(tiles_[i].end(), first, first + tiles_each);
+    shifts_[i].resize(tiles_[i].size(), 0);
+  }
+  next_position_ = next_position;
+  return absl::OkStatus();
+}
+
 void Sequence::Repack(std::span<const Packing> heads, int64_t next_position) {
   PALIMPSEST_CHECK(pins_.empty() && heads.size() == tiles_.size() && !shifted_,
                    "repacking with {} pinned groups", pins_.size());

@@ -46,6 +46,10 @@ class Sequence {
   // Packs one run of tokens per (layer, kv_head) into new tiles of base `base` behind what is there; heads
   // may have different numbers. No group may be open. ResourceExhausted: no room; nothing has changed.
   absl::Status AppendPacked(std::span<const Packing> heads, int64_t base, int64_t next_position);
+  // Empty tiles behind what is there, so many for each head, whose slots the caller fills: nothing of them is
+  // seen before. What follows stands at `next_position`. No group may be open.
+  absl::Status AppendTiles(int64_t tiles_each, int64_t next_position,
+                           std::vector<std::vector<int32_t>>* tiles);
   // The same in the place of all that is there, none of which may be pinned: the first tiles of each head
   // take them, the rest is free. Sources may be these very slots (see GatherKvArgs) or at rest.
   void Repack(std::span<const Packing> heads, int64_t next_position);

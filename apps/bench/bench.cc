@@ -177,8 +177,13 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOpt
         PALIMPSEST_RETURN_IF_ERROR(bench.Decode(kept));
         PALIMPSEST_RETURN_IF_ERROR(bench.Decode(kept, tokens - generated));
       }
+    } else if (name == "recall") {
+      for (const int64_t depth : or_default(options.depths, {int64_t{64} << 10})) {
+        PALIMPSEST_RETURN_IF_ERROR(
+            bench.Recall(or_default(options.tokens, {1, 45}), std::max<int64_t>(1, depth)));
+      }
     } else {
-      return InvalidArgument("bench {}: use prefill, decode, attention, gemm or compress", name);
+      return InvalidArgument("bench {}: use prefill, decode, attention, gemm, compress or recall", name);
     }
   }
   return std::move(bench.results);

@@ -1,9 +1,9 @@
 // Benchmarks of the engine against yardsticks of the same machine, measured in the same run.
 //
 // A result is a ratio: ideal time over measured time, where the ideal is what the yardstick loop would need
-// for the same multiply-adds (prefill, attention, gemm, scores of compress) or the same bytes (decode, the
-// rest of compress). Each round measures yardstick and subject one after the other; medians over the rounds
-// are reported. Nothing is asserted.
+// for the same multiply-adds (prefill, attention, gemm, scores of compress, recall of several rows) or the
+// same bytes (decode, the rest). Each round measures yardstick and subject one after the other; medians over
+// the rounds are reported. Nothing is asserted.
 #pragma once
 
 #include <functional>
@@ -16,10 +16,12 @@
 namespace palimpsest {
 
 struct BenchOptions {
-  std::vector<std::string> names;  // prefill, decode, attention, gemm, compress
-  std::vector<int64_t> tokens;  // prompts to prefill or compress, rows of attention and gemm; empty: defaults
-  std::vector<int64_t> depths;  // tokens before the measured ones (decode, attention); empty: defaults
-  int64_t span_tokens = 2048;   // of anchored prefill
+  std::vector<std::string> names;  // prefill, decode, attention, gemm, compress, recall
+  std::vector<int64_t>
+      tokens;  // prompts to prefill or compress, rows of attention, gemm, recall; empty: defaults
+  std::vector<int64_t>
+      depths;                  // tokens before the measured ones (decode, attention, recall); empty: defaults
+  int64_t span_tokens = 2048;  // of anchored prefill
   int64_t rounds = 5;
   const CancelToken* cancel = &CancelToken::Never();
   std::function<void(const std::string& line)> on_progress;

@@ -46,6 +46,8 @@ class Bench {
   absl::Status Gemm(int64_t rows);
   absl::Status Attention(int64_t rows, int64_t depth);
   absl::Status Compress(int64_t tokens);
+  // The index of `depth` tokens made, and read by so many query rows together.
+  absl::Status Recall(const std::vector<int64_t>& rows, int64_t depth);
   // Through a pot, and in spans behind an anchor; any length.
   absl::Status PrefillPot(int64_t tokens);
   absl::Status PrefillAnchored(int64_t tokens);

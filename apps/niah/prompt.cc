@@ -58,6 +58,7 @@ absl::StatusOr<proto::GenerateRequest> NiahPrompter::Ask(const NiahSample& sampl
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.answer_prefix));
   const PromptOptions options{.prefill = policy.full() ? PrefillChoice::kExact : prefill_,
                               .policy = policy.spec,
+                              .recall = policy.recall,
                               .question_visible = question_visible,
                               .catalyst = policy.catalyst};
   PALIMPSEST_ASSIGN_OR_RETURN(

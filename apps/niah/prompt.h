@@ -24,6 +24,7 @@ struct NiahPolicy {
   std::string text;  // as the person wrote it: a cell's name
   PolicySpec spec;
   std::string catalyst;  // text, where the policy's catalyst is a file's
+  RecallSpec recall;
   bool full() const { return spec.kind == PolicySpec::Kind::kFull; }
 };
 

@@ -115,6 +115,11 @@ json::object SummaryJson(const NiahSummary& summary) {
 
 std::string Percent(double share) { return fmt::format("{:.1f}", 100 * share); }
 
+// What recall brings back belongs to what the policy keeps.
+std::string HowOf(const NiahTrial& of) {
+  return of.recall == "none" ? of.policy : of.policy + " + " + of.recall;
+}
+
 std::string Note(const NiahCell& cell) {
   if (cell.of.policy == "full" || cell.kept_all == 0) return "";
   if (cell.kept_all == cell.n) return "  kept all";
@@ -148,7 +153,7 @@ std::string ReportJson(const NiahReport& report, const NiahRun& run) {
 
 std::string ReportText(const NiahReport& report, const NiahRun& run) {
   size_t width = 6;
-  for (const NiahSummary& row : report.summary) width = std::max(width, row.all.of.policy.size());
+  for (const NiahSummary& row : report.summary) width = std::max(width, HowOf(row.all.of).size());
   std::string text = fmt::format(
       "{}, {}; % correct, 95 % interval, worst depth; means of tokens\n{:<14}{:>7}  {:<{}}  {:<9}{:>4}{:>8}"
       "{:>14}{:>17}{:>10}{:>10}{:>12}{:>10}\n",
@@ -158,7 +163,7 @@ std::string ReportText(const NiahReport& report, const NiahRun& run) {
     const NiahCell& all = row.all;
     text += fmt::format(
         "{:<14}{:>7}  {:<{}}  {:<9}{:>4}{:>8}{:>14}{:>17}{:>10.0f}{:>10.0f}{:>12}{:>10.3f}{}\n", all.of.task,
-        FormatCount(all.of.length), all.of.policy, width, QuestionName(all.of), all.n, Percent(all.correct),
+        FormatCount(all.of.length), HowOf(all.of), width, QuestionName(all.of), all.n, Percent(all.correct),
         fmt::format("{} - {}", Percent(row.interval.low), Percent(row.interval.high)),
         fmt::format("{} at {:g} %", Percent(row.worst_correct), row.worst_depth_percent), all.prompt_tokens,
         all.resident_tokens, ApproximateBytes(all.resident_bytes), all.first_token_seconds, Note(all));

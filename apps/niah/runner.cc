@@ -41,9 +41,14 @@ class Runner {
         prompter_(std::move(prompter)),
         policies_{{.text = "full", .spec = {.kind = PolicySpec::Kind::kFull}, .catalyst = ""}} {
     for (const NiahPolicy& policy : options.policies) {
-      const bool known = std::any_of(policies_.begin(), policies_.end(),
-                                     [&](const NiahPolicy& one) { return one.spec == policy.spec; });
-      if (!known) policies_.push_back(policy);
+      for (const RecallSpec& recall : options.recalls) {
+        const bool known = std::any_of(policies_.begin(), policies_.end(), [&](const NiahPolicy& one) {
+          return one.spec == policy.spec && (one.recall == recall || policy.full());
+        });
+        if (known) continue;
+        policies_.push_back(policy);
+        policies_.back().recall = recall;
+      }
     }
   }
 
@@ -145,6 +150,7 @@ class Runner {
         trial.length = place.request.tokens;
         trial.depth_percent = place.request.depth_percent;
         trial.policy = policy.text;
+        trial.recall = RecallText(policy.recall);
         trial.question_visible = visible;
         trial.score = place.task->Score(outcome.text, sample.references);
         trials->push_back(std::move(trial));

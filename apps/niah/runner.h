@@ -26,11 +26,12 @@ namespace palimpsest {
 
 struct NiahOptions {
   std::vector<std::unique_ptr<NiahTask>> tasks;
-  std::vector<int64_t> lengths;         // tokens, with question and answer
-  std::vector<double> depths_percent;   // 0 to 100
-  int64_t first_seed = 1, seeds = 1;    // samples of each cell
-  std::vector<NiahPolicy> policies;     // besides full
-  std::vector<bool> visible = {false};  // runs with the question hidden from the policy, or visible to it
+  std::vector<int64_t> lengths;            // tokens, with question and answer
+  std::vector<double> depths_percent;      // 0 to 100
+  int64_t first_seed = 1, seeds = 1;       // samples of each cell
+  std::vector<NiahPolicy> policies;        // besides full
+  std::vector<RecallSpec> recalls = {{}};  // each with each of these policies
+  std::vector<bool> visible = {false};     // runs with the question hidden from the policy, or visible to it
   PrefillChoice prefill = PrefillChoice::kAuto;
   int64_t max_tokens = 32;  // of an answer
   const CancelToken* cancel = &CancelToken::Never();

@@ -53,6 +53,9 @@ absl::StatusOr<PromptOptions> MakeOptions(const Flags& flags, const CommandConte
   const absl::StatusOr<bool> visible = ParseQuestionVisible(flags.visibility);
   PALIMPSEST_RETURN_IF_ERROR(UsageError(visible.status()));
   options.question_visible = *visible;
+  const absl::StatusOr<RecallSpec> recall = ParseRecall(flags.recall);
+  PALIMPSEST_RETURN_IF_ERROR(UsageUnlessUnimplemented(recall.status()));
+  options.recall = *recall;
   if (options.policy.catalyst == PolicySpec::Catalyst::kFile) {
     PALIMPSEST_ASSIGN_OR_RETURN(
         options.catalyst,
@@ -64,8 +67,6 @@ absl::StatusOr<PromptOptions> MakeOptions(const Flags& flags, const CommandConte
 absl::StatusOr<Question> MakeQuestion(const Flags& flags, const CommandContext& context) {
   Question question;
   PALIMPSEST_ASSIGN_OR_RETURN(question.options, MakeOptions(flags, context));
-  PALIMPSEST_RETURN_IF_ERROR(UsageUnlessUnimplemented(CheckRecall(flags.recall)));
-  question.recall = flags.recall;
   PALIMPSEST_RETURN_IF_ERROR(UsageError(CheckStop(flags.stop, context.config.limits)));
   question.documents = flags.documents;
   question.text = flags.question;
@@ -136,7 +137,10 @@ void AddAskCommand(CommandSet& commands) {
                  "default auto")
       ->type_name("NAME:key=value,...")
       ->take_last();
-  ask.add_option("--recall", flags->recall, "how dropped tokens come back: none; default none")
+  ask.add_option(
+         "--recall", flags->recall,
+         "how dropped tokens come back: none, all, or slices:budget=768,slice=16,refresh=1,index=q2; default "
+         "none")
       ->type_name("NAME:key=value,...")
       ->take_last();
   ask.add_option("--question", flags->visibility,

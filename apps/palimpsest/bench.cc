@@ -105,16 +105,20 @@ void AddBenchCommand(CommandSet& commands) {
   CLI::App& bench =
       commands.Add("bench", "measures the model's speed beside yardsticks of this machine", Generation::kNo,
                    [flags](const CommandContext& context) { return Run(*flags, context); });
-  bench.add_option("NAME", flags->names, "prefill, decode, attention, gemm, compress; several with commas")
+  bench
+      .add_option("NAME", flags->names,
+                  "prefill, decode, attention, gemm, compress, recall; several with commas")
       ->required()
       ->delimiter(',')
-      ->check(CLI::IsMember({"prefill", "decode", "attention", "gemm", "compress"}));
+      ->check(CLI::IsMember({"prefill", "decode", "attention", "gemm", "compress", "recall"}));
   bench
       .add_option("--tokens", flags->tokens,
-                  "prompt lengths (prefill, compress) or rows (attention, gemm): 512,2K")
+                  "prompt lengths (prefill, compress) or rows (attention, gemm, recall): 512,2K")
       ->type_name("N,N")
       ->delimiter(',');
-  bench.add_option("--depth", flags->depths, "tokens before the measured ones (decode, attention): 0,4K")
+  bench
+      .add_option("--depth", flags->depths,
+                  "tokens before the measured ones (decode, attention, recall): 0,4K")
       ->type_name("N,N")
       ->delimiter(',');
   bench

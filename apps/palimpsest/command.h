@@ -94,6 +94,7 @@ void AddIngestCommand(CommandSet& commands);
 void AddInspectCommand(CommandSet& commands);
 void AddNiahCommand(CommandSet& commands);
 void AddServeCommand(CommandSet& commands);
+void AddStorageCommand(CommandSet& commands);
 void AddWorkerCommand(CommandSet& commands);
 
 // All of it: parses, runs, reports. The exit status.

@@ -18,14 +18,13 @@ namespace {
 // Every command; help shows them in this order.
 constexpr void (*kCommands[])(CommandSet&) = {
     AddAskCommand,    AddIngestCommand,  AddDocumentsCommand, AddServeCommand, AddCoordinatorCommand,
-    AddWorkerCommand, AddInspectCommand, AddBenchCommand,     AddNiahCommand,
+    AddWorkerCommand, AddStorageCommand, AddInspectCommand,   AddBenchCommand, AddNiahCommand,
 };
 
 struct Planned {
   std::string_view name, instead;
 };
 constexpr Planned kPlanned[] = {
-    {"storage", "`palimpsest documents list` shows what is kept"},
     {"plan", "the receipt of `palimpsest ask` says what a prompt costs on this machine"},
 };
 

@@ -21,7 +21,8 @@ constexpr int64_t kHaystackBytesMax = 256 << 20;
 
 struct Flags {
   std::vector<std::string> tasks, policies;
-  std::string haystack, recall = "none", prefill = "auto", question = "hidden";
+  std::vector<std::string> recalls = {"none"};
+  std::string haystack, prefill = "auto", question = "hidden";
   std::vector<std::string> lengths = {"1K"}, depths = {"0", "25", "50", "75", "100"};
   int64_t seeds = 5, first_seed = 1, max_tokens = 32;
 };
@@ -67,7 +68,12 @@ absl::Status AddSizes(const Flags& flags, NiahOptions* options) {
 }
 
 absl::Status AddVariants(const Flags& flags, const CommandContext& context, NiahOptions* options) {
-  PALIMPSEST_RETURN_IF_ERROR(Usage(CheckRecall(flags.recall)));
+  options->recalls.clear();
+  for (const std::string& text : flags.recalls) {
+    const absl::StatusOr<RecallSpec> recall = ParseRecall(text);
+    PALIMPSEST_RETURN_IF_ERROR(Usage(recall.status()));
+    options->recalls.push_back(*recall);
+  }
   const absl::StatusOr<PrefillChoice> prefill = ParsePrefill(flags.prefill);
   PALIMPSEST_RETURN_IF_ERROR(Usage(prefill.status()));
   options->prefill = *prefill;
@@ -158,9 +164,11 @@ void AddNiahCommand(CommandSet& commands) {
                   "which tokens stay on the device; give it again for more. full always runs")
       ->type_name("NAME:key=value,...")
       ->allow_extra_args(false);
-  niah.add_option("--recall", flags->recall, "how dropped tokens come back: none; default none")
+  niah.add_option("--recall", flags->recalls,
+                  "how dropped tokens come back to the policies besides full: none, all, or "
+                  "slices:budget=768,slice=16,refresh=1,index=q2; give it again for more; default none")
       ->type_name("NAME:key=value,...")
-      ->take_last();
+      ->allow_extra_args(false);
   niah.add_option("--prefill", flags->prefill,
                   "of the policies besides full: auto, exact, anchored or pot; default auto")
       ->type_name("MODE")

@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "apps/domain_secret.h"
 #include "apps/model.h"
 #include "apps/serving/worker_process.h"
 #include "coordinator/coordinator.h"
@@ -117,6 +118,7 @@ class OneCoordinatorProcess final : public CoordinatorProcess {
     // Opened now: what is wrong with the folder is said at the start, not to the first client.
     PALIMPSEST_ASSIGN_OR_RETURN(std::unique_ptr<Catalog> catalog, Catalog::Open(std::move(folder)));
     auto opened = std::make_shared<std::unique_ptr<Catalog>>(std::move(catalog));
+    PALIMPSEST_ASSIGN_OR_RETURN(std::string secret, DomainSecret(config()));
     PALIMPSEST_ASSIGN_OR_RETURN(
         coordinator_,
         Coordinator::Create({.config = config(),
@@ -125,6 +127,7 @@ class OneCoordinatorProcess final : public CoordinatorProcess {
                                return std::move(*opened);
                              },
                              .registry = registry_,
+                             .secret = std::move(secret),
                              .metrics = metrics_.get()}));
     return absl::OkStatus();
   }

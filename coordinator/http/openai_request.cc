@@ -193,8 +193,11 @@ absl::Status ReadOwn(JsonFields& fields, const Config::Limits& limits, AnswerReq
   PALIMPSEST_RETURN_IF_ERROR(ReadDocuments(own, &answer->documents));
   PALIMPSEST_RETURN_IF_ERROR(ReadPolicy(own, limits, &answer->options));
   PALIMPSEST_ASSIGN_OR_RETURN(const auto recall, own.Text("recall", 1, kPolicyCharactersMax));
-  answer->recall = std::string(recall.value_or(answer->recall));
-  PALIMPSEST_RETURN_IF_ERROR(AtOwn(CheckRecall(answer->recall), "recall"));
+  if (recall.has_value()) {
+    const absl::StatusOr<RecallSpec> spec = ParseRecall(*recall);
+    PALIMPSEST_RETURN_IF_ERROR(AtOwn(spec.status(), "recall"));
+    answer->options.recall = *spec;
+  }
   PALIMPSEST_ASSIGN_OR_RETURN(const auto prefill, own.Text("prefill", 1, kPolicyCharactersMax));
   if (prefill.has_value()) {
     const absl::StatusOr<PrefillChoice> choice = ParsePrefill(*prefill);

@@ -69,8 +69,27 @@ struct Config {
     // Bytes of host memory for what policies kept of documents that were read in spans or through a pot, so
     // that the next question finds it. Default 512 MiB; 0: each question reads them again.
     int64_t view_bytes = int64_t{512} << 20;
+    // Bytes of host memory for indices by which recall finds dropped tokens, of documents that were asked:
+    // about a twelfth of their KV. Default 1 GiB; 0: each question loads them again.
+    int64_t index_bytes = int64_t{1} << 30;
   };
   Host host;
+
+  // What outlives the process: sealed blocks, what policies kept, the index.
+  struct Ssd {
+    // Whether there is an SSD tier. Off: each process computes documents anew. Default true.
+    bool enabled = true;
+    // Its folder. Default "": tier/ in the data folder.
+    std::string folder;
+    // Bytes that it may hold, of each worker. Default 0: a quarter of the file system, at most 64 GiB.
+    int64_t store_bytes = 0;
+    // on: blocks are encrypted under a key that keys/tier.key in the data folder wraps; off: whoever reads
+    // the disk reads the documents. Default on.
+    std::string encryption = "on";
+    // Threads that read from it. More suits disks with deep queues. Default 8.
+    int64_t readers = 8;
+  };
+  Ssd ssd;
 
   struct Prefill {
     // Tokens prefilled in one step. More is faster up to a point and takes work space in proportion; it never

@@ -54,12 +54,6 @@ std::span<const NamedForm> Policies() {
   return *forms;
 }
 
-std::span<const NamedForm> Recalls() {
-  static const auto* const forms = new std::vector<NamedForm>{
-      {"none", {}, true}, {"slices", {"budget", "slice", "refresh", "index"}}, {"all", {}}};
-  return *forms;
-}
-
 template <typename E>
 std::string_view NameOf(std::span<const std::string_view> names, E value) {
   return names[static_cast<size_t>(value)];
@@ -293,7 +287,5 @@ std::string PolicyText(const PolicySpec& policy) {
   }
   return name;
 }
-
-absl::Status CheckRecall(std::string_view text) { return ReadForm("recall", Recalls(), text).status(); }
 
 }  // namespace palimpsest

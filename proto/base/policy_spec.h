@@ -71,6 +71,4 @@ std::string PolicyText(const PolicySpec& policy);
 // the prefix, which always stay. One line with the number and the range.
 absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed);
 
-absl::Status CheckRecall(std::string_view text);
-
 }  // namespace palimpsest

@@ -2,6 +2,8 @@
 
 #include <array>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "proto/base/status.h"
@@ -50,64 +52,92 @@ class FaultyTierImpl final : public FaultyTier {
     return counts_;
   }
 
-  absl::Status Put(const BlockId& id, std::vector<uint8_t> value) override {
+  absl::Status Put(std::span<const TierItem> items) override {
     MaybeWait();
     {
+      const std::string what =
+          fmt::format("{} ({} items)", items.empty() ? "nothing" : items[0].key.ToString(), items.size());
       std::lock_guard lock(mu_);
       if (Draw(kPutError, faults_.put_error)) {
         ++counts_.put_errors;
-        return Error(absl::StatusCode::kUnavailable, "injected: {} tier failed to store block {}", Name(),
-                     id.ToHex());
+        return Error(absl::StatusCode::kUnavailable, "injected: {} tier failed to store {}", Name(), what);
       }
       if (Draw(kPutFull, faults_.put_full)) {
         ++counts_.put_full;
-        return ResourceExhausted("injected: {} tier is full, block {} not stored", Name(), id.ToHex());
+        return ResourceExhausted("injected: {} tier is full, {} not stored", Name(), what);
       }
       if (Draw(kPutLost, faults_.put_lost)) {
         ++counts_.put_lost;
         return absl::OkStatus();
       }
     }
-    return inner_->Put(id, std::move(value));
+    return inner_->Put(items);
   }
 
-  absl::StatusOr<TierValue> Get(const BlockId& id) override {
-    MaybeWait();
-    {
-      std::lock_guard lock(mu_);
-      if (Draw(kGetError, faults_.get_error)) {
-        ++counts_.get_errors;
-        return Error(absl::StatusCode::kUnavailable, "injected: {} tier failed to read block {}", Name(),
-                     id.ToHex());
-      }
-    }
-    PALIMPSEST_ASSIGN_OR_RETURN(TierValue value, inner_->Get(id));
-    std::lock_guard lock(mu_);
-    TierValue before = std::exchange(before_, faults_.get_misplaced > 0 ? value : nullptr);
-    if (before != nullptr && before != value && Draw(kGetMisplaced, faults_.get_misplaced)) {
-      ++counts_.get_misplaced;
-      return before;
-    }
-    if (Draw(kGetCorrupt, faults_.get_corrupt)) {
-      ++counts_.get_corrupt;
-      std::vector<uint8_t> copy = *value;
-      const uint64_t bit = Next(kWhere) % (8 * copy.size());
-      copy[bit / 8] ^= static_cast<uint8_t>(1u << (bit % 8));
-      return std::make_shared<const std::vector<uint8_t>>(std::move(copy));
-    }
-    if (Draw(kGetTruncated, faults_.get_truncated)) {
-      ++counts_.get_truncated;
-      const auto length = static_cast<std::ptrdiff_t>(Next(kWhere) % value->size());
-      return std::make_shared<const std::vector<uint8_t>>(value->begin(), value->begin() + length);
-    }
-    return value;
+  absl::StatusOr<TierView> Get(const TierKey& key) override {
+    PALIMPSEST_RETURN_IF_ERROR(BeforeGet(key));
+    PALIMPSEST_ASSIGN_OR_RETURN(TierView view, inner_->Get(key));
+    return AfterGet({key, kWhole, std::move(view)});
   }
 
-  bool Contains(const BlockId& id) const override { return inner_->Contains(id); }
-  absl::Status Erase(const BlockId& id) override { return inner_->Erase(id); }
+  absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) override {
+    PALIMPSEST_RETURN_IF_ERROR(BeforeGet(key));
+    PALIMPSEST_ASSIGN_OR_RETURN(TierView view, inner_->GetPart(key, part));
+    return AfterGet({key, part, std::move(view)});
+  }
+
+  bool Contains(const TierKey& key) const override { return inner_->Contains(key); }
+  absl::Status Erase(const TierKey& key) override { return inner_->Erase(key); }
   TierStats Stats() const override { return inner_->Stats(); }
 
  private:
+  static constexpr int64_t kWhole = -1;
+  struct Read {
+    TierKey key;
+    int64_t part = kWhole;
+    TierView view;
+  };
+
+  absl::Status BeforeGet(const TierKey& key) {
+    MaybeWait();
+    std::lock_guard lock(mu_);
+    if (!Draw(kGetError, faults_.get_error)) return absl::OkStatus();
+    ++counts_.get_errors;
+    return Error(absl::StatusCode::kUnavailable, "injected: {} tier failed to read {}", Name(),
+                 key.ToString());
+  }
+
+  TierView AfterGet(const Read& read) {
+    std::lock_guard lock(mu_);
+    TierView view = read.view;
+    std::optional<Read> before;
+    if (faults_.get_misplaced > 0) before = read;
+    std::swap(before, before_);
+    if (before && (before->key != read.key || before->part != read.part) &&
+        Draw(kGetMisplaced, faults_.get_misplaced)) {
+      ++counts_.get_misplaced;
+      return before->view;
+    }
+    if (Draw(kGetCorrupt, faults_.get_corrupt)) {
+      ++counts_.get_corrupt;
+      std::vector<uint8_t> copy(view.bytes.begin(), view.bytes.end());
+      const uint64_t bit = Next(kWhere) % (8 * copy.size());
+      copy[bit / 8] ^= static_cast<uint8_t>(1u << (bit % 8));
+      return ViewOf(std::move(copy));
+    }
+    if (Draw(kGetTruncated, faults_.get_truncated)) {
+      ++counts_.get_truncated;
+      const auto shorter = view.bytes.first(Next(kWhere) % view.bytes.size());
+      return ViewOf({shorter.begin(), shorter.end()});
+    }
+    return view;
+  }
+
+  static TierView ViewOf(std::vector<uint8_t> bytes) {
+    const auto owner = std::make_shared<const std::vector<uint8_t>>(std::move(bytes));
+    return {owner, *owner};
+  }
+
   // Next and Draw are called with mu_ held.
   uint64_t Next(Kind kind) { return Mix(Mix(faults_.seed * kKinds + kind) + drawn_[kind]++); }
 
@@ -131,7 +161,7 @@ class FaultyTierImpl final : public FaultyTier {
   TierFaults faults_;
   TierFaultCounts counts_;
   std::array<uint64_t, kKinds> drawn_{};  // numbers taken from each kind's sequence
-  TierValue before_;                      // kept only while misplacing
+  std::optional<Read> before_;            // kept only while misplacing
 };
 
 }  // namespace

@@ -14,7 +14,7 @@
 
 namespace palimpsest {
 
-// Odds are per call, 0 to 1.
+// Odds are per call, 0 to 1; a Put of several items is one call. "Get" is GetPart too.
 struct TierFaults {
   uint64_t seed = 0;
   double put_error = 0;    // Put: Unavailable, nothing stored
@@ -23,7 +23,7 @@ struct TierFaults {
   double get_error = 0;    // Get: Unavailable
   double get_corrupt = 0;  // Get: OK, one bit flipped (after the tier's own check: a bus, a buffer, a driver)
   double get_truncated = 0;  // Get: OK, a shorter value
-  double get_misplaced = 0;  // Get: OK, the whole value that the Get before returned
+  double get_misplaced = 0;  // Get: OK, what the Get before it read, if that was another value or part
   double slow = 0;           // Put and Get: `delay` first
   std::chrono::nanoseconds delay{0};
   // Required if slow > 0: a test's clock, or a real wait.

@@ -101,7 +101,7 @@ TEST_F(EmbeddedTest, IngestedDocumentIsReadOnce) {
   EXPECT_EQ(again->info.id, ingested->info.id);
 }
 
-TEST_F(EmbeddedTest, DocumentsSurviveARestartAndTheirKvIsComputedAgain) {
+TEST_F(EmbeddedTest, DocumentsAndTheirKvSurviveARestart) {
   std::string id, text;
   {
     const auto first = OpenEmbedded()->Ask(Ask({Write("a.txt", Text(300))}));
@@ -112,8 +112,10 @@ TEST_F(EmbeddedTest, DocumentsSurviveARestartAndTheirKvIsComputedAgain) {
   }
   const auto second = OpenEmbedded()->Ask(Ask({id}));
   ASSERT_TRUE(second.ok()) << second.status();
-  EXPECT_EQ(second->usage.cached_tokens(), 0);
-  EXPECT_GT(second->receipt.recomputed_tokens(), 200);
+  EXPECT_GT(second->usage.cached_tokens(), 200);
+  EXPECT_EQ(second->receipt.cached_tokens().ssd(), second->usage.cached_tokens());
+  EXPECT_EQ(second->receipt.recomputed_tokens(), 0);
+  EXPECT_EQ(second->receipt.encryption(), "aes-256-gcm");
   EXPECT_EQ(second->text, text);
 }
 
@@ -129,9 +131,32 @@ TEST_F(EmbeddedTest, AnswerComesInPiecesThatMakeItsText) {
   EXPECT_TRUE(answer->documents.empty());
 }
 
-TEST_F(EmbeddedTest, QuestionWithoutDocumentsLeavesTheDataFolderAlone) {
+TEST_F(EmbeddedTest, WithoutTheSsdTierKvIsComputedAgain) {
+  config_.ssd.enabled = false;
+  const std::string path = Write("a.txt", Text(300));
+  const auto first = OpenEmbedded()->Ask(Ask({path}));
+  const auto second = OpenEmbedded()->Ask(Ask({path}));
+  ASSERT_TRUE(first.ok() && second.ok()) << first.status() << second.status();
+  EXPECT_EQ(second->usage.cached_tokens(), 0);
+  EXPECT_GT(second->receipt.recomputed_tokens(), 200);
+  EXPECT_EQ(second->text, first->text);
+  EXPECT_EQ(second->receipt.encryption(), "");
+  EXPECT_FALSE(std::filesystem::exists(config_.data_dir + "/tier/0"));
+}
+
+// Another data folder has other keys, and the same folder without its key file has none.
+TEST_F(EmbeddedTest, WithoutTheKeyFileNothingStarts) {
+  const std::string path = Write("a.txt", Text(300));
+  ASSERT_TRUE(OpenEmbedded()->Ask(Ask({path})).ok());
+  ASSERT_TRUE(std::filesystem::remove(config_.data_dir + "/keys/tier.key"));
+  const auto opened = Embedded::Open(config_, {});
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition) << opened.status();
+  EXPECT_NE(std::string(opened.status().message()).find("tier.key"), std::string::npos) << opened.status();
+}
+
+TEST_F(EmbeddedTest, QuestionWithoutDocumentsOpensNoCatalog) {
   ASSERT_TRUE(OpenEmbedded()->Ask(Ask({})).ok());
-  EXPECT_FALSE(std::filesystem::exists(config_.data_dir));
+  EXPECT_FALSE(std::filesystem::exists(config_.data_dir + "/catalog"));
 }
 
 TEST_F(EmbeddedTest, SeveralDocumentsAreOnePrompt) {

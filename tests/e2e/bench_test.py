@@ -30,6 +30,16 @@ class BenchTest(cli.CliTest):
         self.expect_error(cli.FAILED, "bench", "compress", "--tokens", "100", "--model", self.tiny_model(),
                           contains=["100", "128"])
 
+    def test_an_index_for_recall_is_made_and_read_at_any_depth(self):
+        run = self.expect_done("bench", "recall", "--tokens", "1,5", "--depth", "3000", "--rounds", "1",
+                               "--model", self.tiny_model(), "--json")
+        results = run.json["results"]
+        self.assertEqual([(r["name"], r["tokens"], r["depth"], r["yardstick"]["unit"]) for r in results],
+                         [("index_build", 3000, 0, "B/s"), ("index_scan", 1, 3000, "B/s"),
+                          ("index_scan", 5, 3000, "FLOP/s")])
+        for result in results:
+            self.assertGreater(result["efficiency"], 0, result)
+
     def test_prefill_beyond_the_window_goes_through_a_pot_and_in_spans(self):
         tokens = 2 * cli.TINY_WINDOW
         run = self.expect_done("bench", "prefill", "--tokens", str(tokens), "--rounds", "1", "--model", self.tiny_model(),

@@ -41,7 +41,7 @@ class UsageTest(cli.CliTest):
         self.expect_error(cli.USAGE, "help", "akk", contains=["did you mean ask?"])
 
     def test_command_to_come_says_what_to_do_instead(self):
-        self.expect_error(cli.FAILED, "storage", contains=["storage is not there yet", "palimpsest documents list"])
+        self.expect_error(cli.FAILED, "plan", contains=["plan is not there yet", "receipt"])
 
     def test_question_without_quotes_is_explained(self):
         self.expect_error(cli.USAGE, "ask", "what", "is", "it", contains=["2 arguments too many", "quotes"])
@@ -63,8 +63,13 @@ class UsageTest(cli.CliTest):
         self.expect_error(cli.USAGE, "inspect", "--prompt-file", "x", "--generate", "-4", contains=["--generate"])
 
     def test_policies_to_come_name_those_that_work(self):
-        for flag, value, works in (("--policy", "h2o:heavy=512", "snapkv"), ("--recall", "all", "none")):
-            self.expect_error(cli.FAILED, "ask", flag, value, "hi", contains=["not there yet", works])
+        self.expect_error(cli.FAILED, "ask", "--policy", "h2o:heavy=512", "hi", contains=["not there yet", "snapkv"])
+
+    def test_recall_out_of_its_ranges_is_wrong_usage(self):
+        for recall, part in (("slices:budget=0", "from 1 to"), ("slices:slice=5", "8, 16, 32 or 64"),
+                             ("slices:index=q3", "did you mean q2?"), ("slices:budget=8", "less than one slice"),
+                             ("all:budget=5", "budget")):
+            self.expect_error(cli.USAGE, "ask", "--recall", recall, "hi", contains=[part])
 
     def test_policy_with_a_typing_mistake_is_wrong_usage(self):
         self.expect_error(cli.USAGE, "ask", "--policy", "snapkv:budgte=4", "hi", contains=["did you mean budget?"])
@@ -179,7 +184,34 @@ class DocumentsTest(cli.CliTest):
         second = self.expect_done("ask", "--document", first["documents"][0], "Who?", "--json", "--max-tokens", "2").json
         self.assertEqual(second["documents"], first["documents"])
         self.assertEqual(second["answer"], first["answer"])
-        self.assertGreater(second["receipt"]["recomputed_tokens"], 0, "KV does not survive a restart yet")
+        self.assertEqual(second["receipt"]["recomputed_tokens"], 0)
+        self.assertGreater(second["receipt"]["cached_tokens"]["ssd"], 100)
+        # What the disk holds is of no use to another folder's keys.
+        (self.data / "keys" / "tier.key").unlink()
+        self.expect_error(cli.FAILED, "ask", "--document", path, "Who?", contains=["tier.key"])
+
+    def test_storage_is_shown_and_checked_and_what_is_damaged_is_computed_again(self):
+        path = self.write("a.txt", "Ships have sails.\n" * 50)
+        self.assertIn("no SSD tier", self.expect_done("storage", "status").out)
+        first = self.expect_done("ask", "--document", path, "Who?", "--json", "--max-tokens", "2").json
+        status = self.expect_done("storage", "status", "--json").json
+        self.assertFalse(status["verified"])
+        self.assertGreater(status["tiers"][0]["kinds"]["block"]["values"], 2)
+        self.assertGreater(status["tiers"][0]["used_bytes"], 10_000)
+        verified = self.expect_done("storage", "verify", "--json").json
+        self.assertTrue(verified["verified"])
+        self.assertEqual(verified["tiers"][0]["damaged"], [])
+        tables = sorted((self.data / "tier" / "0" / "db").glob("*.sst"), key=lambda table: table.stat().st_size)
+        with open(tables[-1], "r+b") as table:
+            table.seek(tables[-1].stat().st_size // 3)
+            table.write(b"\xff" * 64)
+        run = self.run_command("storage", "verify", "--json")
+        self.assertEqual(run.status, cli.FAILED, str(run))
+        self.assertGreaterEqual(len(run.json["tiers"][0]["damaged"]), 1)
+        self.assertIn("computed again", run.err)
+        self.expect_done("storage", "verify")
+        second = self.expect_done("ask", "--document", path, "Who?", "--json", "--max-tokens", "2").json
+        self.assertEqual(second["answer"], first["answer"])
 
     def test_several_documents_are_asked_together(self):
         a, b = self.write("a.txt", "One sea."), self.write("b.txt", "Two seas.")

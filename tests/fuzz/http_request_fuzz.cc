@@ -84,7 +84,7 @@ void CheckAccepted(const OpenAiRequest& request, std::string_view body, const Re
   PALIMPSEST_CHECK(answer.choices >= 1 && answer.choices <= rules.limits.choices);
   PALIMPSEST_CHECK(answer.top_logprobs >= 0 && answer.top_logprobs <= rules.limits.logprobs);
   PALIMPSEST_CHECK(answer.logprobs || answer.top_logprobs == 0);
-  PALIMPSEST_CHECK(answer.recall == "none");
+  PALIMPSEST_CHECK(*ParseRecall(RecallText(answer.options.recall)) == answer.options.recall);
   CheckPrompt(answer.options, rules.limits);
   if (request.chat) {
     CheckMessages(std::get<std::vector<ChatMessage>>(answer.prompt), rules.limits);

@@ -10,6 +10,7 @@
 
 #include "proto/base/policy_spec.h"
 #include "proto/base/quote.h"
+#include "proto/base/recall_spec.h"
 #include "proto/base/status.h"
 #include "worker/compression/policy.h"
 
@@ -56,8 +57,9 @@ void CheckScores(const PolicySpec& spec) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace palimpsest;
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  const absl::Status recall = CheckRecall(text);
-  if (!recall.ok()) CheckRefusal(recall);
+  const absl::StatusOr<RecallSpec> recall = ParseRecall(text);
+  if (!recall.ok()) CheckRefusal(recall.status());
+  PALIMPSEST_CHECK(!recall.ok() || *ParseRecall(RecallText(*recall)) == *recall);
   const absl::StatusOr<PolicySpec> policy = ParsePolicy(text);
   if (!policy.ok()) {
     CheckRefusal(policy.status());

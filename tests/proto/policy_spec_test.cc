@@ -269,16 +269,5 @@ TEST(PolicyFitsTest, APotMustHoldCatalystKeepAndAStretch) {
   EXPECT_THAT(Misfit("infinipot:pot=50,keep=90%", 100, 0, 0), HasSubstr("keep of 90"));
 }
 
-TEST(RecallTest, NoneWorksAndTheOthersSaySo) {
-  EXPECT_TRUE(CheckRecall("none").ok());
-  for (const char* recall : {"all", "slices:budget=768,slice=16"}) {
-    const absl::Status status = CheckRecall(recall);
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << recall;
-    EXPECT_THAT(Message(status), HasSubstr("is not there yet; none works today"));
-  }
-  EXPECT_THAT(Message(CheckRecall("slice")), HasSubstr("unknown recall 'slice'; did you mean slices?"));
-  EXPECT_THAT(Message(CheckRecall("slices:budgte=4")), HasSubstr("did you mean budget?"));
-}
-
 }  // namespace
 }  // namespace palimpsest

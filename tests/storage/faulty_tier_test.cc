@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -12,15 +13,17 @@
 namespace palimpsest {
 namespace {
 
-const BlockGeometry kGeometry = {.layers = 1, .kv_heads = 1, .head_size = 4, .tokens = 5, .format = 1};
+const TileGeometry kGeometry = {.layers = 1, .kv_heads = 1, .head_size = 4, .tokens = 5, .format = kTileBf16};
 
 BlockId Id(int number) { return BlockId{Sha256(std::to_string(number))}; }
 
 std::vector<uint8_t> Envelope(int number) {
   std::vector<uint8_t> bytes(kEnvelopeHeaderBytes + 40, static_cast<uint8_t>(number));
-  SealEnvelope(Id(number), kGeometry, bytes);
+  SealTile(Id(number), kGeometry, bytes, nullptr);
   return bytes;
 }
+
+std::vector<uint8_t> Bytes(const TierView& view) { return {view.bytes.begin(), view.bytes.end()}; }
 
 std::unique_ptr<FaultyTier> Make(const TierFaults& faults) {
   return MakeFaultyTier(MakeHostTier({.capacity_bytes = 1 << 20}), faults);
@@ -32,8 +35,9 @@ std::string Trace(Tier& tier) {
   for (int i = 0; i < 200; ++i) {
     trace += fmt::format("{} ", static_cast<int>(tier.Put(Id(i), Envelope(i)).code()));
     const auto value = tier.Get(Id(i));
-    trace += value.ok() ? Sha256({reinterpret_cast<const char*>((*value)->data()), (*value)->size()}).ToHex()
-                        : std::to_string(static_cast<int>(value.status().code()));
+    trace += value.ok()
+                 ? Sha256({reinterpret_cast<const char*>(value->bytes.data()), value->bytes.size()}).ToHex()
+                 : std::to_string(static_cast<int>(value.status().code()));
     trace += '\n';
   }
   return trace;
@@ -79,8 +83,8 @@ TEST(FaultyTierTest, AnEnvelopeIsOpenedOnlyIfNothingHappenedToIt) {
     ASSERT_TRUE(tier->Put(Id(i % 50), Envelope(i % 50)).ok());
     const auto value = tier->Get(Id(i % 50));
     ASSERT_TRUE(value.ok());
-    const bool same = **value == Envelope(i % 50);
-    EXPECT_EQ(OpenEnvelope(Id(i % 50), kGeometry, **value).ok(), same);
+    const bool same = Bytes(*value) == Envelope(i % 50);
+    EXPECT_EQ(OpenTile(Id(i % 50), kGeometry, value->bytes, nullptr, nullptr).ok(), same);
     intact += same;
   }
   const TierFaultCounts counts = tier->Counts();
@@ -93,9 +97,32 @@ TEST(FaultyTierTest, AnEnvelopeIsOpenedOnlyIfNothingHappenedToIt) {
 TEST(FaultyTierTest, AFaultDoesNotReachTheStoredValue) {
   auto tier = Make({.get_corrupt = 1});
   ASSERT_TRUE(tier->Put(Id(1), Envelope(1)).ok());
-  EXPECT_NE(**tier->Get(Id(1)), Envelope(1));
+  EXPECT_NE(Bytes(*tier->Get(Id(1))), Envelope(1));
   tier->SetFaults({});
-  EXPECT_EQ(**tier->Get(Id(1)), Envelope(1));
+  EXPECT_EQ(Bytes(*tier->Get(Id(1))), Envelope(1));
+}
+
+TEST(FaultyTierTest, PartsMeetTheFaultsOfValues) {
+  auto tier = Make({.get_corrupt = 1});
+  const std::vector<uint8_t> value(40, 7), part(10, 7);
+  ASSERT_TRUE(tier->Put(Id(1), value, 4).ok());
+  ASSERT_EQ(tier->GetPart(Id(1), 2)->bytes.size(), 10u);
+  EXPECT_NE(Bytes(*tier->GetPart(Id(1), 2)), part);
+  tier->SetFaults({.get_error = 1});
+  EXPECT_EQ(tier->GetPart(Id(1), 2).status().code(), absl::StatusCode::kUnavailable);
+  tier->SetFaults({});
+  EXPECT_EQ(Bytes(*tier->GetPart(Id(1), 2)), part);
+}
+
+TEST(FaultyTierTest, AMisplacedReadIsWhatTheOneBeforeRead) {
+  auto tier = Make({.get_misplaced = 1});
+  std::vector<uint8_t> value(20, 1);
+  std::fill(value.begin() + 10, value.end(), 2);
+  ASSERT_TRUE(tier->Put(Id(1), value, 2).ok());
+  EXPECT_EQ(tier->GetPart(Id(1), 0)->bytes[0], 1);
+  EXPECT_EQ(tier->GetPart(Id(1), 0)->bytes[0], 1) << "the same part again is not misplaced";
+  EXPECT_EQ(tier->GetPart(Id(1), 1)->bytes[0], 1);
+  EXPECT_EQ(tier->Counts().get_misplaced, 1);
 }
 
 TEST(FaultyTierTest, SlowCallsWaitOnTheGivenClock) {

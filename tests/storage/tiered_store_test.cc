@@ -20,9 +20,7 @@ constexpr int64_t kTiles = 6;  // of a group
 
 BlockId Id(int number) { return BlockId{Sha256(std::to_string(number))}; }
 
-int64_t EnvelopeBytes(int64_t rows) {
-  return static_cast<int64_t>(kEnvelopeHeaderBytes) + rows * kShape.bytes_per_token();
-}
+int64_t EnvelopeBytes(int64_t rows) { return kShape.group_bytes(rows); }
 
 // A device of `groups` groups over a host tier with faults.
 class TieredStoreTest : public ::testing::Test {
@@ -31,8 +29,10 @@ class TieredStoreTest : public ::testing::Test {
     store_.reset();
     arena_ = std::make_unique<TileArena>(groups * kTiles * TileArena(1, kShape.head_size).tile_bytes(),
                                          kShape.head_size);
-    tier_ = host_bytes > 0 ? MakeFaultyTier(MakeHostTier({.capacity_bytes = host_bytes}), {}) : nullptr;
-    store_ = std::make_unique<TieredStore>(kShape, arena_.get(), backend_.get(), &rope_, tier_.get());
+    auto tier = host_bytes > 0 ? MakeFaultyTier(MakeHostTier({.capacity_bytes = host_bytes}), {}) : nullptr;
+    tier_ = tier.get();
+    mover_ = std::make_unique<Mover>(MoverOptions{}, std::move(tier), nullptr, nullptr);
+    store_ = std::make_unique<TieredStore>(kShape, arena_.get(), backend_.get(), &rope_, mover_.get());
   }
   void TearDown() override {  // I-12
     if (store_ == nullptr) return;
@@ -52,7 +52,11 @@ class TieredStoreTest : public ::testing::Test {
       std::vector<KvRow> places;
       std::vector<int32_t> tiles;
       for (int64_t row = 0; row < rows; ++row) {
-        places.push_back({position + row, static_cast<int32_t>(row), group->rest(layer, kShape), rows});
+        places.push_back({.position = position + row,
+                          .slot = static_cast<int32_t>(row),
+                          .rest = group->rest(layer, kShape),
+                          .rest_rows = rows,
+                          .rest_stride = kShape.tile_stride(rows)});
         const auto first = group->tiles.begin() + layer * kShape.kv_heads;
         tiles.insert(tiles.end(), first, first + kShape.kv_heads);
       }
@@ -99,7 +103,8 @@ class TieredStoreTest : public ::testing::Test {
       MakeBackend({.isa = "portable", .threads = {.threads = 1, .pin = false}}).value();
   const RopeTable rope_{kShape.head_size, kShape.head_size, 10000, {}, 512};
   std::unique_ptr<TileArena> arena_;
-  std::unique_ptr<FaultyTier> tier_;
+  FaultyTier* tier_ = nullptr;  // the mover's
+  std::unique_ptr<Mover> mover_;
   std::unique_ptr<TieredStore> store_;
 };
 
@@ -141,7 +146,7 @@ TEST_F(TieredStoreTest, WhatComesBackFromBelowIsWhatWasThere) {
     }
     auto found = Find(number, 100, rows);
     ASSERT_TRUE(found.has_value());
-    EXPECT_EQ(found->source, TieredStore::Source::kBelow);
+    EXPECT_EQ(found->source, TieredStore::Source::kHost);
     EXPECT_EQ(Seen(found->pin.group()), before) << rows << " rows";
     EXPECT_EQ(Find(number, 100, rows)->source, TieredStore::Source::kDevice);
   }
@@ -236,7 +241,7 @@ TEST_F(TieredStoreTest, StatsCountGroupsAndBytes) {
   const TieredStoreStats stats = store_->stats();
   EXPECT_EQ(stats.misses, 1);
   EXPECT_EQ(stats.hits_device, 1);
-  EXPECT_EQ(stats.hits_below, 1);
+  EXPECT_EQ(stats.hits_host, 1);
   EXPECT_EQ(stats.spilled_bytes, EnvelopeBytes(40));
   EXPECT_EQ(stats.loaded_bytes, 40 * kShape.bytes_per_token());
   EXPECT_EQ(stats.evicted, 1);
@@ -391,7 +396,7 @@ TEST_F(TieredStoreTest, AnyOrderOfCallsKeepsTheAccounts) {
       ASSERT_LE(groups, kGroups);
       ASSERT_GE(store_->available_tiles(), arena_->free_tiles());
     }
-    EXPECT_GT(store_->stats().hits_below, 10);
+    EXPECT_GT(store_->stats().hits_host, 10);
     EXPECT_GT(store_->stats().damaged, 10);
     for (BlockGroup& group : open) store_->Discard(std::move(group));
     pins.clear();

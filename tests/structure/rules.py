@@ -43,7 +43,7 @@ LIBRARIES = {
                                   "coordinator/http/api_keys*.cc")),
     "PCRE2": (r"pcre2", ("text/pre_tokenizer*.cc",)),
     "OpenSSL": (r"openssl/", ("proto/base/ids.cc", "proto/base/hash*.cc", "proto/base/log.cc",
-                              "storage/envelope*.cc", "storage/*cipher*.cc")),
+                              "storage/data_key.cc")),
     "CLI11": (r"CLI/", ("apps/*.cc",)),
     "prometheus-cpp": (r"prometheus/", ("proto/base/metrics*.cc",)),
     "xxHash": (r"xxhash\.h$", ("proto/base/hash*.cc", "storage/*.cc", "coordinator/catalog*.cc")),

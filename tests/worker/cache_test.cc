@@ -21,9 +21,7 @@ class CacheTest : public ::testing::TestWithParam<Numerics> {
         {.numerics = GetParam(), .chunk_tokens = chunk_tokens, .host_bytes = host_bytes, .tokenizer = false});
   }
   Outcome Ask(std::vector<Segment> segments) { return RunOk(*engine_, MakeRequest(std::move(segments), 5)); }
-  int64_t StoredBytes(int64_t rows) const {
-    return static_cast<int64_t>(kEnvelopeHeaderBytes) + rows * engine_->store().shape().bytes_per_token();
-  }
+  int64_t StoredBytes(int64_t rows) const { return engine_->store().shape().group_bytes(rows); }
   int64_t SharedStoredBytes() const {
     return StoredBytes(kPrefix) + 3 * StoredBytes(64) + StoredBytes(kDocument - 192);
   }
@@ -50,7 +48,7 @@ TEST_P(CacheTest, FromTheHostIsFromScratch) {
   const Outcome again = Ask(prompt_);
   EXPECT_EQ(Difference(fresh, again), "");
   EXPECT_EQ(again.usage.cached_tokens(), kShared);
-  EXPECT_EQ(engine_->store().stats().hits_below, 5);
+  EXPECT_EQ(engine_->store().stats().hits_host, 5);
   EXPECT_EQ(engine_->store().stats().lost, 0);
 }
 

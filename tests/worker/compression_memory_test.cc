@@ -173,14 +173,19 @@ class RecordingTier : public Tier {
   };
   RecordingTier(std::unique_ptr<Tier> inner, Record* record) : inner_(std::move(inner)), record_(record) {}
   std::string_view Name() const override { return inner_->Name(); }
-  absl::Status Put(const BlockId& id, std::vector<uint8_t> value) override {
+  absl::Status Put(std::span<const TierItem> items) override {
     record_->used_tiles.push_back(const_cast<Engine*>(record_->engine)->store().arena().used_tiles());
-    record_->bytes += static_cast<int64_t>(value.size() - kEnvelopeHeaderBytes);
-    return inner_->Put(id, std::move(value));
+    for (const TierItem& item : items) {
+      record_->bytes += static_cast<int64_t>(item.value->size() - item.parts * kEnvelopeHeaderBytes);
+    }
+    return inner_->Put(items);
   }
-  absl::StatusOr<TierValue> Get(const BlockId& id) override { return inner_->Get(id); }
-  bool Contains(const BlockId& id) const override { return inner_->Contains(id); }
-  absl::Status Erase(const BlockId& id) override { return inner_->Erase(id); }
+  absl::StatusOr<TierView> Get(const TierKey& key) override { return inner_->Get(key); }
+  absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) override {
+    return inner_->GetPart(key, part);
+  }
+  bool Contains(const TierKey& key) const override { return inner_->Contains(key); }
+  absl::Status Erase(const TierKey& key) override { return inner_->Erase(key); }
   TierStats Stats() const override { return inner_->Stats(); }
 
  private:

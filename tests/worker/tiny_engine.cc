@@ -32,7 +32,13 @@ std::unique_ptr<Engine> MakeTinyEngine(const std::shared_ptr<const GgufFile>& mo
   options.chunk_tokens = o.chunk_tokens;
   options.host_bytes = o.host_bytes;
   options.view_bytes = o.view_bytes;
+  options.index_bytes = o.index_bytes;
+  options.digests = o.digests;
+  if (!o.ssd_folder.empty()) {
+    options.ssd = {.folder = o.ssd_folder, .bytes = 1 << 28, .key_file = o.ssd_folder + ".key", .readers = 4};
+  }
   options.wrap_host = o.wrap_host;
+  options.wrap_ssd = o.wrap_ssd;
   options.step_seconds = o.step_seconds;
   options.clock = o.clock;
   if (o.arena_groups > 0) {

@@ -28,7 +28,10 @@ struct TinyEngineOptions {
   int64_t arena_groups = 0;  // block groups that the arena holds; 0: the engine's default
   int64_t host_bytes = 0;
   int64_t view_bytes = 0;
-  std::function<std::unique_ptr<Tier>(std::unique_ptr<Tier>)> wrap_host = nullptr;
+  int64_t index_bytes = 0;
+  bool digests = false;
+  std::string ssd_folder;  // empty: no SSD tier; its key file lies beside it
+  std::function<std::unique_ptr<Tier>(std::unique_ptr<Tier>)> wrap_host = nullptr, wrap_ssd = nullptr;
   double step_seconds = 0;
   bool tokenizer = true;
   const Clock* clock = &RealClock();

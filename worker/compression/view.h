@@ -46,13 +46,14 @@ struct View {
   int64_t bytes() const;
 };
 
-// The block of a prompt that rests somewhere: (layers, kv_heads, 2, rows, D).
+// The block group of a prompt that rests somewhere: (layers, kv_heads, 2, rows, D), a tile_stride for each
+// head.
 struct RestBlock {
   int64_t first = 0, rows = 0;  // tokens of the prompt
   const Bf16* data = nullptr;
   RestToken At(const KvShape& shape, int64_t layer, int64_t kv_head, int64_t token) const {
-    const Bf16* key =
-        data + layer * shape.layer_elements(rows) + (kv_head * 2 * rows + token - first) * shape.head_size;
+    const Bf16* key = data + (layer * shape.kv_heads + kv_head) * shape.tile_stride(rows) +
+                      (token - first) * shape.head_size;
     return {key, key + rows * shape.head_size};
   }
 };

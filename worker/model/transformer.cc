@@ -64,7 +64,8 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
     kv_rows_.push_back({.position = positions_[static_cast<size_t>(t)],
                         .slot = static_cast<int32_t>(slot),
                         .rest = group->rest(layer, shape),
-                        .rest_rows = group->rows});
+                        .rest_rows = group->rows,
+                        .rest_stride = shape.tile_stride(group->rows)});
     for (int64_t h = 0; h < config_.kv_heads; ++h) {
       kv_tiles_.push_back(group->tiles[static_cast<size_t>(layer * config_.kv_heads + h)]);
     }
@@ -96,10 +97,10 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
       head_tiles_.push_back(entry.sequence->tiles(layer, h));
       head_shifts_.push_back(entry.sequence->shifts(layer, h));
     }
-    if (entry.queries != nullptr) {
-      entry.queries->Take(layer, entry.first_token, std::span(positions_).subspan(row, n),
-                          {qkv_.data() + row * columns, n, config_.q_columns(), columns});
-    }
+    const Rows<const float> q{qkv_.data() + row * columns, n, config_.q_columns(), columns};
+    const std::span<const int64_t> positions = std::span(positions_).subspan(row, n);
+    if (entry.queries != nullptr) entry.queries->Take(layer, entry.first_token, positions, q);
+    if (entry.hook != nullptr) entry.hook->BeforeAttention(layer, q, positions);
     row += n;
   }
   backend_->Attention({.q = {qkv_.data(), rows_, config_.q_columns(), columns},

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "worker/model/layer_hook.h"
 #include "worker/model/model_config.h"
 #include "worker/model/query_capture.h"
 #include "worker/model/weights.h"
@@ -32,6 +33,7 @@ struct StepRows {
   // What follows each of the first targets.size() rows, and where -log p of it goes. Empty: not wanted.
   std::span<const int32_t> targets;
   std::span<float> losses;
+  LayerHook* hook = nullptr;  // before they attend, in every layer
 };
 
 class Transformer {

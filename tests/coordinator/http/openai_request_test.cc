@@ -223,7 +223,9 @@ TEST(ChatRequestTest, BadFieldsAreRefusedByName) {
       {R"("palimpsest": {"policy": "infinipot", "catalyst": ""})", "invalid_value", "palimpsest.catalyst"},
       {R"("palimpsest": {"policy": "infinipot", "catalyst": 1})", "invalid_type", "palimpsest.catalyst"},
       {R"("palimpsest": {"policy": "snapkv:budget=1"})", "invalid_value", "palimpsest.policy", "window=32"},
-      {R"("palimpsest": {"recall": "all"})", "unsupported", "palimpsest.recall"},
+      {R"("palimpsest": {"recall": "most"})", "invalid_value", "palimpsest.recall"},
+      {R"("palimpsest": {"recall": "slices:slice=5"})", "invalid_value", "palimpsest.recall",
+       "8, 16, 32 or 64"},
       {R"("palimpsest": {"prefill": "exakt"})", "invalid_value", "palimpsest.prefill", "exact"},
       {R"("palimpsest": {"question": "seen"})", "invalid_value", "palimpsest.question"},
   };

@@ -1,0 +1,116 @@
+// The index of recall: digests of every layer and head made of keys at rest, and read by queries. Keys are
+// numbers of no meaning.
+#include <algorithm>
+#include <numeric>
+
+#include "apps/bench/bench_runs.h"
+#include "proto/base/rng.h"
+#include "proto/base/status.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr int64_t kSourceTiles = 64;  // whose keys all tiles are made of: digests do not depend on others
+
+// The index of one text.
+class Index {
+ public:
+  Index(Engine& engine, int64_t tokens)
+      : backend_(engine.backend()),
+        head_size_(engine.config().head_size),
+        group_(engine.config().heads / engine.config().kv_heads),
+        heads_(engine.config().layers * engine.config().kv_heads),
+        tiles_(DivideUp(tokens, kTileSlots)),
+        bytes_(DigestBytes(DigestKind::kQ2, head_size_)),
+        rope_(head_size_, engine.config().rope_size, engine.config().rope_theta, engine.config().rope_factors,
+              (kSourceTiles + 1) * kTileSlots),
+        keys_(kSourceTiles * kTileSlots * head_size_),
+        digests_(heads_ * tiles_ * bytes_),
+        scores_(heads_ * tiles_ * kTileSlots),
+        counts_(static_cast<size_t>(tiles_), int32_t{kTileSlots}) {
+    RngSequence random(Rng(6));
+    for (int64_t i = 0; i < keys_.size(); ++i) {
+      keys_[i] = FloatToBf16(static_cast<float>(random.Uniform() * 4 - 2));
+    }
+    for (int64_t i = 0; i < heads_ * tiles_; ++i) pointers_.push_back(digests_.data() + i * bytes_);
+    counts_.back() = static_cast<int32_t>(tokens - (tiles_ - 1) * kTileSlots);
+  }
+
+  void Build() {
+    backend_.pool().ParallelFor(heads_ * tiles_, [&](int64_t i, int) {
+      const int64_t source = i % kSourceTiles;
+      backend_.BuildDigest({.kind = DigestKind::kQ2,
+                            .head_size = head_size_,
+                            .keys = keys_.data() + source * kTileSlots * head_size_,
+                            .rows = counts_[static_cast<size_t>(i % tiles_)],
+                            .first_position = source * kTileSlots,
+                            .rope = &rope_,
+                            .out = digests_.data() + i * bytes_});
+    });
+  }
+
+  // Queries of `rows` tokens that stand behind the keys.
+  void Ask(int64_t rows) {
+    RngSequence random(Rng(7));
+    q_ = AlignedBuffer<float>(heads_ * rows * group_ * head_size_);
+    for (int64_t i = 0; i < q_.size(); ++i) q_[i] = static_cast<float>(random.Uniform() * 4 - 2);
+    positions_.resize(static_cast<size_t>(rows));
+    std::iota(positions_.begin(), positions_.end(), kSourceTiles * kTileSlots);
+  }
+  void Scan() {
+    const int64_t rows = static_cast<int64_t>(positions_.size()), columns = group_ * head_size_;
+    std::vector<DigestHead> heads;
+    for (int64_t h = 0; h < heads_; ++h) {
+      heads.push_back({.q = {q_.data() + h * rows * columns, rows, columns, columns},
+                       .tiles = std::span(pointers_).subspan(static_cast<size_t>(h * tiles_), counts_.size()),
+                       .counts = counts_,
+                       .out = scores_.data() + h * tiles_ * kTileSlots});
+    }
+    backend_.ScoreDigests({.kind = DigestKind::kQ2,
+                           .group = group_,
+                           .head_size = head_size_,
+                           .positions = positions_,
+                           .rope = &rope_,
+                           .heads = heads});
+  }
+
+  double key_bytes() const { return 2.0 * static_cast<double>(heads_ * tiles_ * kTileSlots * head_size_); }
+  double bytes() const { return static_cast<double>(digests_.size()); }
+  double scan_flops() const {
+    return key_bytes() * static_cast<double>(group_) * static_cast<double>(positions_.size());
+  }
+
+ private:
+  Backend& backend_;
+  const int64_t head_size_, group_, heads_, tiles_,
+      bytes_;  // heads of all layers; tiles of each; of a digest
+  const RopeTable rope_;
+  AlignedBuffer<Bf16> keys_;        // (kSourceTiles, 64, D) at rest
+  AlignedBuffer<uint8_t> digests_;  // (heads, tiles, bytes)
+  AlignedBuffer<float> scores_;     // (heads, tiles, 64)
+  std::vector<int32_t> counts_;
+  std::vector<const uint8_t*> pointers_;  // (heads, tiles)
+  AlignedBuffer<float> q_;                // (heads, rows, group * D)
+  std::vector<int64_t> positions_;
+};
+
+}  // namespace
+
+absl::Status Bench::Recall(const std::vector<int64_t>& rows, int64_t depth) {
+  Index index(engine_, depth);
+  const auto timed = [](const std::function<void()>& run) {
+    return [run]() -> absl::StatusOr<double> { return TimeOf(run); };
+  };
+  PALIMPSEST_ASSIGN_OR_RETURN(const Measured build, Measure(Yardstick::kRead, timed([&] { index.Build(); })));
+  Add("index_build", depth, 0, index.key_bytes(), depth, Yardstick::kRead, build);
+  for (const int64_t count : rows) {
+    index.Ask(count);
+    const bool few = count == 1;  // bound by the bytes of the index, if it is larger than the cache
+    const Yardstick yardstick = few ? Yardstick::kRead : Yardstick::kBf16;
+    PALIMPSEST_ASSIGN_OR_RETURN(const Measured scan, Measure(yardstick, timed([&] { index.Scan(); })));
+    Add("index_scan", count, depth, few ? index.bytes() : index.scan_flops(), count, yardstick, scan);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace palimpsest

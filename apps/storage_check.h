@@ -1,0 +1,43 @@
+// What the SSD tiers of a data folder hold, and whether all of it is whole.
+//
+// Verify : reads every value, compares the disk's checksums and opens every tile under the data key. What is
+//          damaged is dropped: it is computed again when it is asked for.
+// Errors : as of OpenRocksDbTier and DataKey::Load; Aborted: a process that serves has a tier open.
+// Threads: one at a time.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "apps/model.h"
+#include "proto/base/cancel.h"
+#include "proto/base/progress.h"
+#include "storage/tier.h"
+
+namespace palimpsest {
+
+struct StoredTier {
+  std::string folder;
+  int64_t capacity_bytes = 0, used_bytes = 0;
+  struct OfKind {
+    int64_t values = 0, bytes = 0;
+  };
+  std::array<OfKind, kValueKinds> kinds;  // by ValueKind
+  std::vector<std::string> damaged;       // names of values; of a verification
+};
+
+struct StorageCheck {
+  bool verify = false;
+  const CancelToken* cancel = &CancelToken::Never();
+  ProgressOutput progress = NoProgress();
+};
+// Tiers that are there; none is made. Cancelled: what was checked until then stays.
+absl::StatusOr<std::vector<StoredTier>> CheckStorage(const Config& config, const StorageCheck& check);
+
+std::string StorageText(const std::vector<StoredTier>& tiers, bool verified);
+std::string StorageJson(const std::vector<StoredTier>& tiers, bool verified);
+
+}  // namespace palimpsest

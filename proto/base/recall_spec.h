@@ -1,0 +1,32 @@
+// How dropped tokens come back for a question, as people write it: none, all, or slices:key=value,... - as
+// checked data that coordinator and worker read in the same way. Errors as of policy_spec.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace palimpsest {
+
+struct RecallSpec {
+  enum class Kind { kNone, kSlices, kAll };
+  enum class Index { kQ2, kExact, kMinMax, kBoxMean };  // what ranks slices; in the order of DigestKind
+  Kind kind = Kind::kNone;
+  // slices: tokens that come back for each layer and KV head at most; tokens of a slice (8, 16, 32 or 64);
+  // each so many tokens of the answer the newest one chooses anew.
+  int64_t budget = 768, slice = 16, refresh = 1;
+  Index index = Index::kQ2;
+
+  bool on() const { return kind != Kind::kNone; }
+  // Tokens that come back of so many that were dropped, at most.
+  int64_t BudgetOf(int64_t tokens) const;
+  bool operator==(const RecallSpec&) const = default;
+};
+
+absl::StatusOr<RecallSpec> ParseRecall(std::string_view text);
+// All parameters, in a fixed order. ParseRecall reads it back.
+std::string RecallText(const RecallSpec& recall);
+
+}  // namespace palimpsest

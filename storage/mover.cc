@@ -1,0 +1,346 @@
+#include "storage/mover.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "proto/base/log.h"
+#include "proto/base/status.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr size_t kTasksMax = 1 << 16;
+constexpr size_t kPrefetchedMax = 256;  // values that nobody came for
+
+// Does a tile stand where its header says it belongs?
+bool InPlace(const TierKey& key, uint32_t part, const OpenedTile& tile) {
+  if (tile.id != key.id) return false;
+  if (key.kind == ValueKind::kPicks) return part == 0;
+  return int64_t{tile.geometry.layer} * tile.geometry.kv_heads + tile.geometry.kv_head == int64_t{part};
+}
+
+}  // namespace
+
+Mover::Mover(const MoverOptions& options, std::unique_ptr<Tier> host, std::unique_ptr<Tier> ssd,
+             std::shared_ptr<DataKey> key)
+    : options_(options),
+      host_(std::move(host)),
+      ssd_(std::move(ssd)),
+      key_(std::move(key)),
+      breaker_(options.breaker_failures, options.breaker_pause) {
+  if (ssd_ == nullptr) return;
+  readers_ = std::make_unique<ThreadExecutor>(options.readers, kTasksMax);
+  writer_ = std::make_unique<ThreadExecutor>(1, kTasksMax);
+}
+
+Mover::~Mover() {
+  if (writer_ != nullptr) writer_->Shutdown();
+  if (readers_ != nullptr) readers_->Shutdown();
+}
+
+// ---- in ----
+
+bool Mover::Put(const TierKey& key, std::vector<uint8_t> value, uint32_t parts) {
+  const int64_t bytes = static_cast<int64_t>(value.size());
+  value.shrink_to_fit();
+  const auto shared = std::make_shared<const std::vector<uint8_t>>(std::move(value));
+  bool below = false;
+  if (host_ != nullptr) {
+    const TierItem item{key, shared, parts};
+    below = host_->Put({&item, 1}).ok();
+  }
+  std::unique_lock lock(mu_);
+  if (below) stats_.level[static_cast<size_t>(Level::kHost)].written_bytes += bytes;
+  if (ssd_ == nullptr || waiting_.contains(key)) return below || waiting_.contains(key);
+  if (ssd_->Contains(key)) return true;
+  const auto room = [&] { return stats_.waiting_bytes + bytes <= options_.waiting_bytes_max; };
+  if (!room()) {
+    CommitLocked();
+    if (!refused_) progress_.wait_for(lock, options_.put_wait, [&] { return room() || refused_; });
+  }
+  if (!room()) {
+    ++stats_.dropped_full;
+    return below;
+  }
+  waiting_.emplace(key, std::pair(shared, parts));
+  stats_.waiting_bytes += bytes;
+  queued_.push_back({key, shared, parts});
+  queued_bytes_ += bytes;
+  if (queued_bytes_ >= options_.batch_bytes) CommitLocked();
+  return true;
+}
+
+void Mover::Commit() {
+  std::lock_guard lock(mu_);
+  CommitLocked();
+}
+
+void Mover::CommitLocked() {
+  if (queued_.empty()) return;
+  auto batch = std::make_shared<Batch>(std::exchange(queued_, {}));
+  queued_bytes_ = 0;
+  const int tries = options_.tries;
+  PALIMPSEST_CHECK(writer_->Run([this, batch, tries] { Write(batch, tries); }).ok(), "the writer is gone");
+}
+
+bool Mover::Flush(Duration limit) {
+  std::unique_lock lock(mu_);
+  CommitLocked();
+  return progress_.wait_for(lock, limit, [&] { return waiting_.empty(); });
+}
+
+// A value as SSD holds it. Nothing if it was damaged in host memory meanwhile.
+std::optional<std::vector<uint8_t>> Mover::SealForSsd(const Waiting& value) const {
+  std::vector<uint8_t> sealed(*value.value);
+  const size_t stride = sealed.size() / value.parts;
+  for (uint32_t part = 0; part < value.parts; ++part) {
+    const std::span<uint8_t> tile = std::span(sealed).subspan(part * stride, stride);
+    const absl::StatusOr<OpenedTile> opened = VerifyTile(tile, nullptr, nullptr);
+    if (!opened.ok() || !InPlace(value.key, part, *opened)) return std::nullopt;
+    if (key_ != nullptr) SealTile(value.key.id, opened->geometry, tile, key_.get());
+  }
+  return sealed;
+}
+
+void Mover::Write(std::shared_ptr<Batch> batch, int tries_left) {
+  std::vector<TierItem> items;
+  for (const Waiting& value : *batch) {
+    std::optional<std::vector<uint8_t>> sealed = SealForSsd(value);
+    if (!sealed.has_value()) {
+      CountDamaged(value.key, host_.get());
+      continue;
+    }
+    items.push_back(
+        {value.key, std::make_shared<const std::vector<uint8_t>>(std::move(*sealed)), value.parts});
+  }
+  const absl::Status status = items.empty() ? absl::OkStatus() : ssd_->Put(items);
+  if (!status.ok() && tries_left > 1) {
+    {
+      std::lock_guard lock(mu_);
+      if (!refused_) PALIMPSEST_LOG(kWarn, "ssd tier takes nothing and is tried again: {}", status);
+      refused_ = true;
+    }
+    progress_.notify_all();
+    items.clear();
+    if (writer_->RunAfter(options_.retry, [this, batch, tries_left] { Write(batch, tries_left - 1); }).ok())
+      return;
+  }
+  if (!status.ok()) PALIMPSEST_LOG(kWarn, "ssd tier did not take {} values: {}", items.size(), status);
+  Written(*batch, status.ok());
+}
+
+void Mover::Written(const Batch& batch, bool stored) {
+  {
+    std::lock_guard lock(mu_);
+    refused_ = !stored;
+    for (const Waiting& value : batch) {
+      const int64_t bytes = static_cast<int64_t>(value.value->size());
+      waiting_.erase(value.key);
+      stats_.waiting_bytes -= bytes;
+      if (stored) {
+        stats_.level[static_cast<size_t>(Level::kSsd)].written_bytes += bytes;
+      } else {
+        ++stats_.dropped_refused;
+      }
+    }
+  }
+  progress_.notify_all();
+}
+
+// ---- out, whole values ----
+
+std::optional<Mover::Found> Mover::Get(const TierKey& key) {
+  std::shared_ptr<Reading> reading =
+      TakeReading(key);  // first: it is from SSD, though host memory has it by now
+  if (reading == nullptr && host_ != nullptr) {
+    absl::StatusOr<TierView> value = host_->Get(key);
+    if (value.ok()) {
+      CountHit(Level::kHost, value->bytes.size());
+      return Found{std::move(*value), Level::kHost};
+    }
+    if (value.status().code() == absl::StatusCode::kDataLoss) CountDamaged(key, nullptr);
+  }
+  if (const TierValue value = reading == nullptr ? WaitingValue(key) : nullptr) {
+    CountHit(Level::kHost, value->size());
+    return Found{{value, *value}, Level::kHost};
+  }
+  if (reading == nullptr) reading = StartReading(key);
+  if (reading == nullptr) {
+    CountMiss();
+    return std::nullopt;
+  }
+  constexpr size_t kTypical = 4 << 20;
+  std::unique_lock lock(reading->mu);
+  if (!reading->ended.wait_for(lock, ReadWait(kTypical), [&] { return reading->done; })) {
+    lock.unlock();
+    DiskAnswered(absl::DeadlineExceededError("a read is late"));
+    std::lock_guard counted(mu_);
+    ++stats_.late;
+    ++stats_.level[static_cast<size_t>(Level::kSsd)].misses;
+    return std::nullopt;
+  }
+  const TierValue value = reading->value;
+  lock.unlock();
+  if (value == nullptr) {
+    CountMiss();
+    return std::nullopt;
+  }
+  CountHit(Level::kSsd, value->size());
+  return Found{{value, *value}, Level::kSsd};
+}
+
+// What Prefetch began, once; null: nothing.
+std::shared_ptr<Mover::Reading> Mover::TakeReading(const TierKey& key) {
+  std::lock_guard lock(mu_);
+  const auto found = reading_.find(key);
+  if (found == reading_.end()) return nullptr;
+  std::shared_ptr<Reading> reading = std::move(found->second);
+  reading_.erase(found);
+  return reading;
+}
+
+TierValue Mover::WaitingValue(const TierKey& key) const {
+  std::lock_guard lock(mu_);
+  const auto waiting = waiting_.find(key);
+  return waiting == waiting_.end() ? nullptr : waiting->second.first;
+}
+
+// Null: it is not there, or the disk is left alone.
+std::shared_ptr<Mover::Reading> Mover::StartReading(const TierKey& key) {
+  if (ssd_ == nullptr || !ssd_->Contains(key) || !DiskAllowed()) return nullptr;
+  auto reading = std::make_shared<Reading>();
+  const absl::Status started = readers_->Run([this, key, reading] {
+    TierValue value = ReadWhole(key);
+    std::lock_guard lock(reading->mu);
+    reading->value = std::move(value);
+    reading->done = true;
+    reading->ended.notify_all();
+  });
+  return started.ok() ? reading : nullptr;
+}
+
+// A value as it lies on SSD, opened and sealed as host memory holds it.
+TierValue Mover::ReadWhole(const TierKey& key) {
+  const absl::StatusOr<TierView> read = ssd_->Get(key);
+  DiskAnswered(read.status());
+  if (!read.ok()) {
+    if (read.status().code() == absl::StatusCode::kDataLoss) CountDamaged(key, nullptr);
+    return nullptr;
+  }
+  auto value = std::make_shared<std::vector<uint8_t>>(read->bytes.begin(), read->bytes.end());
+  // The first header says how large a tile is; a lie makes some tile fail its check.
+  const std::optional<size_t> tile_bytes = TileEnvelopeBytes(*value);
+  if (!tile_bytes.has_value() || value->size() % *tile_bytes != 0) {
+    CountDamaged(key, ssd_.get());
+    return nullptr;
+  }
+  const Require require = key_ != nullptr ? Require::kEncrypted : Require::kAny;
+  std::vector<uint8_t> plain;
+  for (size_t at = 0; at < value->size(); at += *tile_bytes) {
+    const std::span<uint8_t> tile = std::span(*value).subspan(at, *tile_bytes);
+    const absl::StatusOr<OpenedTile> opened = VerifyTile(tile, key_.get(), &plain, require);
+    if (!opened.ok() || !InPlace(key, static_cast<uint32_t>(at / *tile_bytes), *opened)) {
+      CountDamaged(key, ssd_.get());
+      return nullptr;
+    }
+    if (key_ == nullptr) continue;
+    std::copy(opened->payload.begin(), opened->payload.end(), tile.begin() + kEnvelopeHeaderBytes);
+    SealTile(key.id, opened->geometry, tile, nullptr);
+  }
+  if (host_ != nullptr) {
+    const TierItem item{key, value, static_cast<uint32_t>(value->size() / *tile_bytes)};
+    host_->Put({&item, 1}).IgnoreError();
+  }
+  return value;
+}
+
+void Mover::Prefetch(std::span<const TierKey> keys) {
+  if (ssd_ == nullptr) return;
+  for (const TierKey& key : keys) {
+    {
+      std::lock_guard lock(mu_);
+      if (reading_.contains(key) || waiting_.contains(key)) continue;
+    }
+    if (host_ != nullptr && host_->Contains(key)) continue;
+    std::shared_ptr<Reading> reading = StartReading(key);
+    if (reading == nullptr) continue;
+    std::lock_guard lock(mu_);
+    if (!reading_.emplace(key, std::move(reading)).second) continue;
+    prefetched_.push_back(key);
+    while (prefetched_.size() > kPrefetchedMax) {
+      reading_.erase(prefetched_.front());
+      prefetched_.pop_front();
+    }
+  }
+}
+
+bool Mover::Contains(const TierKey& key) const {
+  if (host_ != nullptr && host_->Contains(key)) return true;
+  {
+    std::lock_guard lock(mu_);
+    if (waiting_.contains(key)) return true;
+    if (breaker_.open()) return false;
+  }
+  return ssd_ != nullptr && ssd_->Contains(key);
+}
+
+bool Mover::OnSsd(const TierKey& key) const { return ssd_ != nullptr && ssd_->Contains(key); }
+
+void Mover::Erase(const TierKey& key) {
+  if (host_ != nullptr) host_->Erase(key).IgnoreError();
+  if (ssd_ != nullptr) ssd_->Erase(key).IgnoreError();
+}
+
+// ---- the disk's health, and counters ----
+
+bool Mover::DiskAllowed() {
+  std::lock_guard lock(mu_);
+  return breaker_.Allow(RealClock().Now());
+}
+
+void Mover::DiskAnswered(const absl::Status& status) {
+  std::lock_guard lock(mu_);
+  const bool failed =
+      status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kDeadlineExceeded;
+  const bool was_open = breaker_.open();
+  failed ? breaker_.Failed(RealClock().Now()) : breaker_.Succeeded();
+  if (breaker_.open() && !was_open) {
+    PALIMPSEST_LOG(kWarn, "ssd tier is left alone for {:.0f} s after {} failures in a row, the last: {}",
+                   Seconds(options_.breaker_pause), options_.breaker_failures, status);
+  }
+}
+
+Duration Mover::ReadWait(size_t bytes) const {
+  return options_.read_wait + std::chrono::milliseconds(bytes * 1000 / (size_t{64} << 20));
+}
+
+void Mover::CountHit(Level level, size_t bytes) {
+  std::lock_guard lock(mu_);
+  auto& counts = stats_.level[static_cast<size_t>(level)];
+  ++counts.hits;
+  counts.hit_bytes += static_cast<int64_t>(bytes);
+  if (level != Level::kHost) ++stats_.level[static_cast<size_t>(Level::kHost)].misses;
+}
+
+void Mover::CountMiss() {
+  std::lock_guard lock(mu_);
+  for (auto& counts : stats_.level) ++counts.misses;
+}
+
+// It would only be found damaged again, so `tier` forgets it.
+void Mover::CountDamaged(const TierKey& key, Tier* tier) {
+  PALIMPSEST_LOG(kWarn, "{} failed its checks and is dropped; it will be computed again",
+                 LogName(key.ToString()));
+  if (tier != nullptr) tier->Erase(key).IgnoreError();
+  std::lock_guard lock(mu_);
+  ++stats_.damaged;
+}
+
+MoverStats Mover::stats() const {
+  std::lock_guard lock(mu_);
+  MoverStats stats = stats_;
+  stats.disk_off = breaker_.open();
+  return stats;
+}
+
+}  // namespace palimpsest

@@ -1,0 +1,329 @@
+// What goes down comes back bit for bit, from whichever tier has it; a disk that refuses, stalls or lies is a
+// miss and nothing else. Values are functions of their key, so that any reader can check any of them.
+#include "storage/mover.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "proto/base/rng.h"
+#include "storage/tier/faulty_tier.h"
+#include "storage/tier/host_tier.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr int32_t kLayers = 2, kHeads = 2, kHeadSize = 16, kTokens = 8;
+constexpr uint32_t kParts = kLayers * kHeads;
+constexpr size_t kPayload = 2 * kTokens * kHeadSize * 2, kTile = kEnvelopeHeaderBytes + kPayload;
+constexpr auto kLong = std::chrono::seconds(20);
+
+TierKey Key(int number, ValueKind kind = ValueKind::kBlock) {
+  return {BlockId{Sha256("value " + std::to_string(number))}, kind};
+}
+
+TileGeometry Geometry(uint32_t part) {
+  return {.layers = kLayers,
+          .kv_heads = kHeads,
+          .layer = static_cast<int32_t>(part) / kHeads,
+          .kv_head = static_cast<int32_t>(part) % kHeads,
+          .head_size = kHeadSize,
+          .tokens = kTokens,
+          .format = kTileBf16};
+}
+
+std::vector<uint8_t> Payload(int number, uint32_t part) {
+  RngSequence rng{Rng(static_cast<uint64_t>(number) * 100 + part)};
+  std::vector<uint8_t> payload(kPayload);
+  for (uint8_t& byte : payload) byte = static_cast<uint8_t>(rng.Below(256));
+  return payload;
+}
+
+// As host memory holds it.
+std::vector<uint8_t> Value(int number) {
+  std::vector<uint8_t> value;
+  for (uint32_t part = 0; part < kParts; ++part) {
+    std::vector<uint8_t> tile(kEnvelopeHeaderBytes);
+    const std::vector<uint8_t> payload = Payload(number, part);
+    tile.insert(tile.end(), payload.begin(), payload.end());
+    SealTile(Key(number).id, Geometry(part), tile, nullptr);
+    value.insert(value.end(), tile.begin(), tile.end());
+  }
+  return value;
+}
+
+class MoverTest : public ::testing::Test {
+ protected:
+  void Make(int64_t host_bytes, bool encrypt = true, MoverOptions options = {}) {
+    mover_.reset();
+    auto ssd = MakeFaultyTier(MakeHostTier({.capacity_bytes = 1 << 24}), {});
+    ssd_ = ssd.get();
+    key_ = encrypt ? DataKey::FromBytes(std::array<uint8_t, 32>{1, 2, 3}, 7) : nullptr;
+    mover_ = std::make_unique<Mover>(
+        options,
+        host_bytes > 0 ? MakeHostTier({.capacity_bytes = host_bytes, .verify_reads = false}) : nullptr,
+        std::move(ssd), key_);
+  }
+  bool Put(int number) { return mover_->Put(Key(number), Value(number), kParts); }
+  void ExpectFound(int number, Level level) {
+    const auto found = mover_->Get(Key(number));
+    ASSERT_TRUE(found.has_value()) << number;
+    const std::vector<uint8_t> expected = Value(number);
+    EXPECT_TRUE(
+        std::equal(found->value.bytes.begin(), found->value.bytes.end(), expected.begin(), expected.end()))
+        << number;
+    EXPECT_EQ(found->level, level) << number;
+  }
+  // All tiles of a value, one by one; how many came.
+  int ExpectTiles(int number, std::optional<Level> level = std::nullopt) {
+    std::vector<Mover::TileRequest> requests;
+    for (uint32_t part = 0; part < kParts; ++part) requests.push_back({Key(number), part});
+    const auto tiles = mover_->GetTiles(requests);
+    int came = 0;
+    for (uint32_t part = 0; part < kParts; ++part) {
+      if (!tiles[part].has_value()) continue;
+      ++came;
+      const std::vector<uint8_t> expected = Payload(number, part);
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), tiles[part]->payload.begin(),
+                             tiles[part]->payload.end()));
+      EXPECT_EQ(tiles[part]->geometry, Geometry(part));
+      EXPECT_EQ(tiles[part]->level, level.value_or(tiles[part]->level));
+    }
+    return came;
+  }
+
+  FaultyTier* ssd_ = nullptr;  // the mover's
+  std::shared_ptr<DataKey> key_;
+  std::unique_ptr<Mover> mover_;
+};
+
+TEST_F(MoverTest, WhatWasPutIsFoundOnBothTiers) {
+  for (const bool encrypt : {true, false}) {
+    Make(1 << 20, encrypt);
+    for (int i = 0; i < 20; ++i) EXPECT_TRUE(Put(i));
+    ASSERT_TRUE(mover_->Flush(kLong));
+    for (int i = 0; i < 20; ++i) {
+      EXPECT_TRUE(mover_->OnSsd(Key(i)));
+      ExpectFound(i, Level::kHost);
+      ASSERT_TRUE(mover_->host()->Erase(Key(i)).ok());
+      EXPECT_EQ(ExpectTiles(i, Level::kSsd), static_cast<int>(kParts));
+      EXPECT_EQ(ExpectTiles(i, Level::kHost), static_cast<int>(kParts)) << "kept since";
+      ExpectFound(i, Level::kSsd);
+      ExpectFound(i, Level::kHost);
+    }
+    EXPECT_FALSE(mover_->Get(Key(99)).has_value());
+    const MoverStats stats = mover_->stats();
+    EXPECT_EQ(stats.waiting_bytes, 0);
+    EXPECT_EQ(stats.level[1].written_bytes, static_cast<int64_t>(20 * kParts * kTile));
+    EXPECT_EQ(stats.damaged + stats.late + stats.dropped_full + stats.dropped_refused, 0);
+  }
+}
+
+TEST_F(MoverTest, WhatIsOnItsWayIsFound) {
+  Make(0);
+  EXPECT_TRUE(Put(1));  // not committed: the batch is small
+  EXPECT_FALSE(mover_->OnSsd(Key(1)));
+  EXPECT_TRUE(mover_->Contains(Key(1)));
+  ExpectFound(1, Level::kHost);
+  EXPECT_EQ(ExpectTiles(1, Level::kHost), static_cast<int>(kParts));
+  ASSERT_TRUE(mover_->Flush(kLong));
+  ExpectFound(1, Level::kSsd);
+}
+
+TEST_F(MoverTest, TheDiskHoldsNoPlainText) {
+  Make(0);
+  Put(1);
+  ASSERT_TRUE(mover_->Flush(kLong));
+  const auto stored = ssd_->Get(Key(1));
+  ASSERT_TRUE(stored.ok());
+  const std::vector<uint8_t> payload = Payload(1, 0);
+  EXPECT_EQ(std::search(stored->bytes.begin(), stored->bytes.end(), payload.begin(), payload.begin() + 16),
+            stored->bytes.end());
+}
+
+TEST_F(MoverTest, APlainValueInThePlaceOfAnEncryptedOneIsRefused) {
+  Make(0);
+  ASSERT_TRUE(ssd_->Put(Key(1), Value(1), kParts).ok());
+  EXPECT_FALSE(mover_->Get(Key(1)).has_value());
+  EXPECT_EQ(mover_->stats().damaged, 1);
+  EXPECT_FALSE(ssd_->Contains(Key(1))) << "forgotten";
+}
+
+TEST_F(MoverTest, APrefetchedValueIsTakenOnce) {
+  for (const int64_t host_bytes : {0, 1 << 20}) {
+    Make(host_bytes);
+    for (int i = 0; i < 10; ++i) Put(i);
+    ASSERT_TRUE(mover_->Flush(kLong));
+    std::vector<TierKey> keys;
+    for (int i = 0; i < 10; ++i) {
+      if (host_bytes > 0) mover_->host()->Erase(Key(i)).IgnoreError();
+      keys.push_back(Key(i));
+    }
+    keys.push_back(Key(99));
+    mover_->Prefetch(keys);
+    mover_->Prefetch(keys);
+    for (int i = 0; i < 10; ++i) {
+      const auto found = mover_->Get(Key(i));
+      ASSERT_TRUE(found.has_value());
+    }
+    EXPECT_EQ(ssd_->Stats().hits, 10);
+  }
+}
+
+TEST_F(MoverTest, LiesOfTheDiskAreMisses) {
+  for (const TierFaults& faults : {TierFaults{.seed = 1, .get_corrupt = 1}, TierFaults{.get_truncated = 1},
+                                   TierFaults{.get_misplaced = 1}}) {
+    Make(0);
+    for (int i = 0; i < 6; ++i) Put(i);
+    ASSERT_TRUE(mover_->Flush(kLong));
+    ssd_->SetFaults(faults);
+    for (int i = 0; i < 6; ++i) {
+      if (const auto found = mover_->Get(Key(i)); found.has_value()) ExpectFound(i, Level::kSsd);
+    }
+    EXPECT_GT(mover_->stats().damaged, 0);
+    ssd_->SetFaults({});
+    EXPECT_EQ(ExpectTiles(5), 0) << "what was damaged was forgotten";
+  }
+}
+
+TEST_F(MoverTest, ADiskThatFailsIsLeftAloneForAWhile) {
+  MoverOptions options;
+  options.breaker_pause = std::chrono::hours(1);
+  Make(0, true, options);
+  for (int i = 0; i < 20; ++i) Put(i);
+  ASSERT_TRUE(mover_->Flush(kLong));
+  ssd_->SetFaults({.get_error = 1});
+  for (int i = 0; i < 20; ++i) EXPECT_FALSE(mover_->Get(Key(i)).has_value());
+  EXPECT_TRUE(mover_->stats().disk_off);
+  EXPECT_FALSE(mover_->Contains(Key(1))) << "it is not offered";
+  ssd_->SetFaults({});
+  EXPECT_FALSE(mover_->Get(Key(1)).has_value()) << "still left alone";
+  EXPECT_LE(ssd_->Stats().hits, 0);
+}
+
+TEST_F(MoverTest, ARefusedBatchIsTriedAgain) {
+  MoverOptions options;
+  options.retry = std::chrono::milliseconds(20);
+  options.tries = 1000;
+  Make(0, true, options);
+  ssd_->SetFaults({.put_full = 1});
+  Put(1);
+  EXPECT_FALSE(mover_->Flush(std::chrono::milliseconds(200)));
+  ExpectFound(1, Level::kHost);
+  ssd_->SetFaults({});
+  EXPECT_TRUE(mover_->Flush(kLong));
+  ExpectFound(1, Level::kSsd);
+}
+
+TEST_F(MoverTest, WhatTheDiskNeverTakesIsDroppedAndCounted) {
+  MoverOptions options;
+  options.retry = std::chrono::milliseconds(1);
+  options.tries = 3;
+  Make(1 << 20, true, options);
+  ssd_->SetFaults({.put_error = 1});
+  Put(1);
+  EXPECT_TRUE(mover_->Flush(kLong));
+  EXPECT_EQ(mover_->stats().dropped_refused, 1);
+  ExpectFound(1, Level::kHost);
+  EXPECT_TRUE(Put(2)) << "host memory has it";
+}
+
+// A put waits for the memory of what is on its way, but not for ever, and not for a disk that refuses.
+TEST_F(MoverTest, APutGivesUpWhenTooMuchWaits) {
+  MoverOptions options;
+  options.waiting_bytes_max = 3 * kParts * kTile;
+  options.put_wait = std::chrono::milliseconds(50);
+  options.retry = std::chrono::hours(1);
+  Make(0, true, options);
+  ssd_->SetFaults({.put_full = 1});
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Put(i));
+  EXPECT_FALSE(Put(3));
+  EXPECT_FALSE(Put(4));
+  EXPECT_EQ(mover_->stats().dropped_full, 2);
+  for (int i = 0; i < 3; ++i) ExpectFound(i, Level::kHost);
+}
+
+TEST_F(MoverTest, ASecondPutOfAKeyWritesNothing) {
+  Make(0);
+  EXPECT_TRUE(Put(1));
+  EXPECT_TRUE(Put(1));
+  ASSERT_TRUE(mover_->Flush(kLong));
+  EXPECT_TRUE(Put(1));
+  ASSERT_TRUE(mover_->Flush(kLong));
+  EXPECT_EQ(ssd_->Stats().puts, 1);
+  EXPECT_EQ(ssd_->Stats().known_puts, 0);
+}
+
+TEST_F(MoverTest, WithoutADiskHostMemoryIsAll) {
+  mover_ =
+      std::make_unique<Mover>(MoverOptions{}, MakeHostTier({.capacity_bytes = 1 << 20}), nullptr, nullptr);
+  EXPECT_TRUE(Put(1));
+  mover_->Commit();
+  EXPECT_TRUE(mover_->Flush(Duration::zero()));
+  ExpectFound(1, Level::kHost);
+  mover_->Prefetch(std::vector<TierKey>{Key(1), Key(2)});
+  EXPECT_FALSE(mover_->Get(Key(2)).has_value());
+  mover_ = std::make_unique<Mover>(MoverOptions{}, nullptr, nullptr, nullptr);
+  EXPECT_FALSE(Put(1));
+  EXPECT_FALSE(mover_->Get(Key(1)).has_value());
+}
+
+// Any order of calls from several threads over a disk with every fault: what comes is what was put.
+TEST_F(MoverTest, ThreadsSeeWholeValuesOnly) {
+  MoverOptions options;
+  options.batch_bytes = 4 * kParts * kTile;
+  options.retry = std::chrono::milliseconds(1);
+  options.tile_cache_bytes = 10 * kPayload;
+  options.breaker_pause = std::chrono::milliseconds(1);
+  Make(6 * kParts * static_cast<int64_t>(kTile), true, options);
+  ssd_->SetFaults({.seed = 3,
+                   .put_error = 0.1,
+                   .put_lost = 0.1,
+                   .get_error = 0.1,
+                   .get_corrupt = 0.1,
+                   .get_truncated = 0.1,
+                   .get_misplaced = 0.1});
+  std::atomic<int> whole{0}, tiles{0}, wrong{0};
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      RngSequence rng{Rng(t)};
+      for (int call = 0; call < 400; ++call) {
+        const int number = static_cast<int>(rng.Below(30));
+        switch (rng.Below(5)) {
+          case 0:
+            Put(number);
+            break;
+          case 1:
+            if (const auto found = mover_->Get(Key(number))) {
+              const std::vector<uint8_t> expected = Value(number);
+              wrong += !std::equal(found->value.bytes.begin(), found->value.bytes.end(), expected.begin(),
+                                   expected.end());
+              ++whole;
+            }
+            break;
+          case 2:
+            mover_->Prefetch(std::vector<TierKey>{Key(number), Key(number + 1)});
+            break;
+          case 3:
+            tiles += ExpectTiles(number);
+            break;
+          default:
+            mover_->Commit();
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(whole, 50);
+  EXPECT_GT(tiles, 50);
+  EXPECT_TRUE(mover_->Flush(kLong));
+  EXPECT_EQ(mover_->stats().waiting_bytes, 0);
+}
+
+}  // namespace
+}  // namespace palimpsest

@@ -1,0 +1,215 @@
+// What recall promises of an answer: all of it back is dense, whichever tier has it; the same bits in any
+// company, any cut and after any interruption; and where nothing comes, an answer all the same.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "storage/tier/faulty_tier.h"
+#include "tests/testing/temporary_folder.h"
+#include "tests/worker/compression_cases.h"
+
+namespace palimpsest::testing {
+namespace {
+
+using enum PrefillMode;
+
+struct RecallCase {
+  std::string name;
+  PrefillMode mode;
+  std::string policy, recall;
+};
+
+std::vector<RecallCase> Cases() {
+  return {
+      {"exact", kExact, "snapkv:budget=70,window=20,kernel=5", "slices:budget=96,slice=16"},
+      {"exact_random_small_slices", kExact, "random:budget=90,seed=3", "slices:budget=64,slice=8,refresh=3"},
+      {"exact_exact_keys", kExact, "snapkv:budget=70,window=20", "slices:budget=100,slice=32,index=exact"},
+      {"exact_bounds", kExact, "snapkv:budget=70,window=20", "slices:budget=64,slice=64,index=minmax"},
+      {"exact_all", kExact, "snapkv:budget=70,window=20", "all"},
+      {"anchored", kAnchored, "snapkv:budget=80,window=20,kernel=5", "slices:budget=128,slice=16"},
+      {"anchored_boxes", kAnchored, "random:budget=90", "slices:budget=64,slice=16,index=boxmean"},
+      {"anchored_all", kAnchored, "snapkv:budget=80,window=20", "all"}};
+}
+
+Request RequestOf(const RecallCase& c, int64_t max_tokens, uint64_t seed = 1) {
+  Request request = CompressionRequest(CompressionCase{c.name, c.mode, c.policy}, max_tokens, seed);
+  request.recall = *ParseRecall(c.recall);
+  return request;
+}
+
+TinyEngineOptions Options(int64_t chunk_tokens) {
+  TinyEngineOptions options = CompressionEngine(chunk_tokens);
+  options.view_bytes = options.index_bytes = 1 << 24;
+  options.digests = true;
+  return options;
+}
+
+int64_t Recalled(const Outcome& outcome) {
+  const auto& recalled = outcome.receipt.recalled();
+  return recalled.device().slices() + recalled.host().slices() + recalled.ssd().slices();
+}
+
+class RecallTest : public ::testing::TestWithParam<RecallCase> {
+ protected:
+  std::unique_ptr<Engine> Make(const TinyEngineOptions& options) { return MakeTinyEngine(model_, options); }
+  const std::shared_ptr<const GgufFile> model_ = TinyModel({});
+};
+
+TEST_P(RecallTest, TheReceiptSaysWhatCameAndFromWhere) {
+  auto engine = Make(Options(200));
+  const Answer answer = AnswerOf(*engine, RequestOf(GetParam(), 20));
+  const proto::Receipt& receipt = answer.outcome.receipt;
+  EXPECT_EQ(receipt.recall(), RecallText(*ParseRecall(GetParam().recall)));
+  EXPECT_GT(receipt.recalled().host().slices(), 0);
+  EXPECT_GT(receipt.recalled().host().bytes(), 0);
+  EXPECT_EQ(receipt.recalled().ssd().slices(), 0);
+  EXPECT_GT(receipt.seconds().recall(), 0);
+  EXPECT_EQ(receipt.degraded_size(), 0) << receipt.degraded(0);
+  Request without = RequestOf(GetParam(), 20);
+  without.recall = {};
+  const Answer none = AnswerOf(*engine, without);
+  EXPECT_EQ(none.outcome.receipt.recall(), "none");
+  EXPECT_EQ(Recalled(none.outcome), 0);
+  EXPECT_NE(Difference(answer, none), "") << "what came made no difference";
+  ExpectAllReturned(*engine);
+}
+
+// Chunks, threads, whether the digests were made at sealing or of the blocks, whether the document was read
+// before, and from which tier its blocks come: none of it is in the answer.
+TEST_P(RecallTest, TheSameBitsHoweverItCameAbout) {
+  const Request request = RequestOf(GetParam(), 40);
+  const Answer whole = AnswerOf(*Make(Options(200)), request);
+  for (const int64_t chunk : {90, 512}) {
+    EXPECT_EQ(Difference(whole, AnswerOf(*Make(Options(chunk)), request)), "") << "chunks of " << chunk;
+  }
+  TinyEngineOptions late = Options(200);
+  late.digests = false;
+  late.index_bytes = late.view_bytes = 0;
+  late.threads = 1;
+  EXPECT_EQ(Difference(whole, AnswerOf(*Make(late), request)), "") << "digests made when they are asked for";
+  auto engine = Make(Options(200));
+  Request ingest = request;
+  ingest.segments.pop_back();
+  ingest.sampling.set_max_tokens(0);
+  ingest.top = 0;
+  RunOk(*engine, ingest);
+  for (int turn = 0; turn < 3; ++turn) {
+    EXPECT_EQ(Difference(whole, AnswerOf(*engine, request)), "") << "turn " << turn;
+  }
+  TinyEngineOptions ssd = Options(200);
+  ssd.host_bytes = 0;
+  const TemporaryFolder folder;
+  ssd.ssd_folder = folder.path() + "/tier";
+  EXPECT_EQ(Difference(whole, AnswerOf(*Make(ssd), request)), "") << "from what is on its way to SSD";
+  auto again = Make(ssd);
+  const Answer restarted = AnswerOf(*again, request);
+  EXPECT_EQ(Difference(whole, restarted), "") << "from SSD after a restart";
+  EXPECT_GT(restarted.outcome.receipt.recalled().ssd().slices(), 0);
+  EXPECT_GT(restarted.outcome.usage.cached_tokens(), 200);
+  EXPECT_EQ(restarted.outcome.receipt.degraded_size(), 0);
+}
+
+TEST_P(RecallTest, TheSameBitsBesideOthers) {
+  std::vector<Request> requests = {RequestOf(GetParam(), 25), RequestOf(GetParam(), 25, 2)};
+  for (const RecallCase& other : Cases()) requests.push_back(RequestOf(other, 12, 3));
+  requests.push_back(MakeRequest(Prompt(100, 30, 9), 20));
+  std::vector<Answer> alone;
+  for (const Request& request : requests) alone.push_back(AnswerOf(*Make(Options(100)), request));
+  auto engine = Make(Options(100));
+  const std::vector<Answer> together = AnswersTogether(*engine, requests);
+  for (size_t i = 0; i < requests.size(); ++i) EXPECT_EQ(Difference(alone[i], together[i]), "") << i;
+  ExpectAllReturned(*engine);
+}
+
+TEST_P(RecallTest, AResumedAnswerIsTheUninterruptedOne) {
+  const Request request = RequestOf(GetParam(), 30);
+  const Answer whole = AnswerOf(*Make(Options(200)), request);
+  for (const size_t at : {1, 2, 11, 29}) {
+    Request rest = request;
+    rest.generated.assign(whole.outcome.tokens.begin(),
+                          whole.outcome.tokens.begin() + static_cast<std::ptrdiff_t>(at));
+    rest.top = 0;
+    EXPECT_EQ(AnswerOf(*Make(Options(90)), rest).outcome.tokens, whole.outcome.tokens) << "at " << at;
+  }
+}
+
+// A tier that fails costs slices, never the answer; that they are missing is told.
+TEST_P(RecallTest, WhatNoTierGivesIsLeftOutAndTold) {
+  TinyEngineOptions none = Options(200);
+  none.host_bytes = 0;
+  const Answer without = AnswerOf(*Make(none), RequestOf(GetParam(), 10));
+  EXPECT_EQ(without.outcome.tokens.size(), 10u);
+  EXPECT_EQ(Recalled(without.outcome), 0);
+  ASSERT_GE(without.outcome.receipt.degraded_size(), 1);
+
+  TinyEngineOptions faulty = Options(200);
+  FaultyTier* tier = nullptr;
+  faulty.wrap_host = [&](std::unique_ptr<Tier> inner) {
+    auto wrapped = MakeFaultyTier(std::move(inner), {});
+    tier = wrapped.get();
+    return wrapped;
+  };
+  auto engine = Make(faulty);
+  AnswerOf(*engine, RequestOf(GetParam(), 3));  // the index is loaded
+  tier->SetFaults(
+      {.seed = 5, .get_error = 0.2, .get_corrupt = 0.2, .get_truncated = 0.2, .get_misplaced = 0.2});
+  const Answer answer = AnswerOf(*engine, RequestOf(GetParam(), 10));
+  EXPECT_EQ(answer.outcome.tokens.size(), 10u);
+  EXPECT_GE(answer.outcome.receipt.degraded_size(), 1);
+  ExpectAllReturned(*engine);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, RecallTest, ::testing::ValuesIn(Cases()),
+                         [](const auto& test) { return test.param.name; });
+
+class RecallAllTest : public ::testing::TestWithParam<Numerics> {};
+
+// Within one text everything back is everything there was; keys are met in another order, so to rounding.
+TEST_P(RecallAllTest, EverythingBackIsDense) {
+  const auto model = TinyModel({});
+  for (const char* policy :
+       {"snapkv:budget=70,window=20", "random:budget=33,seed=1", "snapkv:budget=350,window=9"}) {
+    TinyEngineOptions options = Options(128);
+    options.numerics = GetParam();
+    Request dense = CompressionRequest(kExact, "full", RolePrompt({371}, 37), 1);
+    Request all = CompressionRequest(kExact, policy, RolePrompt({371}, 37), 1);
+    all.recall = *ParseRecall("all");
+    const std::vector<float> expected = LogitsOf(AnswerOf(*MakeTinyEngine(model, options), dense).outcome);
+    const std::vector<float> found = LogitsOf(AnswerOf(*MakeTinyEngine(model, options), all).outcome);
+    Request none = all;
+    none.recall = {};
+    const std::vector<float> dropped = LogitsOf(AnswerOf(*MakeTinyEngine(model, options), none).outcome);
+    double error = 0, without = 0, norm = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      error += std::pow(found[i] - expected[i], 2);
+      without += std::pow(dropped[i] - expected[i], 2);
+      norm += std::pow(expected[i], 2);
+    }
+    // Another order of keys moves attention's output by a rounding to bf16 (2^-9) in each of two layers.
+    EXPECT_LT(std::sqrt(error / norm), 1e-2) << policy;
+    EXPECT_GT(std::sqrt(without / norm), 8 * std::sqrt(error / norm)) << policy;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Numerics, RecallAllTest, ::testing::ValuesIn(AvailableNumerics()), NumericsName);
+
+TEST(RecallErrorsTest, WhatCannotBeIsRefusedBeforeAnyWork) {
+  auto engine = MakeTinyEngine(TinyModel({}), Options(100));
+  const auto refused = [&](PrefillMode mode, const char* policy, bool visible) {
+    Request request = CompressionRequest(CompressionCase{"", mode, policy, visible}, 5);
+    request.recall = *ParseRecall("slices:budget=64");
+    const auto job = engine->Submit(request);
+    EXPECT_EQ(job.status().code(), absl::StatusCode::kInvalidArgument) << policy;
+    return std::string(job.status().message());
+  };
+  EXPECT_NE(refused(kPot, "infinipot:pot=128,keep=50", false).find("anchored"), std::string::npos);
+  EXPECT_NE(refused(kExact, "streaming:sink=4,recent=60", false).find("streaming"), std::string::npos);
+  EXPECT_NE(refused(kExact, "snapkv:budget=70", true).find("hidden"), std::string::npos);
+  // Nothing is dropped: nothing is recalled, and that is no error.
+  Request full = CompressionRequest(CompressionCase{"", kExact, "full"}, 5);
+  full.recall = *ParseRecall("slices");
+  EXPECT_EQ(AnswerOf(*engine, full).outcome.receipt.recall(), "none");
+}
+
+}  // namespace
+}  // namespace palimpsest::testing

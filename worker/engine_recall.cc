@@ -1,0 +1,113 @@
+// Recall while a request runs: whether it can be, when it begins, who looks for slices, what is told.
+#include <algorithm>
+#include <utility>
+
+#include "proto/base/status.h"
+#include "worker/engine_compression.h"
+#include "worker/engine_job.h"
+
+namespace palimpsest {
+
+// What was dropped is found again in blocks that stand where they were read: those of a pot do not, and those
+// that a window slides over have moved.
+absl::Status Engine::PlanRecall(const Request& request, Compression& c) const {
+  if (!request.recall.on() || c.policy == nullptr) return absl::OkStatus();  // nothing is dropped
+  if (c.pot()) {
+    return InvalidArgument(
+        "recall with a pot: positions of what a pot drops are gone; use prefill anchored, or recall none");
+  }
+  if (c.policy->sliding().has_value()) {
+    return InvalidArgument("recall with policy {}, whose window slides: use another policy, or recall none",
+                           c.spec.name());
+  }
+  if (!c.has_question) {
+    if (request.question_visible) {
+      return InvalidArgument(
+          "recall with a question that the policy sees: ask with it hidden, or recall none");
+    }
+    return absl::OkStatus();  // an ingest
+  }
+  c.recall_tokens = request.recall.BudgetOf(c.context_end - c.fixed);
+  return absl::OkStatus();
+}
+
+void Engine::BeginRecall(Job& job) {
+  Compression& c = *job.compression;
+  if (c.recall_tokens == 0) return;
+  const TimePoint start = options_.clock->Now();
+  std::vector<IndexedBlock> blocks;
+  for (const Job::Block& block : job.blocks) {
+    if (block.first >= c.fixed && block.first < c.context_end)
+      blocks.push_back({block.id, block.first, block.rows, block.position});
+  }
+  const auto kind = static_cast<DigestKind>(job.request.recall.index);
+  std::shared_ptr<const DocumentIndex> index = indices_.Find(kind, blocks);
+  if (index == nullptr) {
+    index = DocumentIndex::Load(*store_, kind, std::move(blocks));
+    indices_.Put(index);
+  }
+  Recall::Setup setup{.spec = job.request.recall,
+                      .config = &config_,
+                      .backend = backend_.get(),
+                      .rope = rope_.get(),
+                      .store = store_.get(),
+                      .clock = options_.clock,
+                      .index = std::move(index),
+                      .residents = std::move(c.stayed),
+                      .tiles = {}};
+  int64_t next = job.sequence->next_position();
+  if (c.anchored()) {
+    for (const RestHead& head : c.view->heads) setup.residents.push_back(head.tokens);
+    setup.first_position = next;
+    next += c.recall_tokens;
+    int64_t longest = 0;
+    for (const Compression::Span& span : c.spans) longest = std::max(longest, span.end - span.first);
+    setup.rank_position = c.fixed + longest;
+  }
+  const absl::Status placed =
+      job.sequence->AppendTiles(DivideUp(c.recall_tokens, kTileSlots), next, &setup.tiles);
+  PALIMPSEST_CHECK(placed.ok(), "an admitted request found no room: {}", Message(placed));
+  c.recall = std::make_unique<Recall>(std::move(setup));
+  job.recall_seconds += Since(start);
+}
+
+// Its question must run in pieces that do not depend on what runs beside it: all of a piece's queries choose.
+bool Engine::Recalls(const Job& job) {
+  return job.compression != nullptr && job.compression->recall != nullptr;
+}
+
+// Who chooses before the row of `token` attends; null: what is there stays.
+LayerHook* Engine::HookAt(const Job& job, int64_t token) {
+  if (!Recalls(job)) return nullptr;
+  const int64_t of_answer = token - job.prompt_tokens;
+  const bool chooses = of_answer < 0 || of_answer % job.request.recall.refresh == 0;
+  return chooses ? job.compression->recall.get() : nullptr;
+}
+
+void Engine::DescribeRecall(Job& job) {
+  proto::Receipt& receipt = job.outcome.receipt;
+  const bool on = job.compression != nullptr && job.compression->recall_tokens > 0;
+  receipt.set_recall(RecallText(on ? job.request.recall : RecallSpec{}));
+  if (!Recalls(job)) return;
+  const RecallCounts& counts = job.compression->recall->counts();
+  const auto tell = [](const RecallCounts::OfTier& from, proto::Recalled* to) {
+    to->set_slices(from.slices);
+    to->set_bytes(from.bytes);
+  };
+  tell(counts.device, receipt.mutable_recalled()->mutable_device());
+  tell(counts.host, receipt.mutable_recalled()->mutable_host());
+  tell(counts.ssd, receipt.mutable_recalled()->mutable_ssd());
+  receipt.mutable_seconds()->set_recall(job.recall_seconds + counts.seconds);
+  if (counts.missing_slices > 0) {
+    receipt.add_degraded(fmt::format(
+        "{} slices were wanted and no tier gave them; the answer was made without", counts.missing_slices));
+  }
+  if (const int64_t missing = job.compression->recall->missing_tokens(); missing > 0) {
+    receipt.add_degraded(
+        fmt::format("{} tokens were dropped and are on no tier, so no question finds them; "
+                    "raise host.store_bytes or ssd.store_bytes",
+                    missing));
+  }
+}
+
+}  // namespace palimpsest

@@ -1,0 +1,174 @@
+// The tiers below the device as requests see them: opened, read ahead, waited for, told about.
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "proto/base/log.h"
+#include "proto/base/status.h"
+#include "storage/tier/host_tier.h"
+#include "storage/tier/rocksdb_tier.h"
+#include "worker/compression/view_format.h"
+#include "worker/engine_job.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr size_t kBlocksAhead = 32;                     // that are read ahead of the one that is needed
+constexpr auto kStoredWait = std::chrono::seconds(60);  // most that an ingest waits for its last writes
+
+// Each worker of a machine has a tier of its own: the first that no other has.
+absl::StatusOr<std::unique_ptr<Tier>> OpenFreeTier(const EngineOptions::Ssd& ssd) {
+  constexpr int kWorkersMax = 64;
+  absl::Status taken;
+  for (int i = 0; i < kWorkersMax; ++i) {
+    const std::string folder = fmt::format("{}/{}", ssd.folder, i);
+    RocksDbTierReport report;
+    absl::StatusOr<std::unique_ptr<Tier>> tier =
+        OpenRocksDbTier({.folder = folder, .capacity_bytes = ssd.bytes, .lock_wait = {}}, &report);
+    if (tier.ok()) {
+      PALIMPSEST_LOG(kDebug, "ssd tier folder {} values {} bytes {} seconds {:.2f}", LogName(folder),
+                     report.values, report.bytes, report.seconds);
+      if (!report.quarantined.empty()) {
+        PALIMPSEST_LOG(kWarn, "ssd tier was damaged and starts empty; what was there is in {}",
+                       LogName(report.quarantined));
+      }
+      return tier;
+    }
+    taken = tier.status();
+    if (taken.code() != absl::StatusCode::kAborted) return taken;  // but in use by another process
+  }
+  return taken;
+}
+
+}  // namespace
+
+absl::Status Engine::OpenTiers() {
+  std::unique_ptr<Tier> host, ssd;
+  std::shared_ptr<DataKey> key;
+  if (options_.host_bytes > 0) {
+    // Each tile has a checksum of its own in its envelope, which every reader opens.
+    host = MakeHostTier({.capacity_bytes = options_.host_bytes, .verify_reads = false});
+    if (options_.wrap_host) host = options_.wrap_host(std::move(host));
+  }
+  if (!options_.ssd.folder.empty()) {
+    // A disk that is full or gone keeps nobody from asking: then nothing outlives the process, and it is
+    // told.
+    absl::StatusOr<std::unique_ptr<Tier>> opened = OpenFreeTier(options_.ssd);
+    if (absl::IsResourceExhausted(opened.status()) || absl::IsUnavailable(opened.status())) {
+      PALIMPSEST_LOG(kWarn, "without the ssd tier: {}", opened.status());
+      no_ssd_ = Message(opened.status());
+    } else {
+      PALIMPSEST_ASSIGN_OR_RETURN(ssd, std::move(opened));
+    }
+    if (ssd != nullptr && !options_.ssd.key_file.empty()) {
+      PALIMPSEST_ASSIGN_OR_RETURN(key,
+                                  DataKey::Load(options_.ssd.key_file, options_.ssd.folder + "/data.key"));
+      id_key_ = key->Derive("block ids");
+    }
+    if (ssd != nullptr && options_.wrap_ssd) ssd = options_.wrap_ssd(std::move(ssd));
+  }
+  MoverOptions mover = options_.mover;
+  mover.readers = options_.ssd.readers;
+  mover_ = std::make_unique<Mover>(mover, std::move(host), std::move(ssd), std::move(key));
+  return absl::OkStatus();
+}
+
+// The blocks after the next one, while that one is brought in: an SSD answers many at once as fast as one.
+void Engine::PrefetchBlocks(Job& job) {
+  if (!mover_->has_ssd()) return;
+  const size_t end = std::min({job.blocks.size(), job.next_block + kBlocksAhead});
+  if (job.prefetched > job.next_block && job.prefetched + kBlocksAhead / 2 > end && end < job.blocks.size())
+    return;
+  std::vector<BlockId> ids;
+  for (size_t i = std::max(job.prefetched, job.next_block); i < end; ++i) {
+    if (!job.blocks[i].shared) break;
+    ids.push_back(job.blocks[i].id);
+  }
+  job.prefetched = std::max(job.prefetched, end);
+  if (!ids.empty()) store_->Prefetch(ids);
+}
+
+// What a policy left of a context, from memory or from the tiers.
+std::shared_ptr<const View> Engine::FindView(const Hash256& key) {
+  if (std::shared_ptr<const View> view = views_.Find(key)) return view;
+  const TierKey picks(BlockId{key}, ValueKind::kPicks);
+  const std::optional<Mover::Found> found = mover_->Get(picks);
+  if (!found.has_value()) return nullptr;
+  const absl::StatusOr<OpenedTile> opened =
+      OpenTile(picks.id, kPicksGeometry, found->value.bytes, nullptr, nullptr);
+  absl::StatusOr<View> view = opened.ok() ? ParseView(store_->shape(), opened->payload) : opened.status();
+  if (!view.ok()) {
+    PALIMPSEST_LOG(kWarn, "what a policy kept is not used: {}", view.status());
+    mover_->Erase(picks);
+    return nullptr;
+  }
+  auto shared = std::make_shared<const View>(*std::move(view));
+  views_.Put(key, shared);
+  return shared;
+}
+
+void Engine::KeepView(const Hash256& key, std::shared_ptr<const View> view) {
+  views_.Put(key, view);
+  const TierKey picks(BlockId{key}, ValueKind::kPicks);
+  if (!mover_->has_ssd() || mover_->OnSsd(picks)) return;
+  std::vector<uint8_t> value(kEnvelopeHeaderBytes);
+  AppendView(*view, config_.head_size, &value);
+  SealTile(picks.id, kPicksGeometry, value, nullptr);
+  mover_->Put(picks, std::move(value), 1);
+}
+
+// An ingest is done when what it computed is safe: after that a crash loses nothing of it.
+void Engine::StoreBelow(Job& job) {
+  mover_->Commit();
+  if (!mover_->has_ssd() || job.request.sampling.max_tokens() != 0 || mover_->Flush(Duration::zero())) {
+    return Finish(job, absl::OkStatus(), job.request.sampling.max_tokens() == 0 ? "stop" : "length");
+  }
+  job.stored_by = AddSaturated(options_.clock->Now(), kStoredWait);
+  job.state = Job::State::kStoring;
+}
+
+// Those whose blocks are on SSD now. Called when nothing else is to be done; true if somebody waits or
+// waited.
+bool Engine::FinishStored() {
+  bool any = false;
+  for (auto& job : jobs_) {
+    if (job->state != Job::State::kStoring) continue;
+    any = true;
+    constexpr auto kLook = std::chrono::milliseconds(20);
+    if (!mover_->Flush(kLook) && options_.clock->Now() < job->stored_by) continue;
+    Finish(*job, absl::OkStatus(), "stop");
+  }
+  return any;
+}
+
+// What the request has to tell about the tiers. What failed while it ran is told even if another one was hit
+// by it: better once too often.
+void Engine::DescribeTiers(Job& job) {
+  proto::Receipt& receipt = job.outcome.receipt;
+  proto::Receipt::CachedTokens& cached = *receipt.mutable_cached_tokens();
+  cached.set_device(job.found[static_cast<size_t>(TieredStore::Source::kDevice)]);
+  cached.set_host(job.found[static_cast<size_t>(TieredStore::Source::kHost)]);
+  cached.set_ssd(job.found[static_cast<size_t>(TieredStore::Source::kSsd)]);
+  if (mover_->host() != nullptr) receipt.mutable_spilled_bytes()->set_host(job.spilled_bytes);
+  if (mover_->has_ssd()) receipt.mutable_spilled_bytes()->set_ssd(job.spilled_bytes);
+  receipt.set_encryption(!mover_->has_ssd() ? "" : mover_->encrypted() ? "aes-256-gcm" : "off");
+  if (job.lost_blocks > 0) {
+    receipt.add_degraded(fmt::format(
+        "{} blocks of {} tokens or less were dropped without a copy below; raise host.store_bytes "
+        "or ssd.store_bytes",
+        job.lost_blocks, kTileSlots));
+  }
+  if (!no_ssd_.empty()) receipt.add_degraded("without the ssd tier: " + no_ssd_);
+  if (!job.was_admitted) return;
+  const MoverStats now = mover_->stats(), &before = job.tiers_before;
+  const auto tell = [&](int64_t count, const char* what) {
+    if (count > 0) receipt.add_degraded(fmt::format("{} {}", count, what));
+  };
+  tell(now.damaged - before.damaged, "blocks failed their checks and were computed again");
+  tell(now.late - before.late, "reads from the ssd tier were late");
+  tell(now.dropped_full - before.dropped_full + now.dropped_refused - before.dropped_refused,
+       "blocks were not written to the ssd tier, which did not take them");
+  if (now.disk_off) receipt.add_degraded("the ssd tier failed and is left alone for a while");
+}
+
+}  // namespace palimpsest

@@ -1,0 +1,222 @@
+#include "worker/recall/recall.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "proto/base/status.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr int64_t kBudgetsKept = 4;  // in host memory
+
+}  // namespace
+
+// `all` is one slice a block, as many as there are.
+Recall::Recall(Setup setup)
+    : setup_(std::move(setup)),
+      slice_(setup_.spec.kind == RecallSpec::Kind::kAll ? kTileSlots : setup_.spec.slice),
+      count_(setup_.spec.kind == RecallSpec::Kind::kAll ? static_cast<int64_t>(setup_.index->blocks().size())
+                                                        : setup_.spec.budget / setup_.spec.slice),
+      heads_(setup_.residents.size()),
+      changed_(static_cast<size_t>(setup_.config->kv_heads)) {
+  const std::span<const IndexedBlock> blocks = setup_.index->blocks();
+  scores_.resize(static_cast<size_t>(setup_.config->kv_heads) * blocks.size() * kTileSlots);
+  const bool all = setup_.spec.kind == RecallSpec::Kind::kAll;
+  const int64_t places = std::min<int64_t>(all ? count_ : kBudgetsKept * count_,
+                                           static_cast<int64_t>(blocks.size()) * kTileSlots / slice_);
+  for (size_t i = 0; i < heads_.size(); ++i) {
+    Head& head = heads_[i];
+    size_t b = 0;
+    for (const int32_t token : setup_.residents[i]) {
+      while (b < blocks.size() && token >= blocks[b].first + blocks[b].rows) ++b;
+      if (b == blocks.size()) break;
+      if (token < blocks[b].first) continue;
+      head.places.push_back(
+          static_cast<int32_t>(static_cast<int64_t>(b) * kTileSlots + token - blocks[b].first));
+    }
+    head.slice_at.assign(static_cast<size_t>(places), -1);
+    head.used.assign(static_cast<size_t>(places), -1);
+    head.slab.resize(static_cast<size_t>(places * 2 * slice_ * setup_.config->head_size));
+    head.place_of.reserve(static_cast<size_t>(places));
+    const size_t tokens = static_cast<size_t>(count_ * slice_);
+    head.sources.reserve(tokens);
+    head.positions.reserve(tokens);
+    head.slices.reserve(static_cast<size_t>(count_));
+    head.wanted.reserve(static_cast<size_t>(count_));
+  }
+}
+
+void Recall::BeforeAttention(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) {
+  const TimePoint start = setup_.clock->Now();
+  if (layer == 0) ++turn_;
+  if (setup_.spec.kind == RecallSpec::Kind::kAll) {
+    if (turn_ > 1) return;
+    WantAll(layer);
+  } else {
+    Rank(layer, q, positions);
+  }
+  for (int64_t h = 0; h < setup_.config->kv_heads; ++h) {
+    const Head& head = HeadOf(layer, h);
+    changed_[static_cast<size_t>(h)] = head.wanted != head.slices;
+  }
+  Fetch(layer);
+  Pack(layer);
+  counts_.seconds += Seconds(setup_.clock->Now() - start);
+}
+
+void Recall::WantAll(int64_t layer) {
+  for (int64_t h = 0; h < setup_.config->kv_heads; ++h) {
+    Head& head = HeadOf(layer, h);
+    head.wanted.clear();
+    for (int64_t b = 0; b < count_; ++b) {
+      if (setup_.index->counts()[static_cast<size_t>(b)] > 0) head.wanted.push_back(static_cast<int32_t>(b));
+    }
+  }
+}
+
+void Recall::Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) {
+  const ModelConfig& config = *setup_.config;
+  const int64_t group = config.heads / config.kv_heads, columns = group * config.head_size;
+  const int64_t slots = static_cast<int64_t>(setup_.index->blocks().size()) * kTileSlots;
+  rank_positions_.assign(positions.begin(), positions.end());
+  if (setup_.rank_position >= 0)
+    std::fill(rank_positions_.begin(), rank_positions_.end(), setup_.rank_position);
+  std::vector<DigestHead> heads;
+  for (int64_t h = 0; h < config.kv_heads; ++h) {
+    heads.push_back({.q = {q.data + h * columns, q.rows, columns, q.stride},
+                     .tiles = setup_.index->digests(layer * config.kv_heads + h),
+                     .counts = setup_.index->counts(),
+                     .out = scores_.data() + h * slots});
+  }
+  setup_.backend->ScoreDigests({.kind = setup_.index->kind(),
+                                .group = group,
+                                .head_size = config.head_size,
+                                .positions = rank_positions_,
+                                .rope = setup_.rope,
+                                .heads = heads});
+  setup_.backend->pool().ParallelFor(config.kv_heads, [&](int64_t h, int) {
+    Head& head = HeadOf(layer, h);
+    head.ranking.Pick(std::span(scores_).subspan(static_cast<size_t>(h * slots), static_cast<size_t>(slots)),
+                      head.places, slice_, count_, &head.wanted);
+  });
+}
+
+// What is wanted and did not come before, from the tiers; wanted slices that do not come are struck out.
+void Recall::Fetch(int64_t layer) {
+  const int64_t per_block = kTileSlots / slice_, kv_heads = setup_.config->kv_heads;
+  struct Missing {
+    int64_t head;
+    int32_t slice;
+    size_t request;
+  };
+  std::vector<Missing> missing;
+  std::vector<Mover::TileRequest> requests;
+  for (int64_t h = 0; h < kv_heads; ++h) {
+    if (!changed_[static_cast<size_t>(h)]) continue;
+    Head& head = HeadOf(layer, h);
+    int64_t last_block = -1;
+    for (const int32_t slice : head.wanted) {
+      if (const auto place = head.place_of.find(slice); place != head.place_of.end()) {
+        if (std::exchange(head.used[static_cast<size_t>(place->second)], turn_) != turn_)
+          ++counts_.device.slices;
+        continue;
+      }
+      const int64_t block = slice / per_block;
+      if (block != last_block) {
+        requests.push_back({setup_.index->blocks()[static_cast<size_t>(block)].id,
+                            static_cast<uint32_t>(layer * kv_heads + h)});
+        last_block = block;
+      }
+      missing.push_back({h, slice, requests.size() - 1});
+    }
+  }
+  if (requests.empty()) return;
+  const std::vector<std::optional<Mover::FoundTile>> tiles = setup_.store->mover().GetTiles(requests);
+  size_t counted = requests.size();  // the request whose bytes were counted last
+  for (const Missing& m : missing) {
+    Head& head = HeadOf(layer, m.head);
+    const std::optional<Mover::FoundTile>& tile = tiles[m.request];
+    if (!tile.has_value() || !Fits(*tile, m.slice / per_block)) {
+      std::erase(head.wanted, m.slice);
+      ++counts_.missing_slices;
+      continue;
+    }
+    const int32_t place = TakePlace(head);
+    Copy(*tile, m.slice, head, place);
+    head.place_of.emplace(m.slice, place);
+    head.slice_at[static_cast<size_t>(place)] = m.slice;
+    head.used[static_cast<size_t>(place)] = turn_;
+    RecallCounts::OfTier& from = tile->level == Level::kSsd ? counts_.ssd : counts_.host;
+    ++from.slices;
+    if (std::exchange(counted, m.request) != m.request)
+      from.bytes += static_cast<int64_t>(tile->payload.size());
+  }
+}
+
+// A free place of the slab, or that of the slice that was wanted longest ago.
+int32_t Recall::TakePlace(Head& head) {
+  const auto oldest = std::min_element(head.used.begin(), head.used.end());
+  const size_t place = static_cast<size_t>(oldest - head.used.begin());
+  if (head.slice_at[place] >= 0) head.place_of.erase(head.slice_at[place]);
+  return static_cast<int32_t>(place);
+}
+
+bool Recall::Fits(const Mover::FoundTile& tile, int64_t block) const {
+  const int64_t rows = setup_.index->blocks()[static_cast<size_t>(block)].rows, d = setup_.config->head_size;
+  return tile.geometry.format == kTileBf16 && tile.geometry.tokens == rows && tile.geometry.head_size == d &&
+         static_cast<int64_t>(tile.payload.size()) == 2 * rows * d * static_cast<int64_t>(sizeof(Bf16));
+}
+
+void Recall::Copy(const Mover::FoundTile& tile, int32_t slice, Head& head, int32_t place) const {
+  const int64_t d = setup_.config->head_size, rows = tile.geometry.tokens;
+  const int64_t first = slice % (kTileSlots / slice_) * slice_, count = std::min(slice_, rows - first);
+  const uint8_t* const keys = tile.payload.data() + first * d * 2;
+  Bf16* const to = head.slab.data() + int64_t{place} * 2 * slice_ * d;
+  std::memcpy(to, keys, static_cast<size_t>(count * d * 2));
+  std::memcpy(to + slice_ * d, keys + rows * d * 2, static_cast<size_t>(count * d * 2));
+}
+
+// Where a head's choice is another than before, its tiles are filled anew in the order of the document.
+void Recall::Pack(int64_t layer) {
+  setup_.backend->pool().ParallelFor(setup_.config->kv_heads, [&](int64_t h, int) {
+    if (changed_[static_cast<size_t>(h)]) PackHead(HeadOf(layer, h));
+  });
+  std::vector<GatherHead> heads;
+  for (int64_t h = 0; h < setup_.config->kv_heads; ++h) {
+    if (!changed_[static_cast<size_t>(h)]) continue;
+    const Head& head = HeadOf(layer, h);
+    heads.push_back({.sources = head.sources,
+                     .positions = head.positions,
+                     .tiles = setup_.tiles[static_cast<size_t>(layer * setup_.config->kv_heads + h)]});
+  }
+  if (!heads.empty()) setup_.store->Gather(heads);
+}
+
+void Recall::PackHead(Head& head) {
+  const int64_t per_block = kTileSlots / slice_, d = setup_.config->head_size;
+  std::swap(head.slices, head.wanted);
+  head.sources.clear();
+  head.positions.clear();
+  auto resident = head.places.begin();
+  for (const int32_t slice : head.slices) {
+    const IndexedBlock& block = setup_.index->blocks()[static_cast<size_t>(slice / per_block)];
+    const int64_t first = slice % per_block * slice_, place = slice / per_block * kTileSlots + first;
+    const Bf16* const keys = head.slab.data() + int64_t{head.place_of.at(slice)} * 2 * slice_ * d;
+    resident = std::lower_bound(resident, head.places.end(), static_cast<int32_t>(place));
+    for (int64_t i = 0; i < std::min(slice_, block.rows - first); ++i) {
+      if (resident != head.places.end() && *resident == place + i) {
+        ++resident;
+        continue;
+      }
+      const int64_t position = setup_.first_position < 0
+                                   ? block.position + first + i
+                                   : setup_.first_position + static_cast<int64_t>(head.positions.size());
+      head.sources.push_back({.key = keys + i * d, .value = keys + (slice_ + i) * d});
+      head.positions.push_back(static_cast<int32_t>(position));
+    }
+  }
+}
+
+}  // namespace palimpsest

@@ -1,0 +1,106 @@
+// Brings dropped tokens back for the question of one session: in every layer the queries rank the document's
+// slices by their digests, the best are fetched from whichever tier has them and packed into tiles of their
+// own, and attention sees them beside what is resident.
+//
+// When   : the question's queries together, before its first attention in each layer; then the newest
+//          token's, each `refresh` tokens. Each choice replaces the one before.
+// Where  : slices stand in the order of the document, at their own positions where all of it fits the model's
+//          window, otherwise one after the other behind what is resident, in a place of fixed size, so that
+//          the question's position does not depend on what comes back.
+// Twice  : a token that is resident is neither ranked nor brought.
+// Memory : on the device the tiles of the budget; in host memory the slices that came, four budgets at most,
+//          so that a slice that is wanted again is not fetched again.
+// Errors : none: a slice that no tier gives is left out and counted.
+// Source : docs/recall.md: what was measured; Tang et al. 2024 (Quest) for ranking in every step.
+// Threads: one at a time (the engine's); parallel inside.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "kernels/backend.h"
+#include "proto/base/recall_spec.h"
+#include "storage/tiered_store.h"
+#include "worker/model/layer_hook.h"
+#include "worker/model/model_config.h"
+#include "worker/recall/document_index.h"
+#include "worker/recall/slices.h"
+
+namespace palimpsest {
+
+struct RecallCounts {
+  struct OfTier {
+    int64_t slices = 0, bytes = 0;
+  };
+  OfTier device, host, ssd;    // device: those that this session still had
+  int64_t missing_slices = 0;  // that no tier gave
+  double seconds = 0;
+};
+
+class Recall final : public LayerHook {
+ public:
+  struct Setup {
+    RecallSpec spec;
+    const ModelConfig* config;
+    Backend* backend;
+    const RopeTable* rope;
+    TieredStore* store;
+    const Clock* clock;
+    std::shared_ptr<const DocumentIndex> index;
+    std::vector<std::vector<int32_t>> residents;  // of each head: tokens of the prompt, ascending
+    std::vector<std::vector<int32_t>> tiles;      // of each head, for what comes back; base 0
+    int64_t first_position = -1;  // of the first token that comes back; -1: each stands at its own
+    int64_t rank_position = -1;   // of queries when they rank; -1: their own
+  };
+  explicit Recall(Setup setup);
+
+  void BeforeAttention(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) override;
+
+  const RecallCounts& counts() const { return counts_; }
+  int64_t missing_tokens() const { return setup_.index->missing_tokens(); }  // that cannot come back
+  // Numbers of the slices that are there now, of head layer * kv_heads + kv_head (tests, traces).
+  std::span<const int32_t> slices(int64_t head) const { return heads_[static_cast<size_t>(head)].slices; }
+  int64_t slice_tokens() const { return slice_; }
+
+ private:
+  // Slices of one head that came, in places of a slab that are used again.
+  struct Head {
+    std::vector<int32_t> places;  // of residents: block * 64 + slot
+    std::vector<int32_t> slices;  // that are there now, ascending
+    std::vector<int32_t> wanted;
+    absl::flat_hash_map<int32_t, int32_t> place_of;  // of slices that came: place in the slab
+    std::vector<int32_t> slice_at;                   // (places) -1: free
+    std::vector<int64_t> used;                       // (places) turn
+    std::vector<Bf16> slab;                          // (places, 2, slice, D)
+    std::vector<KvSource> sources;
+    std::vector<int32_t> positions;
+    SliceRanking ranking;
+  };
+
+  void Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> positions);
+  void WantAll(int64_t layer);
+  void Fetch(int64_t layer);
+  int32_t TakePlace(Head& head);
+  void Copy(const Mover::FoundTile& tile, int32_t slice, Head& head, int32_t place) const;
+  bool Fits(const Mover::FoundTile& tile, int64_t block) const;
+  void Pack(int64_t layer);
+  void PackHead(Head& head);
+  Head& HeadOf(int64_t layer, int64_t kv_head) {
+    return heads_[static_cast<size_t>(layer * setup_.config->kv_heads + kv_head)];
+  }
+
+  const Setup setup_;
+  const int64_t slice_, count_;  // tokens of a slice; slices at most
+  std::vector<Head> heads_;
+  std::vector<float> scores_;  // (kv_heads, blocks, 64)
+  std::vector<int64_t> rank_positions_;
+  std::vector<uint8_t> changed_;  // (kv_heads)
+  int64_t turn_ = 0;
+  RecallCounts counts_;
+};
+
+}  // namespace palimpsest

@@ -1,0 +1,26 @@
+// From scores of tokens to slices: which runs of tokens of one layer and KV head are worth bringing back.
+//
+// A slice is `slice` consecutive tokens of one block; its number is block * (64 / slice) + its place in it.
+// It ranks by its best token that is not resident; ties go to the earlier slice.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace palimpsest {
+
+class SliceRanking {
+ public:
+  // `scores`: (blocks, 64), minus infinity where there is no token; changed: what is resident is struck out.
+  // `residents`: places (block * 64 + slot) of tokens that are there already. Writes the numbers of the at
+  // most `count` best slices, ascending. A slice without a finite score is never picked.
+  void Pick(std::span<float> scores, std::span<const int32_t> residents, int64_t slice, int64_t count,
+            std::vector<int32_t>* picks);
+
+ private:
+  std::vector<float> best_;     // of each slice
+  std::vector<int32_t> order_;  // slices with a score
+};
+
+}  // namespace palimpsest
