@@ -175,7 +175,9 @@ bool Engine::Step() {
   for (auto& job : jobs_) {
     if (job->sequence != nullptr) job->peak_tiles = std::max(job->peak_tiles, arena_->peak_tiles());
   }
-  if (step_.empty()) return FinishStored() || ended;
+  constexpr auto kLook = std::chrono::milliseconds(20);
+  const bool stores = FinishStored(step_.empty() && !ended ? kLook : Duration::zero());
+  if (step_.empty()) return stores || ended;
   const Rows<const float> logits = transformer_->Step(step_, arena_->pool());
   int64_t row = 0;
   for (size_t i = 0; i < step_.size(); ++i) {

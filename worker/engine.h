@@ -205,7 +205,7 @@ class Engine {
   std::shared_ptr<const View> FindView(const Hash256& key);
   void KeepView(const Hash256& key, std::shared_ptr<const View> view);
   void StoreBelow(Job& job);
-  bool FinishStored();
+  bool FinishStored(Duration wait);
   void DescribeTiers(Job& job);
   // engine_recall.cc
   absl::Status PlanRecall(const Request& request, Compression& c) const;

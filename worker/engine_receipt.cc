@@ -29,6 +29,7 @@ void Engine::Finish(Job& job, absl::Status status, std::string reason) {
   }
   FillReceipt(job);
   Release(job);
+  mover_->Commit();  // what it sealed belongs together
   job.sampler.reset();
   job.state = Job::State::kDone;
 }

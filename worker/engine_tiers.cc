@@ -127,15 +127,15 @@ void Engine::StoreBelow(Job& job) {
   job.state = Job::State::kStoring;
 }
 
-// Those whose blocks are on SSD now. Called when nothing else is to be done; true if somebody waits or
-// waited.
-bool Engine::FinishStored() {
+// Ends those whose blocks are on SSD now, or after `wait`; true if somebody waits or waited.
+bool Engine::FinishStored(Duration wait) {
   bool any = false;
   for (auto& job : jobs_) {
     if (job->state != Job::State::kStoring) continue;
     any = true;
-    constexpr auto kLook = std::chrono::milliseconds(20);
-    if (!mover_->Flush(kLook) && options_.clock->Now() < job->stored_by) continue;
+    const bool stored = mover_->Flush(std::exchange(wait, Duration::zero()));
+    if (!stored && options_.clock->Now() < job->stored_by) continue;
+    if (!stored) job->outcome.receipt.add_degraded("blocks were still on their way to the ssd tier");
     Finish(*job, absl::OkStatus(), "stop");
   }
   return any;
