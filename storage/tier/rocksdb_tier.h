@@ -57,8 +57,8 @@ struct RocksDbTierReport {
 };
 
 // InvalidArgument: a capacity that is not positive or more than the file system of the folder holds (both
-// numbers). FailedPrecondition: a folder of another format version (both named, what to do); one that another
-// process has open (its pid), or one that holds something else. ResourceExhausted: the disk is full.
+// numbers). FailedPrecondition: a folder of another format version (both named, what to do), or one that
+// holds something else. Aborted: another process has it open (its pid). ResourceExhausted: the disk is full.
 // Unavailable: the folder cannot be made, read or written.
 absl::StatusOr<std::unique_ptr<Tier>> OpenRocksDbTier(const RocksDbTierOptions& options,
                                                       RocksDbTierReport* report = nullptr);

@@ -196,7 +196,7 @@ TEST_F(RocksDbTierTest, ALoweredCapacityEvictsTheOldestAtOpen) {
 TEST_F(RocksDbTierTest, ASecondOwnerIsToldTheFirst) {
   ASSERT_TRUE(Open().ok());
   const auto second = OpenRocksDbTier({.folder = folder_, .capacity_bytes = kPlenty, .lock_wait = {}});
-  EXPECT_EQ(second.status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(second.status().code(), StatusCode::kAborted);
   EXPECT_EQ(Message(second.status()),
             fmt::format("ssd tier '{}' is in use by process {}; stop it or use another folder", folder_,
                         ::getpid()));
