@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "proto/base/descriptor.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "storage/data_key_file.h"
@@ -19,20 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string Name(const std::string& path) { return Quoted(path, 4096); }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
 
 absl::Status SystemError(const std::string& path, std::string_view what, int error) {
   const std::string reason = std::generic_category().message(error);

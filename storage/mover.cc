@@ -12,14 +12,13 @@ namespace {
 constexpr size_t kTasksMax = 1 << 16;
 constexpr size_t kPrefetchedMax = 256;  // values that nobody came for
 
-// Does a tile stand where its header says it belongs?
-bool InPlace(const TierKey& key, uint32_t part, const OpenedTile& tile) {
-  if (tile.id != key.id) return false;
-  if (key.kind == ValueKind::kPicks) return part == 0;
-  return int64_t{tile.geometry.layer} * tile.geometry.kv_heads + tile.geometry.kv_head == int64_t{part};
-}
-
 }  // namespace
+
+// Picks and digests are one tile, of layer 0 and head 0.
+bool Mover::InPlace(const TierKey& key, uint32_t part, const OpenedTile& tile) {
+  return tile.id == key.id &&
+         int64_t{tile.geometry.layer} * tile.geometry.kv_heads + tile.geometry.kv_head == int64_t{part};
+}
 
 Mover::Mover(const MoverOptions& options, std::unique_ptr<Tier> host, std::unique_ptr<Tier> ssd,
              std::shared_ptr<DataKey> key)

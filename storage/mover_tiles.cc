@@ -28,8 +28,7 @@ std::optional<Mover::FoundTile> Mover::OpenTileOf(const TileRequest& request, co
   const absl::StatusOr<OpenedTile> tile =
       VerifyTile(view.bytes, encrypted ? key_.get() : nullptr, plain.get(),
                  encrypted ? Require::kEncrypted : Require::kAny);
-  if (!tile.ok() || tile->id != request.key.id ||
-      int64_t{tile->geometry.layer} * tile->geometry.kv_heads + tile->geometry.kv_head != request.part) {
+  if (!tile.ok() || !InPlace(request.key, request.part, *tile)) {
     CountDamaged(request.key, level == Level::kSsd ? ssd_.get() : host_.get());
     return std::nullopt;
   }

@@ -9,25 +9,11 @@
 #include <cstring>
 #include <utility>
 
+#include "proto/base/descriptor.h"
 #include "proto/base/status.h"
 
 namespace palimpsest {
 namespace {
-
-// The descriptor is needed only until the mapping stands.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 absl::Status SystemError(const std::string& path, const char* what, int error) {
   if (error == ENOENT) return NotFound("{}: no such file; check the path", path);
