@@ -195,6 +195,7 @@ std::shared_ptr<Mover::Reading> Mover::TakeReading(const TierKey& key) {
   if (found == reading_.end()) return nullptr;
   std::shared_ptr<Reading> reading = std::move(found->second);
   reading_.erase(found);
+  std::erase(prefetched_, key);  // else a later reading of the same value is dropped in its stead
   return reading;
 }
 
