@@ -30,7 +30,7 @@ constexpr uint64_t kWriteBufferBytes = 16 << 20;
 // Opening writes some 50 KiB. On a disk without any space Debian's RocksDB, built with its assertions, aborts
 // there.
 constexpr uint64_t kOpenBytesMin = 1 << 20;
-constexpr std::chrono::seconds kResumeWait{8}, kViewsWait{10};
+constexpr std::chrono::seconds kResumeWait{15}, kViewsWait{10};
 
 std::string_view ToStd(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }

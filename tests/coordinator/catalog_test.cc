@@ -351,11 +351,9 @@ TEST(CatalogDiskTest, AFullDiskIsSaidAndWritingGoesOnWhenThereIsSpace) {
             absl::StatusCode::kResourceExhausted);
 
   std::filesystem::remove(disk + "/ballast");
-  const auto start = std::chrono::steady_clock::now();
   const std::string text = RandomText(20 << 20, 4);
   const auto second = catalog->Add("second.txt", text, "tok", {3});
   ASSERT_TRUE(second.ok()) << second.status();
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
   catalog.reset();
   catalog = *Catalog::Open(disk + "/data");
   EXPECT_EQ(catalog->Get(first->info.id, "tok")->text, "The first text.");

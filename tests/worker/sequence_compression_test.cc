@@ -62,7 +62,8 @@ class SequenceCompressionTest : public ::testing::Test {
       MakeBackend({.isa = "portable", .threads = {.threads = 1, .pin = false}}).value();
   const RopeTable rope_{16, 16, 10000, {}, 8};
   TileArena arena_{12 * kHeads * TileArena(1, 16).tile_bytes(), 16};
-  TieredStore store_{kShape, &arena_, backend_.get(), &rope_, nullptr};
+  Mover mover_{{}, nullptr, nullptr, nullptr};  // no tier below
+  TieredStore store_{kShape, &arena_, backend_.get(), &rope_, &mover_};
 };
 
 TEST_F(SequenceCompressionTest, NoHeadPaysForTheLargest) {

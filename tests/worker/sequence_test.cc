@@ -22,7 +22,8 @@ class SequenceTest : public ::testing::Test {
       MakeBackend({.isa = "portable", .threads = {.threads = 1, .pin = false}}).value();
   const RopeTable rope_{16, 16, 10000, {}, 8};
   TileArena arena_{10 * kShape.tiles() * TileArena(1, 16).tile_bytes(), 16};
-  TieredStore store_{kShape, &arena_, backend_.get(), &rope_, nullptr};
+  Mover mover_{{}, nullptr, nullptr, nullptr};  // no tier below
+  TieredStore store_{kShape, &arena_, backend_.get(), &rope_, &mover_};
 };
 
 // A partial block leaves slots empty: positions go on, tiles begin anew.
