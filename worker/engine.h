@@ -242,6 +242,9 @@ class Engine {
                                         int64_t skip, bool window_stays);
   Outcome::Kept ByLayer(std::vector<std::vector<int32_t>> heads) const;
   void EndExact(Job& job);
+  std::vector<RestBlock> ContextAtRest(Job& job);
+  void KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept);
+  void TakeExactView(Job& job);
   static void AppendPacked(Sequence& sequence, std::span<const Sequence::Packing> heads, int64_t base,
                            int64_t next_position);
   void TraceView(Job& job, int64_t fixed) const;

@@ -134,6 +134,9 @@ void Engine::FindCached(Job& job) {
     std::optional<TieredStore::Found> found = store_->Find(block.id, block.position, /*base=*/0, block.rows);
     if (!found.has_value()) break;
     if (found->rest.has_value()) rest = std::move(found->rest);
+    const bool kept = c != nullptr && c->mode == PrefillMode::kExact && c->view_key.has_value();
+    if (kept && rest.has_value() && block.first < c->context_end)  // for its view
+      c->found.push_back({{block.first, block.rows, rest->data}, rest->owner});
     if (picked) {
       PALIMPSEST_CHECK(rest.has_value(), "a block of a span was found without its form at rest");
       c->found.push_back({{block.first, block.rows, rest->data}, rest->owner});

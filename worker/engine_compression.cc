@@ -36,6 +36,7 @@ void Engine::StartCompression(Job& job) {
     c.view = FindView(*c.view_key);
     if (c.view != nullptr && c.pot()) FindPotView(job);
   }
+  if (c.mode == PrefillMode::kExact && c.view != nullptr) TakeExactView(job);
   if (c.pot() && c.view == nullptr) c.parent = c.chain->Root();
   if (c.pot() && c.view != nullptr) {
     AppendPacked(*job.sequence, PackAtRest(*c.view, config_.head_size, 0), 0, c.view->tokens_max());
@@ -234,7 +235,65 @@ void Engine::EndExact(Job& job) {
   } else {
     AppendPacked(*packed, front, 0, next);
   }
+  if (c.view_key.has_value()) KeepExactView(job, kept);
   job.sequence = std::move(packed);
+  if (c.recall_tokens > 0) c.stayed = kept;
+  if (job.request.trace) job.outcome.kept = ByLayer(std::move(kept));
+  BeginQuestion(job);
+}
+
+// Where the context's blocks rest; nothing if one of them is nowhere below.
+std::vector<RestBlock> Engine::ContextAtRest(Job& job) {
+  Compression& c = *job.compression;
+  const std::span<BlockGroup> groups = job.sequence->open_groups();
+  std::vector<RestBlock> blocks;
+  for (size_t i = 0; i < job.next_block && job.blocks[i].first < c.context_end; ++i) {
+    const Job::Block& block = job.blocks[i];
+    RestBlock at{block.first, block.rows, nullptr};
+    const auto found = std::find_if(c.found.begin(), c.found.end(),
+                                    [&](const auto& one) { return one.first.first == block.first; });
+    if (found != c.found.end()) {
+      at = found->first;
+    } else if (i >= job.next_seal) {
+      at.data = groups[i - job.next_seal].rest(0, store_->shape());
+    } else if (std::optional<TieredStore::Rest> rest = store_->ReadRest(block.id, block.rows)) {
+      at.data = rest->data;
+      c.found.push_back({at, std::move(rest->owner)});
+    }
+    if (at.data == nullptr) return {};
+    blocks.push_back(at);
+  }
+  return blocks;
+}
+
+// The next question takes what is kept without reading the context.
+void Engine::KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept) {
+  Compression& c = *job.compression;
+  const std::vector<RestBlock> blocks = ContextAtRest(job);
+  if (!blocks.empty()) {
+    auto view = std::make_shared<View>();
+    view->heads.resize(kept.size());
+    backend_->pool().ParallelFor(static_cast<int64_t>(kept.size()), [&](int64_t head, int) {
+      for (const int32_t token : kept[static_cast<size_t>(head)]) {
+        view->heads[static_cast<size_t>(head)].Append(
+            token,
+            BlockOf(blocks, token)
+                .At(store_->shape(), head / config_.kv_heads, head % config_.kv_heads, token),
+            config_.head_size);
+      }
+    });
+    c.view = std::move(view);
+    KeepView(*c.view_key, c.view);
+  }
+  c.found.clear();
+}
+
+void Engine::TakeExactView(Job& job) {
+  Compression& c = *job.compression;
+  AppendPacked(*job.sequence, PackInPlace(*c.view, config_.head_size), 0, c.context_end);
+  SkipTo(job, c.context_end, /*found=*/true);
+  std::vector<std::vector<int32_t>> kept;
+  for (const RestHead& head : c.view->heads) kept.push_back(head.tokens);
   if (c.recall_tokens > 0) c.stayed = kept;
   if (job.request.trace) job.outcome.kept = ByLayer(std::move(kept));
   BeginQuestion(job);

@@ -74,6 +74,12 @@ Sequence::Packing PackAtRest(const RestHead& head, int64_t head_size, int64_t fi
   return packing;
 }
 
+std::vector<Sequence::Packing> PackInPlace(const View& view, int64_t head_size) {
+  std::vector<Sequence::Packing> heads = PackAtRest(view, head_size, 0);
+  for (size_t i = 0; i < heads.size(); ++i) heads[i].positions = view.heads[i].tokens;
+  return heads;
+}
+
 std::vector<Sequence::Packing> PackAtRest(const View& view, int64_t head_size, int64_t first_position) {
   std::vector<Sequence::Packing> heads;
   heads.reserve(view.heads.size());

@@ -67,7 +67,9 @@ void Compete(int64_t budget, int64_t head_size, std::span<const int32_t> tokens,
 
 // All tokens of a head at consecutive positions from `first_position` on.
 Sequence::Packing PackAtRest(const RestHead& head, int64_t head_size, int64_t first_position);
-// The same of every head.
+// Of every head, each token at its own position.
+std::vector<Sequence::Packing> PackInPlace(const View& view, int64_t head_size);
+// Of every head, from `first_position` on.
 std::vector<Sequence::Packing> PackAtRest(const View& view, int64_t head_size, int64_t first_position);
 
 // Views of finished documents, the least recently used first to go.
