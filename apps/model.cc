@@ -188,10 +188,14 @@ absl::StatusOr<std::unique_ptr<Engine>> Model::MakeServingEngine() const {
   return Engine::Create(file_, tokenizer_, options);
 }
 
-absl::StatusOr<Engine*> Model::StartEngine() {
-  if (engine_ == nullptr) {
-    PALIMPSEST_ASSIGN_OR_RETURN(engine_, MakeEngine());
-  }
+absl::StatusOr<Engine*> Model::StartEngine(const std::string& ssd_folder) {
+  if (engine_ != nullptr) return engine_.get();
+  Config config = config_;
+  config.ssd.enabled = !ssd_folder.empty();
+  config.ssd.folder = ssd_folder;
+  config.data_dir = ssd_folder;
+  PALIMPSEST_ASSIGN_OR_RETURN(const EngineOptions options, StoringEngineOptionsOf(config));
+  PALIMPSEST_ASSIGN_OR_RETURN(engine_, Engine::Create(file_, tokenizer_, options));
   return engine_.get();
 }
 

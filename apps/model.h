@@ -52,8 +52,8 @@ class Model {
   absl::StatusOr<std::unique_ptr<Engine>> MakeEngine() const;
   absl::StatusOr<std::unique_ptr<Engine>> MakeStoringEngine() const;
   absl::StatusOr<std::unique_ptr<Engine>> MakeServingEngine() const;
-  // The same at the first call, and kept.
-  absl::StatusOr<Engine*> StartEngine();
+  // The same at the first call, and kept; with an SSD tier and its key in `ssd_folder`, unless that is empty.
+  absl::StatusOr<Engine*> StartEngine(const std::string& ssd_folder = "");
 
  private:
   explicit Model(const Config& config) : config_(config) {}

@@ -2,9 +2,11 @@
 """The needle table of docs/results.md: policies and budgets, lengths, question hidden and visible.
 
 usage: results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20] [--chunk 1]
-                  [--policy NAME:key=value,...]... [--state FOLDER] [--jobs N]
+                  [--task single_prose] [--depths 0,25,50,75,100] [--turns N] [--question hidden|visible|both]
+                  [--policy NAME:key=value,...]... [--recall NAME:key=value,...]... [--state FOLDER] [--jobs N]
 
-Each cell of the table has 5 depths x --seeds samples. The work is done in chunks of --chunk seeds of one length; each
+Each cell of the table has depths x --seeds samples, of --turns questions each; of conversations a second table has the
+share of right answers turn by turn, and the share of answers that are word for word those of full. The work is done in chunks of --chunk seeds of one length; each
 finished chunk is a file below --state, so an interrupted run goes on when it is started again, as long as program, model,
 text and policies are the same. --jobs N chunks run at once, each on its share of the cores (default: one for each core):
 scores do not depend on threads, and threads that never wait for each other waste nothing. At the end the table is printed
@@ -24,6 +26,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -74,11 +77,17 @@ class Chunks:
 
     def __init__(self, options, haystack: pathlib.Path, version: str):
         self.options, self.haystack = options, haystack
-        self.command = [str(options.palimpsest), "niah", "--model", str(options.model), "--task", "single_prose",
-                        "--haystack", str(haystack), "--depths", DEPTHS, "--question", "both", "--json"]
+        self.command = [str(options.palimpsest), "niah", "--model", str(options.model), "--task", options.task, "--haystack",
+                        str(haystack), "--depths", options.depths, "--turns", str(options.turns), "--question",
+                        options.question, "--json"]
         for policy in options.policy:
             self.command += ["--policy", policy]
-        made_of = json.dumps([version, sha256(options.palimpsest), sha256(options.model), sha256(haystack), options.policy])
+        for recall in options.recall:
+            self.command += ["--recall", recall]
+        settings = sorted(one for one in os.environ.items()
+                          if one[0].startswith("PALIMPSEST_") and not one[0].startswith(("PALIMPSEST_TEST_", "PALIMPSEST_DATA")))
+        made_of = json.dumps([version, sha256(options.palimpsest), sha256(options.model), sha256(haystack), settings, options.task,
+                              options.depths, options.turns, options.question, options.policy, options.recall])
         self.folder = options.state / hashlib.sha256(made_of.encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.environment = dict(os.environ)
@@ -112,16 +121,25 @@ class Row:
     def __init__(self):
         self.n = collections.Counter()      # by depth
         self.right = collections.Counter()  # by depth
+        self.turns = {}                     # n and right by turn
         self.sums = collections.Counter()   # of what is a mean in a cell
-        self.peak = self.kept_all = 0
+        self.first = []                     # seconds to the first token, medians of cells
+        self.peak = self.kept_all = self.as_full = self.degraded = 0
 
     def add(self, cell: dict):
         self.n[cell["depth"]] += cell["n"]
         self.right[cell["depth"]] += cell["n"] * cell["correct"]
+        turn = self.turns.setdefault(cell["turn"], [0, 0.0])
+        turn[0] += cell["n"]
+        turn[1] += cell["n"] * cell["correct"]
         for field in ("prompt_tokens", "resident_tokens", "resident_bytes", "output_tokens"):
             self.sums[field] += cell["n"] * cell[field]
+        for tier, slices in cell["recalled_slices"].items():
+            self.sums[tier] += cell["n"] * slices
+        self.first.append(cell["first_token_seconds"])
         self.peak = max(self.peak, cell["device_bytes_peak"])
-        self.kept_all += cell["kept_all"]
+        for field in ("kept_all", "as_full", "degraded"):
+            setattr(self, field, getattr(self, field) + cell[field])
 
     def mean(self, field: str) -> float:
         return self.sums[field] / self.n.total()
@@ -133,25 +151,45 @@ class Row:
                 f"{100 * self.right[depth] / self.n[depth]:.0f} at {depth:g} %")
 
 
+def how(cell: dict) -> str:
+    """The policy, and what comes back for a question."""
+    return cell["policy"] if cell["recall"] == "none" else f"{cell['policy']} + {cell['recall']}"
+
+
+def turns_table(rows: dict[tuple, Row]) -> list[str]:
+    turns = sorted(next(iter(rows.values())).turns)
+    lines = ["", "% correct turn by turn, and answers that are word for word those of `full`, to this question and those before it:",
+             "", "| policy | length, question | " + " | ".join(f"turn {turn}" for turn in turns) + " | as full |",
+             "| --- |" + " --- |" * (len(turns) + 2)]
+    for (policy, length, question), row in rows.items():
+        of_turns = " | ".join(f"{100 * right / n:.0f}" for n, right in (row.turns[turn] for turn in turns))
+        lines.append(f"| `{policy}` | {length:,}, {question} | {of_turns} | {row.as_full} of {row.n.total()} |")
+    return lines
+
+
 def markdown(reports: list[dict], heading: str) -> str:
     rows: dict[tuple, Row] = {}
     for report in reports:
         for cell in report["cells"]:
-            rows.setdefault((cell["policy"], cell["length"], cell["question"]), Row()).add(cell)
+            rows.setdefault((how(cell), cell["length"], cell["question"]), Row()).add(cell)
     policies, columns = list(dict.fromkeys(key[0] for key in rows)), list(dict.fromkeys(key[1:] for key in rows))
     counts = sorted({row.n.total() for row in rows.values()})
-    lines = [heading, "", f"Samples in each cell: {' or '.join(map(str, counts))}. % correct (95 % interval), worst depth:", "",
+    lines = [heading, "", f"Answers in each cell: {' or '.join(map(str, counts))}. % correct (95 % interval), worst depth:", "",
              "| policy | " + " | ".join(f"{length:,}, {question}" for length, question in columns) + " |",
              "| --- |" + " --- |" * len(columns)]
     for policy in policies:
-        lines.append(f"| `{policy}` | " + " | ".join(rows[policy, *column].score() for column in columns) + " |")
-    lines += ["", "What stayed on the device, means of one answer:", "",
-              "| policy | length, question | prompt tokens | resident tokens | resident MiB | peak MiB | answer tokens | kept all |",
-              "| --- |" + " --- |" * 7]
+        scores = [rows[policy, *column].score() if (policy, *column) in rows else "" for column in columns]
+        lines.append(f"| `{policy}` | " + " | ".join(scores) + " |")
+    if any(len(row.turns) > 1 for row in rows.values()):
+        lines += turns_table(rows)
+    lines += ["", "What stayed on the device, means of one answer; slices that recall brought from host memory and from SSD:", "",
+              "| policy | length, question | prompt tokens | resident tokens | resident MiB | peak MiB | answer tokens | kept all "
+              "| first token, s | slices | degraded |", "| --- |" + " --- |" * 10]
     for (policy, length, question), row in rows.items():
         lines.append(f"| `{policy}` | {length:,}, {question} | {row.mean('prompt_tokens'):.0f} | {row.mean('resident_tokens'):.0f} | "
                      f"{row.mean('resident_bytes') / MIB:.1f} | {row.peak / MIB:.1f} | {row.mean('output_tokens'):.1f} | "
-                     f"{row.kept_all} of {row.n.total()} |")
+                     f"{row.kept_all} of {row.n.total()} | {statistics.median(row.first):.2f} | "
+                     f"{row.mean('host'):.0f} + {row.mean('ssd'):.0f} | {row.degraded} |")
     return "\n".join(lines) + "\n"
 
 
@@ -163,11 +201,17 @@ def main():
     parser.add_argument("--lengths", default="2048,3584")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--chunk", type=int, default=1)
+    parser.add_argument("--task", default="single_prose")
+    parser.add_argument("--depths", default=DEPTHS)
+    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--question", default="both", choices=("hidden", "visible", "both"))
     parser.add_argument("--policy", action="append")
+    parser.add_argument("--recall", action="append")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/results/needles")
     options = parser.parse_args()
     options.policy = options.policy or POLICIES
+    options.recall = options.recall or ["none"]
     options.state.mkdir(parents=True, exist_ok=True)
     version = subprocess.run([options.palimpsest, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     chunks = Chunks(options, options.haystack or bible(options.state / "bible.txt"), version)

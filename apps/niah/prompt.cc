@@ -15,6 +15,17 @@ PromptDocument DocumentOf(std::vector<int32_t> tokens) {
   return {.name = std::string(kDocumentName), .tokens = std::move(tokens)};
 }
 
+// The turns so far, and the next question.
+std::vector<ChatMessage> MessagesOf(const NiahSample& sample, std::span<const std::string> answers) {
+  std::vector<ChatMessage> messages;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    messages.push_back({"user", sample.turns[i].question});
+    messages.push_back({"assistant", sample.turns[i].answer_prefix + answers[i]});
+  }
+  messages.push_back({"user", sample.turns[answers.size()].question});
+  return messages;
+}
+
 }  // namespace
 
 NiahPrompter::NiahPrompter(PromptPlanner planner, std::shared_ptr<const Tokenizer> tokenizer,
@@ -29,13 +40,17 @@ absl::StatusOr<std::vector<int32_t>> NiahPrompter::Encode(const std::string& tex
 }
 
 absl::StatusOr<int64_t> NiahPrompter::CountTokens(const NiahSample& sample) {
-  if (sample.question != counted_question_) {
+  std::string questions;
+  for (const NiahTurn& turn : sample.turns) questions += turn.question + "\n";
+  if (questions != counted_questions_) {
     // Segments are cut into tokens each on its own, so a context of one token costs the rest what any costs.
+    const std::vector<std::string> answers(sample.turns.size() - 1);
     PALIMPSEST_ASSIGN_OR_RETURN(const PromptPlan plan,
-                                planner_.PlanQuestion({DocumentOf({0})}, sample.question, {}));
-    PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.answer_prefix));
-    counted_tokens_ = plan.tokens - 1 + static_cast<int64_t>(prefix.size()) + sampling_.max_tokens();
-    counted_question_ = sample.question;
+                                planner_.PlanChat({DocumentOf({0})}, MessagesOf(sample, answers), {}));
+    PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.turns.back().answer_prefix));
+    counted_tokens_ = plan.tokens - 1 + static_cast<int64_t>(prefix.size()) +
+                      static_cast<int64_t>(sample.turns.size()) * sampling_.max_tokens();
+    counted_questions_ = std::move(questions);
   }
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> context, Encode(sample.context));
   return counted_tokens_ + static_cast<int64_t>(context.size());
@@ -52,17 +67,20 @@ absl::StatusOr<proto::GenerateRequest> NiahPrompter::Read(const NiahSample& samp
   return IngestRequest(std::move(plan), "");
 }
 
-absl::StatusOr<proto::GenerateRequest> NiahPrompter::Ask(const NiahSample& sample, const NiahPolicy& policy,
+absl::StatusOr<proto::GenerateRequest> NiahPrompter::Ask(const NiahSample& sample,
+                                                         std::span<const std::string> answers,
+                                                         const NiahPolicy& policy,
                                                          bool question_visible) const {
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> context, Encode(sample.context));
-  PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.answer_prefix));
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix,
+                              Encode(sample.turns[answers.size()].answer_prefix));
   const PromptOptions options{.prefill = policy.full() ? PrefillChoice::kExact : prefill_,
                               .policy = policy.spec,
                               .recall = policy.recall,
                               .question_visible = question_visible,
                               .catalyst = policy.catalyst};
-  PALIMPSEST_ASSIGN_OR_RETURN(
-      PromptPlan plan, planner_.PlanQuestion({DocumentOf(std::move(context))}, sample.question, options));
+  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, planner_.PlanChat({DocumentOf(std::move(context))},
+                                                                 MessagesOf(sample, answers), options));
   std::vector<int32_t>& conversation = plan.segments.back().tokens;
   conversation.insert(conversation.end(), prefix.begin(), prefix.end());
   plan.sizes.question += static_cast<int64_t>(prefix.size());

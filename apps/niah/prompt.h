@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,16 +34,17 @@ class NiahPrompter {
   NiahPrompter(PromptPlanner planner, std::shared_ptr<const Tokenizer> tokenizer, PrefillChoice prefill,
                const proto::Sampling& sampling);
 
-  // Tokens of the whole prompt with the answer's first words, and of the longest answer.
+  // Tokens of the whole conversation when each answer is as long as it may be.
   absl::StatusOr<int64_t> CountTokens(const NiahSample& sample);
   // Whether the policy reads a context block by block, so that what Read left is found.
   bool FindsBlocks(const NiahPolicy& policy) const;
   // Reads the sample's context: what follows finds it.
   absl::StatusOr<proto::GenerateRequest> Read(const NiahSample& sample) const;
-  // Asks about it; full reads it as one text, whatever prefill was asked for. The answer goes on after the
-  // answer prefix, which is a part of the question.
-  absl::StatusOr<proto::GenerateRequest> Ask(const NiahSample& sample, const NiahPolicy& policy,
-                                             bool question_visible) const;
+  // Asks the question of the turn behind `answers` (those of the turns before, without their prefixes); full
+  // reads the context as one text, whatever prefill was asked for. The answer goes on after the answer
+  // prefix, which is a part of the question.
+  absl::StatusOr<proto::GenerateRequest> Ask(const NiahSample& sample, std::span<const std::string> answers,
+                                             const NiahPolicy& policy, bool question_visible) const;
 
  private:
   absl::StatusOr<std::vector<int32_t>> Encode(const std::string& text) const;
@@ -52,7 +54,7 @@ class NiahPrompter {
   const PrefillChoice prefill_;
   const proto::Sampling sampling_;
   // What CountTokens found last, since a search for a length asks often: all but the context.
-  std::string counted_question_;
+  std::string counted_questions_;
   int64_t counted_tokens_ = 0;
 };
 

@@ -1,6 +1,7 @@
 #include "apps/niah/runner.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
 #include <span>
 #include <utility>
@@ -30,6 +31,9 @@ NiahTrial TrialOf(const Outcome& outcome) {
   trial.kept_all = trial.resident_tokens >= static_cast<double>(trial.prompt_tokens);
   trial.resident_bytes = outcome.receipt.device_bytes().resident();
   trial.peak_bytes = outcome.receipt.device_bytes().peak();
+  trial.degraded = outcome.receipt.degraded_size() > 0;
+  trial.recalled_host = outcome.receipt.recalled().host().slices();
+  trial.recalled_ssd = outcome.receipt.recalled().ssd().slices();
   trial.first_token_seconds = outcome.receipt.seconds().first_token();
   return trial;
 }
@@ -58,10 +62,10 @@ class Runner {
     for (const auto& task : options_.tasks) {
       for (const int64_t length : options_.lengths) {
         PALIMPSEST_ASSIGN_OR_RETURN(const NiahSample sample,
-                                    Generate({task.get(), {.seed = First(), .tokens = length}}));
+                                    Generate({task.get(), PlaceRequest(First(), length, 0)}));
         for (const bool visible : options_.visible) {
           for (const NiahPolicy& policy : policies_) {
-            const absl::Status status = prompter_.Ask(sample, policy, visible).status();
+            const absl::Status status = prompter_.Ask(sample, {}, policy, visible).status();
             if (IsOverWindow(status) && policy.full() && policies_.size() > 1) {
               lengths_without_full_.insert(length);
             } else {
@@ -78,7 +82,7 @@ class Runner {
     const std::vector<Place> places = Places();
     size_t answers = 0;
     for (const Place& place : places) answers += PoliciesOf(place).size() * options_.visible.size();
-    Progress progress("niah", "answers", static_cast<int64_t>(answers), options_.progress);
+    Progress progress("niah", "answers", static_cast<int64_t>(answers) * options_.turns, options_.progress);
     std::vector<NiahTrial> trials;
     for (const Place& place : places) {
       const absl::Status status = RunSample(engine, place, progress, &trials);
@@ -92,6 +96,9 @@ class Runner {
 
  private:
   uint64_t First() const { return static_cast<uint64_t>(options_.first_seed); }
+  NiahRequest PlaceRequest(uint64_t seed, int64_t length, double depth) const {
+    return {.seed = seed, .tokens = length, .depth_percent = depth, .turns = options_.turns};
+  }
 
   std::vector<Place> Places() const {
     std::vector<Place> places;
@@ -99,9 +106,7 @@ class Runner {
       for (const int64_t length : options_.lengths) {
         for (const double depth : options_.depths_percent) {
           for (int64_t i = 0; i < options_.seeds; ++i) {
-            places.push_back(
-                {task.get(),
-                 {.seed = First() + static_cast<uint64_t>(i), .tokens = length, .depth_percent = depth}});
+            places.push_back({task.get(), PlaceRequest(First() + static_cast<uint64_t>(i), length, depth)});
           }
         }
       }
@@ -118,9 +123,9 @@ class Runner {
     PALIMPSEST_RETURN_IF_ERROR(generate.status());
     PALIMPSEST_ASSIGN_OR_RETURN(Request request, RequestOf(*generate));
     request.cancel = options_.cancel;
-    // What earlier answers left on the device would count in this one's peak. All of it is in host memory
-    // too, from where the blocks of the same sample come back.
-    if (engine.host_tier() != nullptr) engine.store().DropUnpinned();
+    // What earlier answers left on the device would count in this one's peak. All of it is on a tier below,
+    // from where the blocks of the same sample come back.
+    if (engine.host_tier() != nullptr || engine.store().mover().has_ssd()) engine.store().DropUnpinned();
     PALIMPSEST_ASSIGN_OR_RETURN(Outcome outcome, engine.Run(std::move(request)));
     PALIMPSEST_RETURN_IF_ERROR(outcome.status);
     return outcome;
@@ -137,26 +142,44 @@ class Runner {
     PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
     PALIMPSEST_ASSIGN_OR_RETURN(const NiahSample sample, Generate(place));
     const std::span<const NiahPolicy> policies = PoliciesOf(place);
+    full_answers_ = {};
     if (std::any_of(policies.begin(), policies.end(),
                     [this](const NiahPolicy& policy) { return prompter_.FindsBlocks(policy); })) {
       PALIMPSEST_RETURN_IF_ERROR(RunRequest(engine, prompter_.Read(sample)).status());
     }
     for (const bool visible : options_.visible) {
       for (const NiahPolicy& policy : policies) {
-        PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome,
-                                    RunRequest(engine, prompter_.Ask(sample, policy, visible)));
-        NiahTrial trial = TrialOf(outcome);
-        trial.task = place.task->name();
-        trial.length = place.request.tokens;
-        trial.depth_percent = place.request.depth_percent;
-        trial.policy = policy.text;
-        trial.recall = RecallText(policy.recall);
-        trial.question_visible = visible;
-        trial.score = place.task->Score(outcome.text, sample.references);
-        trials->push_back(std::move(trial));
-        progress.Add(1);
+        PALIMPSEST_RETURN_IF_ERROR(RunTurns(engine, place, sample, policy, visible, progress, trials));
       }
     }
+    return absl::OkStatus();
+  }
+
+  // One conversation: each question stands behind the answers to those before.
+  absl::Status RunTurns(Engine& engine, const Place& place, const NiahSample& sample,
+                        const NiahPolicy& policy, bool visible, Progress& progress,
+                        std::vector<NiahTrial>* trials) {
+    std::vector<std::string> answers;
+    std::vector<std::string>& of_full = full_answers_[visible ? 1 : 0];
+    for (const NiahTurn& turn : sample.turns) {
+      PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome,
+                                  RunRequest(engine, prompter_.Ask(sample, answers, policy, visible)));
+      answers.push_back(outcome.text);
+      NiahTrial trial = TrialOf(outcome);
+      trial.task = place.task->name();
+      trial.length = place.request.tokens;
+      trial.depth_percent = turn.depth_percent;
+      trial.policy = policy.text;
+      trial.recall = RecallText(policy.recall);
+      trial.question_visible = visible;
+      trial.turn = static_cast<int64_t>(answers.size());
+      trial.score = place.task->Score(outcome.text, turn.references);
+      trial.as_full = policy.full() || (answers.size() <= of_full.size() &&
+                                        std::equal(answers.begin(), answers.end(), of_full.begin()));
+      trials->push_back(std::move(trial));
+      progress.Add(1);
+    }
+    if (policy.full()) of_full = std::move(answers);
     return absl::OkStatus();
   }
 
@@ -164,6 +187,7 @@ class Runner {
   NiahPrompter prompter_;
   std::vector<NiahPolicy> policies_;  // full first
   std::set<int64_t> lengths_without_full_;
+  std::array<std::vector<std::string>, 2> full_answers_;  // of the sample at hand: question hidden, visible
 };
 
 }  // namespace
@@ -173,7 +197,7 @@ absl::StatusOr<std::vector<NiahTrial>> RunNiah(Model& model, const NiahOptions& 
   Runner runner(options, NiahPrompter(std::move(planner), model.tokenizer(), options.prefill,
                                       GreedySampling(options.max_tokens)));
   PALIMPSEST_RETURN_IF_ERROR(runner.Check());
-  PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model.StartEngine());
+  PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model.StartEngine(options.ssd_folder));
   return runner.Run(*engine);
 }
 

@@ -33,7 +33,9 @@ struct NiahOptions {
   std::vector<RecallSpec> recalls = {{}};  // each with each of these policies
   std::vector<bool> visible = {false};     // runs with the question hidden from the policy, or visible to it
   PrefillChoice prefill = PrefillChoice::kAuto;
+  int64_t turns = 1;        // needles of a context, asked for one after the other
   int64_t max_tokens = 32;  // of an answer
+  std::string ssd_folder;   // of the engine's SSD tier; empty: it has none
   const CancelToken* cancel = &CancelToken::Never();
   ProgressOutput progress = NoProgress();
 };

@@ -1,4 +1,4 @@
-// One needle, one question: the number of a key, hidden at a depth of a haystack.
+// A needle for each turn: the number of a key, hidden at a depth of a haystack, and the question for it.
 //
 // Source: RULER's niah_single_1 (noise) and niah_single_2 (essays; here any prose, and each sample begins at
 // another sentence of it, so that samples are independent).
@@ -16,7 +16,7 @@ namespace palimpsest {
 
 class SingleNeedle final : public NiahTask {
  public:
-  SingleNeedle(std::string_view name, std::unique_ptr<Haystack> haystack);
+  SingleNeedle(std::string_view name, std::unique_ptr<Haystack> haystack, bool facts);
   std::string_view name() const override { return name_; }
   absl::StatusOr<NiahSample> Generate(const NiahRequest& request,
                                       const CountSampleTokens& count) const override;
@@ -25,6 +25,7 @@ class SingleNeedle final : public NiahTask {
  private:
   const std::string name_;
   const std::unique_ptr<Haystack> haystack_;
+  const bool facts_;
 };
 
 }  // namespace palimpsest

@@ -22,22 +22,33 @@
 
 namespace palimpsest {
 
-struct NiahSample {
-  std::string context;                  // introduction and haystack with the needle: the document
-  std::string question;                 // of the conversation
+// A question and its answer; of several, each stands behind the ones before in one conversation.
+struct NiahTurn {
+  std::string question;
   std::string answer_prefix;            // the answer begins so
   std::vector<std::string> references;  // what a right answer contains
-  double depth_percent = 0;             // where the needle came to stand, of the haystack's bytes
+  double depth_percent = 0;             // where it was asked for
+  double stands_at_percent = 0;         // where the needle came to stand, of the haystack's bytes
 };
 
-// Tokens that a sample takes with all that a prompt and an answer need.
+struct NiahSample {
+  std::string context;  // introduction and haystack with the needles: the document
+  std::vector<NiahTurn> turns;
+};
+
+// Tokens that a sample takes with all that a prompt and the answers need.
 using CountSampleTokens = std::function<absl::StatusOr<int64_t>(const NiahSample& sample)>;
 
 struct NiahRequest {
   uint64_t seed = 0;
   int64_t tokens = 0;        // with question and answer: never above, and as near below as whole pieces come
   double depth_percent = 0;  // 0 to 100; the needle stands at the border of sentences nearest to it
+  int64_t turns = 1;         // needles, each asked for in a turn of its own
 };
+
+// Where the needle of turn `turn` (from 0) is to stand: turns spread evenly from the request's depth on, and
+// around. So over a grid of depths each turn meets each depth.
+double NiahDepth(const NiahRequest& request, int64_t turn);
 
 class NiahTask {
  public:

@@ -8,6 +8,7 @@
 #include "apps/model.h"
 #include "apps/niah/runner.h"
 #include "apps/palimpsest/command.h"
+#include "apps/scratch_folder.h"
 #include "proto/base/policy_spec.h"
 #include "proto/base/quote.h"
 #include "proto/base/sizes.h"
@@ -24,7 +25,7 @@ struct Flags {
   std::vector<std::string> recalls = {"none"};
   std::string haystack, prefill = "auto", question = "hidden";
   std::vector<std::string> lengths = {"1K"}, depths = {"0", "25", "50", "75", "100"};
-  int64_t seeds = 5, first_seed = 1, max_tokens = 32;
+  int64_t seeds = 5, first_seed = 1, turns = 1, max_tokens = 32;
 };
 
 // What is right but not in this version is no wrong usage.
@@ -109,9 +110,16 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   PALIMPSEST_RETURN_IF_ERROR(AddTasks(flags, context, &options));
   options.first_seed = flags.first_seed;
   options.seeds = flags.seeds;
+  options.turns = flags.turns;
   options.max_tokens = flags.max_tokens;
   options.cancel = context.cancel;
   options.progress = StderrProgress();
+  // Outlives the engine, which writes there.
+  std::unique_ptr<ScratchFolder> scratch;
+  if (context.config.ssd.enabled) {
+    PALIMPSEST_ASSIGN_OR_RETURN(scratch, ScratchFolder::Make(context.config.data_dir, "niah"));
+    options.ssd_folder = scratch->path();
+  }
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(context.config));
   const absl::StatusOr<std::vector<NiahTrial>> trials = RunNiah(*model, options);
   if (trials.status().code() == absl::StatusCode::kCancelled) {
@@ -120,12 +128,13 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
                  "--first-seed");
   }
   PALIMPSEST_RETURN_IF_ERROR(trials.status());
-  PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model->StartEngine());
+  PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model->StartEngine(options.ssd_folder));
   const NiahReport report = ReportOf(*trials);
   const NiahRun run{.model = model->config().name,
                     .numerics = engine->numerics_class(),
                     .first_seed = flags.first_seed,
                     .seeds = flags.seeds,
+                    .turns = flags.turns,
                     .max_tokens = flags.max_tokens};
   return WriteOut(context.json ? ReportJson(report, run) + "\n" : ReportText(report, run));
 }
@@ -141,8 +150,8 @@ void AddNiahCommand(CommandSet& commands) {
       "interrupted starts anew",
       Generation::kNo, [flags](const CommandContext& context) { return Run(*flags, context); });
   niah.add_option("--task", flags->tasks,
-                  "single_noise or single_prose; several with commas; default single_noise, with --haystack "
-                  "single_prose")
+                  fmt::format("{}; several with commas; default single_noise, with --haystack single_prose",
+                              fmt::join(NiahTaskNames(), ", ")))
       ->type_name("TASK,TASK")
       ->delimiter(',');
   niah.add_option("--haystack", flags->haystack,
@@ -177,6 +186,10 @@ void AddNiahCommand(CommandSet& commands) {
                   "may the policy see the question: hidden, visible or both; default hidden")
       ->type_name("WHICH")
       ->take_last();
+  niah.add_option("--turns", flags->turns,
+                  "numbers in each text, asked for one after the other in one conversation; default 1")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{1}, int64_t{100}));
   niah.add_option("--max-tokens", flags->max_tokens, "of an answer; default 32")
       ->type_name("N")
       ->check(CLI::Range(int64_t{1}, kCountMax));

@@ -88,6 +88,33 @@ TEST(NiahReportTest, SummaryHasTheWorstDepthAndAnInterval) {
   EXPECT_NEAR(random.interval.high, 0.6994, 5e-5);
 }
 
+TEST(NiahReportTest, TurnsAreRowsAndComeTogetherInOne) {
+  std::vector<NiahTrial> trials = Trials();
+  for (NiahTrial trial : Trials()) {
+    trial.turn = 2;
+    trial.score = 0;
+    trials.push_back(trial);
+  }
+  const NiahReport report = ReportOf(trials);
+  EXPECT_EQ(report.cells.size(), 8u);
+  ASSERT_EQ(report.summary.size(), 6u);
+  const NiahSummary& first = report.summary[0];
+  const NiahSummary& second = report.summary[1];
+  const NiahSummary& both = report.summary[2];
+  EXPECT_EQ(first.all.n, 4);
+  EXPECT_EQ(first.all.correct, 1);
+  EXPECT_EQ(second.all.of.turn, 2);
+  EXPECT_EQ(second.all.correct, 0);
+  EXPECT_TRUE(both.all_turns);
+  EXPECT_EQ(both.all.n, 8);
+  EXPECT_EQ(both.all.correct, 0.5);
+  EXPECT_EQ(both.worst_correct, 0);
+  const json::array rows =
+      json::parse(ReportJson(report, {.model = "m"})).as_object().at("summary").as_array();
+  EXPECT_EQ(rows.at(1).as_object().at("turn"), 2);
+  EXPECT_TRUE(rows.at(2).as_object().at("turn").is_null());
+}
+
 TEST(NiahReportTest, HiddenAndVisibleAreRowsOfTheirOwn) {
   std::vector<NiahTrial> trials = Trials();
   trials.push_back(Trial("full", 0, 0));
@@ -102,9 +129,10 @@ TEST(NiahReportTest, JsonHasTheFieldsOfTheContract) {
   const json::object report =
       json::parse(ReportJson(ReportOf(Trials()), {.model = "m", .seeds = 2})).as_object();
   const json::object& cell = report.at("cells").as_array().at(0).as_object();
-  for (const char* field : {"task", "length", "depth", "policy", "recall", "question", "turn", "n", "correct",
-                            "device_bytes_peak", "first_token_seconds", "resident_bytes", "resident_tokens",
-                            "prompt_tokens", "output_tokens", "kept_all"}) {
+  for (const char* field :
+       {"task", "length", "depth", "policy", "recall", "question", "turn", "n", "correct",
+        "device_bytes_peak", "first_token_seconds", "resident_bytes", "resident_tokens", "prompt_tokens",
+        "output_tokens", "kept_all", "as_full", "degraded", "recalled_slices"}) {
     EXPECT_TRUE(cell.contains(field)) << field;
   }
   EXPECT_EQ(cell.at("question"), "hidden");

@@ -125,6 +125,38 @@ TEST_F(NiahRunnerTest, BeyondTheWindowTheOthersGoWithoutFull) {
   EXPECT_GT((*trials)[4].prompt_tokens, kWindow);
 }
 
+// The answers come word for word from what the policy kept when that is all; each turn's prompt holds the
+// turns before.
+TEST_F(NiahRunnerTest, TurnsAreOneConversation) {
+  NiahOptions options = Options();
+  options.tasks.clear();
+  options.tasks.push_back(*MakeNiahTask("facts_noise", {}));
+  options.lengths = {kWindow - 100};  // what this model says takes more tokens when it is read again
+  options.seeds = 1;
+  options.turns = 3;
+  options.policies = {Policy("random:budget=100%"), Policy("snapkv:budget=10%")};
+  options.recalls = {{}, *ParseRecall("slices:budget=256")};
+  options.ssd_folder = folder_.path() + "/ssd";
+  config_.host.store_bytes = 0;
+  auto model = Model::Open(config_);
+  ASSERT_TRUE(model.ok());
+  const auto trials = RunNiah(**model, options);
+  ASSERT_TRUE(trials.ok()) << trials.status();
+  ASSERT_EQ(trials->size(), 2u * 3 * 5) << "depths, turns, full and two policies with two recalls each";
+  for (size_t i = 0; i < trials->size(); ++i) {
+    const NiahTrial& trial = (*trials)[i];
+    EXPECT_EQ(trial.turn, static_cast<int64_t>(i % 3) + 1);
+    EXPECT_EQ(trial.depth_percent,
+              NiahDepth({.depth_percent = i < 15 ? 0.0 : 100.0, .turns = 3}, trial.turn - 1));
+    EXPECT_LE(trial.prompt_tokens + options.max_tokens, kWindow - 50);
+    EXPECT_FALSE(trial.degraded);
+    EXPECT_TRUE(trial.turn == 1 || trial.prompt_tokens > (*trials)[i - 1].prompt_tokens + 10);
+    EXPECT_TRUE(trial.as_full || !trial.kept_all) << trial.policy;
+    const bool recalls = trial.recall != "none" && trial.policy == "snapkv:budget=10%";
+    EXPECT_TRUE(recalls ? trial.turn > 1 || trial.recalled_ssd > 0 : trial.recalled_ssd == 0);
+  }
+}
+
 TEST_F(NiahRunnerTest, LengthBeyondTheWindowIsRefusedBeforeAnythingRuns) {
   NiahOptions options = Options();
   options.lengths = {1500, 3 * kWindow};

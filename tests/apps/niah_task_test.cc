@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cmath>
 #include <set>
+#include <sstream>
 
 #include "apps/niah/haystack.h"
 #include "apps/niah/task.h"
@@ -69,10 +70,10 @@ int64_t Times(std::string_view text, std::string_view part) {
   return times;
 }
 
-std::string KeyOf(const NiahSample& sample) {
+std::string KeyOf(const NiahTurn& turn) {
   const std::string before = "number for ", after = " mentioned";
-  const size_t at = sample.question.find(before) + before.size();
-  return sample.question.substr(at, sample.question.find(after) - at);
+  const size_t at = turn.question.find(before) + before.size();
+  return turn.question.substr(at, turn.question.find(after) - at);
 }
 
 class NiahTaskTest : public ::testing::TestWithParam<const char*> {};
@@ -82,14 +83,16 @@ TEST_P(NiahTaskTest, NeedleIsThereOnceWhateverTheSeed) {
   for (int64_t seed = 0; seed < kSeeds; ++seed) {
     const NiahSample sample =
         Generate(*task, {.seed = static_cast<uint64_t>(seed), .tokens = 1024, .depth_percent = 50});
-    ASSERT_EQ(sample.references.size(), 1u);
-    const std::string value = sample.references[0], key = KeyOf(sample);
+    ASSERT_EQ(sample.turns.size(), 1u);
+    const NiahTurn& turn = sample.turns[0];
+    ASSERT_EQ(turn.references.size(), 1u);
+    const std::string value = turn.references[0], key = KeyOf(turn);
     EXPECT_EQ(value.size(), 7u);
     EXPECT_EQ(Times(sample.context, value), 1) << seed;
     EXPECT_EQ(Times(sample.context, key), 1) << seed;
     EXPECT_EQ(Times(sample.context, "One of the special magic numbers for " + key + " is: " + value + "."),
               1);
-    EXPECT_THAT(sample.answer_prefix, EndsWith(key + " mentioned in the provided text is"));
+    EXPECT_THAT(turn.answer_prefix, EndsWith(key + " mentioned in the provided text is"));
     EXPECT_THAT(sample.context, StartsWith("A special magic number is hidden within the following text."));
   }
 }
@@ -115,12 +118,12 @@ TEST_P(NiahTaskTest, NeedleStandsAtTheBorderNearestToTheDepth) {
           Generate(*task, {.seed = static_cast<uint64_t>(seed), .tokens = 2048, .depth_percent = depth});
       const size_t begin = sample.context.find('\n') + 1;  // of the haystack
       const size_t needle = sample.context.find("One of the special");
-      const size_t end = sample.context.find(sample.references[0]) + 8;
+      const size_t end = sample.context.find(sample.turns[0].references[0]) + 8;
       const auto before = static_cast<double>(needle - begin);
       const double share = 100 * before / (before + static_cast<double>(sample.context.size() - end));
       // No piece here has more than 6 % of the text, so none is farther than half of that from a border.
       EXPECT_NEAR(share, depth, 3) << seed;
-      EXPECT_NEAR(share, sample.depth_percent, 0.5);
+      EXPECT_NEAR(share, sample.turns[0].stands_at_percent, 0.5);
       if (needle != begin) {
         EXPECT_THAT(std::string(".\"\n"), HasSubstr(std::string(1, sample.context[needle - 2])));
       }
@@ -135,12 +138,73 @@ TEST_P(NiahTaskTest, SameRequestGivesTheSameSampleAndOthersGiveOthers) {
   const NiahRequest request{.seed = 7, .tokens = 1024, .depth_percent = 50};
   const NiahSample sample = Generate(*task, request);
   EXPECT_EQ(Generate(*Task(GetParam()), request).context, sample.context);
-  std::set<std::string> values = {sample.references[0]};
-  for (const NiahRequest& other :
-       {NiahRequest{8, 1024, 50}, NiahRequest{7, 2048, 50}, NiahRequest{7, 1024, 75}}) {
-    values.insert(Generate(*task, other).references[0]);
+  std::set<std::string> values = {sample.turns[0].references[0]};
+  for (const NiahRequest& other : {NiahRequest{8, 1024, 50}, NiahRequest{7, 2048, 50},
+                                   NiahRequest{7, 1024, 75}, NiahRequest{7, 1024, 50, 2}}) {
+    values.insert(Generate(*task, other).turns[0].references[0]);
   }
-  EXPECT_EQ(values.size(), 4u);
+  EXPECT_EQ(values.size(), 5u);
+}
+
+// Five needles: each once, asked for in its turn, at the turn's depth.
+TEST_P(NiahTaskTest, EachTurnHasANeedleAtADepthOfItsOwn) {
+  const auto task = Task(GetParam());
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const NiahRequest request{.seed = seed, .tokens = 2048, .depth_percent = 50, .turns = 5};
+    const NiahSample sample = Generate(*task, request);
+    ASSERT_EQ(sample.turns.size(), 5u);
+    EXPECT_LE(*Count(sample), 2048);
+    EXPECT_GE(*Count(sample), 2048 * 99 / 100);
+    EXPECT_THAT(sample.context, StartsWith("Some special magic numbers are hidden"));
+    std::set<std::string> keys;
+    for (size_t i = 0; i < 5; ++i) {
+      const NiahTurn& turn = sample.turns[i];
+      const std::string needle =
+          fmt::format("One of the special magic numbers for {} is: {}.", KeyOf(turn), turn.references[0]);
+      keys.insert(KeyOf(turn));
+      EXPECT_EQ(Times(sample.context, needle), 1);
+      const std::vector<double> depths = {50, 70, 90, 10, 30};
+      EXPECT_NEAR(turn.depth_percent, depths[i], 1e-9);
+      EXPECT_NEAR(turn.stands_at_percent, depths[i], 3);
+      EXPECT_NEAR(
+          100 * static_cast<double>(sample.context.find(needle)) / static_cast<double>(sample.context.size()),
+          depths[i], 12);  // other needles stand before it, too
+    }
+    EXPECT_EQ(keys.size(), 5u);
+  }
+}
+
+TEST(NiahDepthTest, TurnsGoAroundAndMeetEachDepthOfAGrid) {
+  for (int64_t turn = 0; turn < 5; ++turn) {
+    std::set<int64_t> depths;
+    for (const double depth : {10.0, 30.0, 50.0, 70.0, 90.0}) {
+      depths.insert(std::llround(NiahDepth({.depth_percent = depth, .turns = 5}, turn)));
+    }
+    EXPECT_EQ(depths, (std::set<int64_t>{10, 30, 50, 70, 90}));
+  }
+  EXPECT_EQ(NiahDepth({.depth_percent = 100}, 0), 100);
+}
+
+TEST(FactsTest, EachTurnAsksForAFactOfAnotherKind) {
+  const auto task = Task("facts_prose");
+  const NiahSample sample = Generate(*task, {.seed = 3, .tokens = 2048, .turns = 8});
+  std::set<std::string> kinds;
+  for (const NiahTurn& turn : sample.turns) {
+    EXPECT_THAT(turn.question, EndsWith(" mentioned in the provided text?"));
+    EXPECT_THAT(turn.answer_prefix, StartsWith(" The "));
+    EXPECT_THAT(turn.answer_prefix, EndsWith(" mentioned in the provided text is"));
+    // What is asked for, without its key.
+    std::string kind;
+    std::istringstream words(turn.question);
+    for (std::string word; words >> word;) kind += word.find('-') == std::string::npos ? word + " " : "";
+    kinds.insert(kind);
+    const size_t at = sample.context.find(turn.references[0]);
+    ASSERT_NE(at, std::string::npos);
+    const std::string asked = turn.answer_prefix.substr(
+        1, turn.answer_prefix.size() - 1 - std::string(" mentioned in the provided text is").size());
+    EXPECT_EQ(Times(sample.context, asked + " is: " + turn.references[0] + "."), 1);
+  }
+  EXPECT_EQ(kinds.size(), 8u);
 }
 
 TEST_P(NiahTaskTest, LengthWithoutRoomSaysWhatIsNeeded) {

@@ -93,7 +93,7 @@ class ResultsTest(cli.CliTest):
     def test_parts_that_ran_are_not_run_again_and_the_table_counts_all(self):
         first = self.results()
         self.assertEqual(first.returncode, 0, first.stderr)
-        self.assertIn("Samples in each cell: 15.", first.stdout)
+        self.assertIn("Answers in each cell: 15.", first.stdout)
         self.assertRegex(first.stdout, r"(?m)^\| `full` \| \d+ \(\d+ to \d+\), \d+ at \d+ % \|")
         self.assertIn("| `full` | 1,600, visible |", first.stdout)
         self.assertIn("15 of 15", first.stdout)
@@ -105,6 +105,15 @@ class ResultsTest(cli.CliTest):
         self.assertEqual(second.stdout, first.stdout)
         self.assertEqual(second.stderr.count("results.py: length"), 1)
         self.assertEqual(self.results("--chunk", "3").stderr.count("results.py: length"), 1)
+
+    def test_conversations_have_a_table_of_turns(self):
+        run = self.results("--seeds", "1", "--task", "facts_prose", "--turns", "2", "--depths", "10,60", "--question", "hidden",
+                           "--policy", "snapkv:budget=20%", "--recall", "none", "--recall", "slices:budget=256")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("Answers in each cell: 4.", run.stdout)
+        self.assertIn("| policy | length, question | turn 1 | turn 2 | as full |", run.stdout)
+        self.assertRegex(run.stdout, r"(?m)^\| `full` \| 1,600, hidden \| \d+ \| \d+ \| 4 of 4 \|$")
+        self.assertRegex(run.stdout, r"(?m)^\| `snapkv:budget=20% \+ slices:budget=256,[^`]+` \| .* \| [1-9]\d* \+ 0 \| 0 \|$")
 
     def test_failed_part_ends_it(self):
         run = self.results("--lengths", "64")
