@@ -164,7 +164,7 @@ absl::StatusOr<std::shared_ptr<DataKey>> DataKey::Load(const std::string& key_fi
                               ReadSmallFile(wrapped_file, /*owner_only=*/false));
   PALIMPSEST_ASSIGN_OR_RETURN(std::optional<KeyBytes> key, ReadKeyFile(key_file));
   const std::string start_anew =
-      fmt::format("restore the key file {}, or remove the folder of {}: what it holds is computed again",
+      fmt::format("restore the key file {}, or remove {}: what was stored under it is computed again",
                   Quoted(key_file, 4096), Quoted(wrapped_file, 4096));
   if (wrapped && !key) {
     return FailedPrecondition("{} needs its key file, which is not there; {}", Quoted(wrapped_file, 4096),

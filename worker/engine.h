@@ -202,7 +202,7 @@ class Engine {
   // engine_tiers.cc
   absl::Status OpenTiers();
   void PrefetchBlocks(Job& job);
-  std::shared_ptr<const View> FindView(const Hash256& key);
+  void FindView(Compression& c);
   void KeepView(const Hash256& key, std::shared_ptr<const View> view);
   void StoreBelow(Job& job);
   bool FinishStored(Duration wait);

@@ -126,6 +126,7 @@ void Engine::SkipTo(Job& job, int64_t token, bool found) {
     if (!found || block.origin != Job::Block::Origin::kNone) continue;
     block.origin = Job::Block::Origin::kCached;
     job.cached += block.rows;
+    job.found[static_cast<size_t>(c.view_source)] += block.rows;
   }
   job.next_seal = job.next_block;
   job.prefilled = c.run = token;

@@ -33,7 +33,7 @@ void Engine::StartCompression(Job& job) {
     c.losses[0] = std::numeric_limits<float>::infinity();
   }
   if (c.view == nullptr && c.cycles == 0 && c.view_key.has_value()) {
-    c.view = FindView(*c.view_key);
+    FindView(c);
     if (c.view != nullptr && c.pot()) FindPotView(job);
   }
   if (c.mode == PrefillMode::kExact && c.view != nullptr) TakeExactView(job);

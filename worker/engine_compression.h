@@ -64,6 +64,7 @@ struct Engine::Compression {
   QueryCapture queries;
   std::unique_ptr<View> kept;        // anchored: of the spans so far
   std::shared_ptr<const View> view;  // of the context; of a pot its residents, all but those of the stretch
+  TieredStore::Source view_source = TieredStore::Source::kHost;          // of one that was found
   std::vector<TieredStore::Pin> whole;                                   // anchored, full: the spans' blocks
   std::vector<std::pair<RestBlock, std::shared_ptr<const void>>> found;  // anchored: of this span, at rest
   std::vector<float> losses;                                             // by token

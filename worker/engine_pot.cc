@@ -18,6 +18,7 @@ void Engine::FindPotView(Job& job) {
   c.parent = c.view->parent;
   c.stretch_first = c.context_end;
   job.cached = c.context_end;
+  job.found[static_cast<size_t>(c.view_source)] += c.context_end;
   stats_.cached_tokens += job.cached;
   TraceView(job, 0);
   if (job.request.on_found) job.request.on_found(job.cached);

@@ -89,22 +89,24 @@ void Engine::PrefetchBlocks(Job& job) {
 }
 
 // What a policy left of a context, from memory or from the tiers.
-std::shared_ptr<const View> Engine::FindView(const Hash256& key) {
-  if (std::shared_ptr<const View> view = views_.Find(key)) return view;
+void Engine::FindView(Compression& c) {
+  const Hash256& key = *c.view_key;
+  c.view_source = TieredStore::Source::kHost;
+  if ((c.view = views_.Find(key)) != nullptr) return;
   const TierKey picks(BlockId{key}, ValueKind::kPicks);
   const std::optional<Mover::Found> found = mover_->Get(picks);
-  if (!found.has_value()) return nullptr;
+  if (!found.has_value()) return;
   const absl::StatusOr<OpenedTile> opened =
       OpenTile(picks.id, kPicksGeometry, found->value.bytes, nullptr, nullptr);
   absl::StatusOr<View> view = opened.ok() ? ParseView(store_->shape(), opened->payload) : opened.status();
   if (!view.ok()) {
     PALIMPSEST_LOG(kWarn, "what a policy kept is not used: {}", view.status());
     mover_->Erase(picks);
-    return nullptr;
+    return;
   }
-  auto shared = std::make_shared<const View>(*std::move(view));
-  views_.Put(key, shared);
-  return shared;
+  c.view = std::make_shared<const View>(*std::move(view));
+  if (found->level == Level::kSsd) c.view_source = TieredStore::Source::kSsd;
+  views_.Put(key, c.view);
 }
 
 void Engine::KeepView(const Hash256& key, std::shared_ptr<const View> view) {
