@@ -35,12 +35,18 @@ std::vector<int32_t> Bench::SomeTokens(int64_t n, uint64_t seed) const {
 
 absl::StatusOr<Bench::Measured> Bench::Measure(Yardstick yardstick, const Subject& run,
                                                const Subject& warm_up) {
+  return MeasureBeside([&] { return Of(yardstick, engine_.backend().MeasureYardsticks()); }, run, warm_up);
+}
+
+absl::StatusOr<Bench::Measured> Bench::MeasureBeside(const Subject& yardstick, const Subject& run,
+                                                     const Subject& warm_up) {
   PALIMPSEST_RETURN_IF_ERROR((warm_up ? warm_up : run)().status());
   Measured measured;
   for (int64_t round = 0; round < options_.rounds; ++round) {
     PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
-    measured.yardsticks.push_back(Of(yardstick, engine_.backend().MeasureYardsticks()));
+    PALIMPSEST_ASSIGN_OR_RETURN(const double rate, yardstick());
     PALIMPSEST_ASSIGN_OR_RETURN(const double seconds, run());
+    measured.yardsticks.push_back(rate);
     measured.seconds.push_back(seconds);
   }
   return measured;
@@ -49,6 +55,15 @@ absl::StatusOr<Bench::Measured> Bench::Measure(Yardstick yardstick, const Subjec
 BenchResult& Bench::Add(const std::string& name, int64_t tokens, int64_t depth, double work,
                         int64_t tokens_per_run, Yardstick yardstick, const Measured& measured) {
   BenchResult result{.name = name, .tokens = tokens, .depth = depth};
+  result.yardstick.unit = yardstick == Yardstick::kRead ? "B/s" : "FLOP/s";
+  result.yardstick.name = yardstick == Yardstick::kRead                   ? "contiguous read"
+                          : yardstick == Yardstick::kMultiplyAdd && int8_ ? "int8 multiply-add"
+                                                                          : "bf16 multiply-add";
+  return Report(std::move(result), work, tokens_per_run, measured);
+}
+
+BenchResult& Bench::Report(BenchResult result, double work, int64_t tokens_per_run,
+                           const Measured& measured) {
   std::vector<double> ratios;
   for (size_t i = 0; i < measured.seconds.size(); ++i) {
     ratios.push_back(work / measured.yardsticks[i] / measured.seconds[i]);
@@ -56,16 +71,12 @@ BenchResult& Bench::Add(const std::string& name, int64_t tokens, int64_t depth, 
   result.seconds_median = Median(measured.seconds);
   result.tokens_per_second = static_cast<double>(tokens_per_run) / result.seconds_median;
   result.yardstick.value = Median(measured.yardsticks);
-  result.yardstick.unit = yardstick == Yardstick::kRead ? "B/s" : "FLOP/s";
-  result.yardstick.name = yardstick == Yardstick::kRead                   ? "contiguous read"
-                          : yardstick == Yardstick::kMultiplyAdd && int8_ ? "int8 multiply-add"
-                                                                          : "bf16 multiply-add";
   result.ideal_seconds = work / result.yardstick.value;
   result.efficiency = Median(ratios);
   if (options_.on_progress) {
-    options_.on_progress(fmt::format("{} tokens {} depth {}: {:.4g} s, {:.1f} tok/s, efficiency {:.3f}", name,
-                                     tokens, depth, result.seconds_median, result.tokens_per_second,
-                                     result.efficiency));
+    options_.on_progress(fmt::format("{} tokens {} depth {}: {:.4g} s, {:.1f} tok/s, efficiency {:.3f}",
+                                     result.name, result.tokens, result.depth, result.seconds_median,
+                                     result.tokens_per_second, result.efficiency));
   }
   results.push_back(std::move(result));
   return results.back();
@@ -182,8 +193,12 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOpt
         PALIMPSEST_RETURN_IF_ERROR(
             bench.Recall(or_default(options.tokens, {1, 45}), std::max<int64_t>(1, depth)));
       }
+    } else if (name == "tiers") {
+      for (const int64_t depth : or_default(options.depths, {int64_t{32} << 10}))
+        PALIMPSEST_RETURN_IF_ERROR(bench.Tiers(std::max<int64_t>(1, depth)));
     } else {
-      return InvalidArgument("bench {}: use prefill, decode, attention, gemm, compress or recall", name);
+      return InvalidArgument("bench {}: use prefill, decode, attention, gemm, compress, recall or tiers",
+                             name);
     }
   }
   return std::move(bench.results);

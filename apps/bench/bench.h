@@ -2,8 +2,8 @@
 //
 // A result is a ratio: ideal time over measured time, where the ideal is what the yardstick loop would need
 // for the same multiply-adds (prefill, attention, gemm, scores of compress, recall of several rows) or the
-// same bytes (decode, the rest). Each round measures yardstick and subject one after the other; medians over
-// the rounds are reported. Nothing is asserted.
+// same bytes (decode, the rest; of tiers in pieces of the same size by as many threads). Each round measures
+// yardstick and subject one after the other; medians over the rounds are reported. Nothing is asserted.
 #pragma once
 
 #include <functional>
@@ -16,13 +16,18 @@
 namespace palimpsest {
 
 struct BenchOptions {
-  std::vector<std::string> names;  // prefill, decode, attention, gemm, compress, recall
+  std::vector<std::string> names;  // prefill, decode, attention, gemm, compress, recall, tiers
   std::vector<int64_t>
       tokens;  // prompts to prefill or compress, rows of attention, gemm, recall; empty: defaults
   std::vector<int64_t>
-      depths;                  // tokens before the measured ones (decode, attention, recall); empty: defaults
+      depths;  // tokens before the measured ones (decode, attention, recall), stored (tiers); empty: defaults
   int64_t span_tokens = 2048;  // of anchored prefill
   int64_t rounds = 5;
+  struct Disk {          // of tiers
+    std::string folder;  // what is written is in a folder of its own in here, and removed
+    int readers = 8;     // threads
+    bool encrypt = true;
+  } disk;
   const CancelToken* cancel = &CancelToken::Never();
   std::function<void(const std::string& line)> on_progress;
 };
@@ -34,9 +39,10 @@ struct BenchResult {
   double tokens_per_second = 0;
   double ideal_seconds = 0;  // with the median yardstick
   double efficiency = 0;     // median over rounds of ideal / measured
+  int64_t bytes = 0;         // tiers: of sealed tiles, moved in one run; 0: not counted
   double of_prefill = 0;     // compress: seconds_median as a share of the prompt's prefill; 0: not measured
   struct {
-    std::string name;  // "bf16 multiply-add" | "int8 multiply-add" | "contiguous read"
+    std::string name;  // "bf16 multiply-add" | "int8 multiply-add" | "contiguous read" | "direct read" | ...
     double value = 0;  // median
     std::string unit;  // "FLOP/s" | "B/s"
   } yardstick;

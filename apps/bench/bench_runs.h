@@ -48,6 +48,8 @@ class Bench {
   absl::Status Compress(int64_t tokens);
   // The index of `depth` tokens made, and read by so many query rows together.
   absl::Status Recall(const std::vector<int64_t>& rows, int64_t depth);
+  // An SSD tier of `depth` tokens written and read.
+  absl::Status Tiers(int64_t depth);
   // Through a pot, and in spans behind an anchor; any length.
   absl::Status PrefillPot(int64_t tokens);
   absl::Status PrefillAnchored(int64_t tokens);
@@ -68,12 +70,17 @@ class Bench {
   using Subject = std::function<absl::StatusOr<double>()>;  // runs once, says its seconds
   // Rounds of yardstick and subject, after a first run of the subject, or of `warm_up`, that does not count.
   absl::StatusOr<Measured> Measure(Yardstick yardstick, const Subject& run, const Subject& warm_up = nullptr);
+  // With a yardstick of its own, which says its rate.
+  absl::StatusOr<Measured> MeasureBeside(const Subject& yardstick, const Subject& run,
+                                         const Subject& warm_up = nullptr);
   // The same of reading so many tokens, which takes minutes: the window's length is enough to warm up.
   absl::StatusOr<Measured> MeasureLong(int64_t tokens,
                                        const std::function<absl::StatusOr<double>(int64_t)>& read);
   // `work`: multiply-adds counted as 2, or bytes, of one run of the subject.
   BenchResult& Add(const std::string& name, int64_t tokens, int64_t depth, double work,
                    int64_t tokens_per_run, Yardstick yardstick, const Measured& measured);
+  // The same of a result that has its name, its lengths and its yardstick's name and unit.
+  BenchResult& Report(BenchResult result, double work, int64_t tokens_per_run, const Measured& measured);
   absl::StatusOr<double> PrefillOnce(const std::vector<int32_t>& ids);  // seconds
   absl::StatusOr<double> ReadOnce(Request request);                     // the same
   double LinearFlops() const;                                           // of one token

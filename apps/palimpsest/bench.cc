@@ -54,6 +54,7 @@ json::object ToJson(const BenchResult& r) {
       {"ideal_seconds", r.ideal_seconds},
       {"efficiency", r.efficiency},
       {"yardstick", {{"name", r.yardstick.name}, {"value", r.yardstick.value}, {"unit", r.yardstick.unit}}}};
+  if (r.bytes > 0) object["bytes"] = r.bytes;
   if (r.of_prefill > 0) object["of_prefill"] = r.of_prefill;
   return object;
 }
@@ -67,14 +68,19 @@ json::object MachineJson(Engine& engine) {
           {"decode_weight_bytes", engine.weights().decode_bytes()}};
 }
 
+std::string Remark(const BenchResult& r) {
+  if (r.bytes > 0)
+    return fmt::format("; tier {:.2f} GB/s", static_cast<double>(r.bytes) / r.seconds_median * 1e-9);
+  return r.of_prefill > 0 ? fmt::format("  {:.2f} % of the prefill", r.of_prefill * 100) : "";
+}
+
 std::string Table(const std::vector<BenchResult>& results) {
   std::string text = fmt::format("{:<26}{:>8}{:>8}{:>12}{:>12}{:>12}  {}\n", "benchmark", "tokens", "depth",
                                  "seconds", "tok/s", "efficiency", "yardstick");
   for (const BenchResult& r : results) {
     text += fmt::format("{:<26}{:>8}{:>8}{:>12.4g}{:>12.1f}{:>12.3f}  {} {:.1f} G{}{}\n", r.name, r.tokens,
                         r.depth, r.seconds_median, r.tokens_per_second, r.efficiency, r.yardstick.name,
-                        r.yardstick.value * 1e-9, r.yardstick.unit,
-                        r.of_prefill > 0 ? fmt::format("  {:.2f} % of the prefill", r.of_prefill * 100) : "");
+                        r.yardstick.value * 1e-9, r.yardstick.unit, Remark(r));
   }
   return text;
 }
@@ -84,6 +90,9 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   options.names = flags.names;
   options.rounds = flags.rounds;
   options.span_tokens = context.config.prefill.span_tokens;
+  options.disk = {.folder = context.config.data_dir,
+                  .readers = static_cast<int>(context.config.ssd.readers),
+                  .encrypt = context.config.ssd.encryption == "on"};
   options.cancel = context.cancel;
   PALIMPSEST_ASSIGN_OR_RETURN(options.tokens, Counts(flags.tokens));
   PALIMPSEST_ASSIGN_OR_RETURN(options.depths, Counts(flags.depths));
@@ -107,10 +116,10 @@ void AddBenchCommand(CommandSet& commands) {
                    [flags](const CommandContext& context) { return Run(*flags, context); });
   bench
       .add_option("NAME", flags->names,
-                  "prefill, decode, attention, gemm, compress, recall; several with commas")
+                  "prefill, decode, attention, gemm, compress, recall, tiers; several with commas")
       ->required()
       ->delimiter(',')
-      ->check(CLI::IsMember({"prefill", "decode", "attention", "gemm", "compress", "recall"}));
+      ->check(CLI::IsMember({"prefill", "decode", "attention", "gemm", "compress", "recall", "tiers"}));
   bench
       .add_option("--tokens", flags->tokens,
                   "prompt lengths (prefill, compress) or rows (attention, gemm, recall): 512,2K")
@@ -118,7 +127,7 @@ void AddBenchCommand(CommandSet& commands) {
       ->delimiter(',');
   bench
       .add_option("--depth", flags->depths,
-                  "tokens before the measured ones (decode, attention, recall): 0,4K")
+                  "tokens before the measured ones (decode, attention, recall) or on disk (tiers): 0,4K")
       ->type_name("N,N")
       ->delimiter(',');
   bench

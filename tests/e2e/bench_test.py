@@ -40,6 +40,22 @@ class BenchTest(cli.CliTest):
         for result in results:
             self.assertGreater(result["efficiency"], 0, result)
 
+    def test_a_tier_is_written_and_read_beside_its_disk_and_removed(self):
+        run = self.expect_done("bench", "tiers", "--depth", "500", "--rounds", "1", "--model", self.tiny_model(), "--json")
+        results = run.json["results"]
+        self.assertEqual([(r["name"], r["tokens"], r["depth"], r["yardstick"]["unit"]) for r in results],
+                         [("tier write", 256, 512, "B/s"), ("tier tiles", 256, 512, "B/s"),
+                          ("tier groups", 512, 512, "B/s")])
+        for result in results:
+            self.assertGreater(result["efficiency"], 0, result)
+            self.assertGreater(result["bytes"], 0, result)
+        self.assertEqual(list(self.data.glob("tier-bench-*")), [])
+
+    def test_a_tier_larger_than_its_disk_is_refused_with_both_numbers(self):
+        self.expect_error(cli.FAILED, "bench", "tiers", "--depth", "1000000M", "--model", self.tiny_model(),
+                          contains=["bytes", "free", "--depth"])
+        self.assertEqual(list(self.data.glob("tier-bench-*")), [])
+
     def test_prefill_beyond_the_window_goes_through_a_pot_and_in_spans(self):
         tokens = 2 * cli.TINY_WINDOW
         run = self.expect_done("bench", "prefill", "--tokens", str(tokens), "--rounds", "1", "--model", self.tiny_model(),
