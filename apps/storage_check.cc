@@ -17,14 +17,14 @@ namespace {
 
 namespace json = boost::json;
 
-// Is every tile of the value what was sealed under its name?
+// Is every tile of the value what was sealed under its name, for its place?
 bool Whole(const TierKey& key, uint32_t parts, const TierView& value, const DataKey* data_key) {
   const Require require = data_key != nullptr ? Require::kEncrypted : Require::kAny;
   const size_t stride = value.bytes.size() / parts;
   std::vector<uint8_t> plain;
   for (uint32_t part = 0; part < parts; ++part) {
     const auto tile = VerifyTile(value.bytes.subspan(part * stride, stride), data_key, &plain, require);
-    if (!tile.ok() || tile->id != key.id) return false;
+    if (!tile.ok() || !InPlace(key.id, part, *tile)) return false;
   }
   return true;
 }
@@ -43,7 +43,15 @@ absl::StatusOr<StoredTier> CheckTier(const EngineOptions::Ssd& ssd, const std::s
                     .used_bytes = tier->Stats().used_bytes,
                     .kinds = {},
                     .damaged = {}};
-  Progress progress(check.verify ? "verify" : "read", "bytes", stored.used_bytes, check.progress);
+  Progress progress("verify", "bytes", stored.used_bytes, check.progress);
+  if (!check.verify) {
+    for (const TierEntry& entry : tier->List()) {
+      StoredTier::OfKind& kind = stored.kinds[static_cast<size_t>(entry.key.kind)];
+      ++kind.values;
+      kind.bytes += entry.bytes;
+    }
+    return stored;
+  }
   std::vector<TierKey> damaged;
   PALIMPSEST_RETURN_IF_ERROR(VisitRocksDbTier(
       *tier, [&](const TierKey& name, uint32_t parts, const absl::StatusOr<TierView>& value) {
@@ -51,7 +59,7 @@ absl::StatusOr<StoredTier> CheckTier(const EngineOptions::Ssd& ssd, const std::s
         ++kind.values;
         const int64_t bytes = value.ok() ? static_cast<int64_t>(value->bytes.size()) : 0;
         kind.bytes += bytes;
-        if (!value.ok() || (check.verify && !Whole(name, parts, *value, key.get()))) damaged.push_back(name);
+        if (!value.ok() || !Whole(name, parts, *value, key.get())) damaged.push_back(name);
         progress.Add(bytes);
         return !check.cancel->IsSet();
       }));

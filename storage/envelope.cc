@@ -242,6 +242,11 @@ absl::StatusOr<OpenedTile> VerifyTile(std::span<const uint8_t> bytes, const Data
   return opened;
 }
 
+bool InPlace(const BlockId& id, uint32_t part, const OpenedTile& tile) {
+  return tile.id == id &&
+         int64_t{tile.geometry.layer} * tile.geometry.kv_heads + tile.geometry.kv_head == int64_t{part};
+}
+
 absl::StatusOr<OpenedTile> OpenTile(const BlockId& id, const TileGeometry& geometry,
                                     std::span<const uint8_t> bytes, const DataKey* key,
                                     std::vector<uint8_t>* plain, Require require) {

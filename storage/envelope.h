@@ -91,6 +91,10 @@ std::optional<size_t> TileEnvelopeBytes(std::span<const uint8_t> bytes);
 absl::StatusOr<OpenedTile> VerifyTile(std::span<const uint8_t> bytes, const DataKey* key,
                                       std::vector<uint8_t>* plain, Require require = Require::kAny);
 
+// Does a checked tile stand where its header says it belongs: part layer * kv_heads + kv_head of the value of
+// its id? Picks are one tile, of layer 0 and head 0.
+bool InPlace(const BlockId& id, uint32_t part, const OpenedTile& tile);
+
 // VerifyTile, and the tile is the one asked for. FailedPrecondition also for a whole one in the wrong place:
 // another id or another geometry.
 absl::StatusOr<OpenedTile> OpenTile(const BlockId& id, const TileGeometry& geometry,

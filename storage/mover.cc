@@ -14,12 +14,6 @@ constexpr size_t kPrefetchedMax = 256;  // values that nobody came for
 
 }  // namespace
 
-// Picks and digests are one tile, of layer 0 and head 0.
-bool Mover::InPlace(const TierKey& key, uint32_t part, const OpenedTile& tile) {
-  return tile.id == key.id &&
-         int64_t{tile.geometry.layer} * tile.geometry.kv_heads + tile.geometry.kv_head == int64_t{part};
-}
-
 Mover::Mover(const MoverOptions& options, std::unique_ptr<Tier> host, std::unique_ptr<Tier> ssd,
              std::shared_ptr<DataKey> key)
     : options_(options),
@@ -95,7 +89,7 @@ std::optional<std::vector<uint8_t>> Mover::SealForSsd(const Waiting& value) cons
   for (uint32_t part = 0; part < value.parts; ++part) {
     const std::span<uint8_t> tile = std::span(sealed).subspan(part * stride, stride);
     const absl::StatusOr<OpenedTile> opened = VerifyTile(tile, nullptr, nullptr);
-    if (!opened.ok() || !InPlace(value.key, part, *opened)) return std::nullopt;
+    if (!opened.ok() || !InPlace(value.key.id, part, *opened)) return std::nullopt;
     if (key_ != nullptr) SealTile(value.key.id, opened->geometry, tile, key_.get());
   }
   return sealed;
@@ -239,7 +233,7 @@ TierValue Mover::ReadWhole(const TierKey& key) {
   for (size_t at = 0; at < value->size(); at += *tile_bytes) {
     const std::span<uint8_t> tile = std::span(*value).subspan(at, *tile_bytes);
     const absl::StatusOr<OpenedTile> opened = VerifyTile(tile, key_.get(), &plain, require);
-    if (!opened.ok() || !InPlace(key, static_cast<uint32_t>(at / *tile_bytes), *opened)) {
+    if (!opened.ok() || !InPlace(key.id, static_cast<uint32_t>(at / *tile_bytes), *opened)) {
       CountDamaged(key, ssd_.get());
       return nullptr;
     }

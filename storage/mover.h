@@ -132,8 +132,6 @@ class Mover {
     FoundTile tile;
   };
 
-  // Does a tile stand where its header says it belongs?
-  static bool InPlace(const TierKey& key, uint32_t part, const OpenedTile& tile);
   void CommitLocked();
   void Write(std::shared_ptr<Batch> batch, int tries_left);
   std::optional<std::vector<uint8_t>> SealForSsd(const Waiting& value) const;

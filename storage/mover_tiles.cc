@@ -1,23 +1,21 @@
 // Single tiles out of the tiers: what recall asks for.
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "proto/base/status.h"
 #include "storage/mover.h"
 
 namespace palimpsest {
-namespace {
 
-constexpr size_t kTilesPerRead = 16;  // that one reader takes in a row
-
-}  // namespace
-
-// Tiles that readers fetch together; shared with them, as the caller may leave first.
+// Tiles that readers fetch together, each taking the next one; shared with them, as the caller may leave
+// first.
 struct Mover::TileBatch {
-  std::mutex mu;
+  std::vector<TileRequest> requests;  // const while readers have it
+  std::atomic<size_t> next{0};        // its size or more: nothing is left to take
+  std::mutex mu;                      // guards what follows
   std::condition_variable ended;
-  size_t left = 0;  // runs of tiles
-  std::vector<TileRequest> requests;
+  size_t left = 0;
   std::vector<std::optional<FoundTile>> found;
 };
 
@@ -28,7 +26,7 @@ std::optional<Mover::FoundTile> Mover::OpenTileOf(const TileRequest& request, co
   const absl::StatusOr<OpenedTile> tile =
       VerifyTile(view.bytes, encrypted ? key_.get() : nullptr, plain.get(),
                  encrypted ? Require::kEncrypted : Require::kAny);
-  if (!tile.ok() || !InPlace(request.key, request.part, *tile)) {
+  if (!tile.ok() || !InPlace(request.key.id, request.part, *tile)) {
     CountDamaged(request.key, level == Level::kSsd ? ssd_.get() : host_.get());
     return std::nullopt;
   }
@@ -104,22 +102,27 @@ std::vector<std::optional<Mover::FoundTile>> Mover::GetTiles(std::span<const Til
   }
   if (missing.empty()) return found;
   batch->found.resize(missing.size());
-  batch->left = (missing.size() + kTilesPerRead - 1) / kTilesPerRead;
-  for (size_t first = 0; first < missing.size(); first += kTilesPerRead) {
-    const auto read = [this, batch, first] {
-      const size_t end = std::min(batch->requests.size(), first + kTilesPerRead);
-      for (size_t i = first; i < end; ++i) batch->found[i] = ReadTile(batch->requests[i], Level::kSsd);
+  batch->left = missing.size();
+  const auto read = [this, batch] {
+    for (size_t i = batch->next++; i < batch->requests.size(); i = batch->next++) {
+      std::optional<FoundTile> tile = ReadTile(batch->requests[i], Level::kSsd);
       std::lock_guard lock(batch->mu);
+      batch->found[i] = std::move(tile);
       if (--batch->left == 0) batch->ended.notify_all();
-    };
-    if (!readers_->Run(read).ok()) {
-      std::lock_guard lock(batch->mu);
-      --batch->left;
     }
+  };
+  bool started = false;
+  for (size_t i = 0; i < std::min(missing.size(), static_cast<size_t>(options_.readers)); ++i)
+    started |= readers_->Run(read).ok();
+  if (!started) {
+    for (size_t i = 0; i < missing.size(); ++i) CountMiss();
+    return found;
   }
   constexpr size_t kTileBytes = 32 << 10;
   std::unique_lock lock(batch->mu);
   if (!batch->ended.wait_for(lock, ReadWait(missing.size() * kTileBytes), [&] { return batch->left == 0; })) {
+    batch->next = missing.size();
+    lock.unlock();
     DiskAnswered(absl::DeadlineExceededError("reads of tiles are late"));
     std::lock_guard counted(mu_);
     stats_.late += static_cast<int64_t>(missing.size());

@@ -80,6 +80,13 @@ struct TierView {
   std::span<const uint8_t> bytes;
 };
 
+// What a listing says of a value.
+struct TierEntry {
+  TierKey key;
+  uint32_t parts = 0;
+  int64_t bytes = 0;
+};
+
 // The first three are levels; the others count from when the tier was made. Bytes are bytes of values.
 struct TierStats {
   int64_t capacity_bytes = 0;
@@ -109,6 +116,8 @@ class Tier {
   virtual absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) = 0;
   virtual bool Contains(const TierKey& key) const = 0;  // a hint: Get may miss a moment later
   virtual absl::Status Erase(const TierKey& key) = 0;   // OK also if it was not there
+  // What Get would find now, in any order. No value is read, and none becomes the most recent.
+  virtual std::vector<TierEntry> List() const = 0;
   virtual TierStats Stats() const = 0;
 };
 

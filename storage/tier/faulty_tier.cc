@@ -88,6 +88,7 @@ class FaultyTierImpl final : public FaultyTier {
 
   bool Contains(const TierKey& key) const override { return inner_->Contains(key); }
   absl::Status Erase(const TierKey& key) override { return inner_->Erase(key); }
+  std::vector<TierEntry> List() const override { return inner_->List(); }
   TierStats Stats() const override { return inner_->Stats(); }
 
  private:

@@ -102,6 +102,14 @@ class HostTier final : public Tier {
     return absl::OkStatus();
   }
 
+  std::vector<TierEntry> List() const override {
+    std::vector<TierEntry> entries;
+    std::lock_guard lock(mu_);
+    for (const Entry& entry : recent_)
+      entries.push_back({entry.key, entry.buffer->parts, entry.buffer->Bytes()});
+    return entries;
+  }
+
   TierStats Stats() const override {
     std::lock_guard lock(mu_);
     TierStats stats = stats_;

@@ -88,6 +88,14 @@ class RocksDbTier final : public Tier {
     return DropEmptyBatches();
   }
 
+  std::vector<TierEntry> List() const override {
+    std::vector<TierEntry> entries;
+    const std::lock_guard lock(mu_);
+    for (const auto& [key, at] : table_)
+      entries.push_back({key, at.parts, static_cast<int64_t>(at.parts * at.part_bytes)});
+    return entries;
+  }
+
   TierStats Stats() const override {
     const std::lock_guard lock(mu_);
     TierStats stats = stats_;

@@ -4,9 +4,11 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "proto/base/status.h"
@@ -147,6 +149,24 @@ TEST_P(TierContractTest, WhatIsPutTogetherIsFoundOneByOne) {
   }
   EXPECT_EQ(tier->Stats().puts, 5);
   EXPECT_EQ(tier->Stats().used_bytes, 900 + 800 + 30 + 700 + 5);
+}
+
+TEST_P(TierContractTest, AListingHasEachValueOnceAndUsesNone) {
+  auto tier = Make(1000);
+  EXPECT_TRUE(tier->List().empty());
+  const std::vector<TierItem> items = {Item(1, 300, 3), Item(1, 20, 2, ValueKind::kIndex), Item(2, 80)};
+  ASSERT_TRUE(tier->Put(items).ok());
+  ASSERT_TRUE(Put(*tier, 3).ok());
+  ASSERT_TRUE(tier->Erase(Id(2)).ok());
+  std::map<std::string, std::pair<uint32_t, int64_t>> listed;
+  for (const TierEntry& entry : tier->List())
+    EXPECT_TRUE(listed.emplace(entry.key.ToString(), std::pair(entry.parts, entry.bytes)).second);
+  const std::map<std::string, std::pair<uint32_t, int64_t>> expected = {
+      {TierKey(Id(1)).ToString(), {3, 300}},
+      {TierKey(Id(1), ValueKind::kIndex).ToString(), {2, 20}},
+      {TierKey(Id(3)).ToString(), {1, 100}}};
+  EXPECT_EQ(listed, expected);
+  EXPECT_EQ(tier->Stats().hits, 0);
 }
 
 TEST_P(TierContractTest, ItemsOfOnePutAreStoredAllOrNone) {

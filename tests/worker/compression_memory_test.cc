@@ -186,6 +186,7 @@ class RecordingTier : public Tier {
   }
   bool Contains(const TierKey& key) const override { return inner_->Contains(key); }
   absl::Status Erase(const TierKey& key) override { return inner_->Erase(key); }
+  std::vector<TierEntry> List() const override { return inner_->List(); }
   TierStats Stats() const override { return inner_->Stats(); }
 
  private:
