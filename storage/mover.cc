@@ -233,7 +233,10 @@ TierValue Mover::ReadWhole(const TierKey& key) {
   for (size_t at = 0; at < value->size(); at += *tile_bytes) {
     const std::span<uint8_t> tile = std::span(*value).subspan(at, *tile_bytes);
     const absl::StatusOr<OpenedTile> opened = VerifyTile(tile, key_.get(), &plain, require);
-    if (!opened.ok() || !InPlace(key.id, static_cast<uint32_t>(at / *tile_bytes), *opened)) {
+    // Of a value that was cut between two tiles each one left is right: all must be there.
+    const bool all = opened.ok() && value->size() / *tile_bytes ==
+                                        size_t(opened->geometry.layers) * size_t(opened->geometry.kv_heads);
+    if (!all || !InPlace(key.id, static_cast<uint32_t>(at / *tile_bytes), *opened)) {
       CountDamaged(key, ssd_.get());
       return nullptr;
     }

@@ -57,11 +57,11 @@ class StorageCheckTest : public ::testing::TestWithParam<bool> {  // encrypted?
     }
     return other;
   }
-  void Store(int number, std::vector<uint8_t> value) const {
+  void Store(int number, std::vector<uint8_t> value, uint32_t parts = kParts) const {
     const auto tier =
         OpenRocksDbTier({.folder = config_.data_dir + "/tier/0", .capacity_bytes = config_.ssd.store_bytes});
     PALIMPSEST_CHECK(tier.ok(), "{}", Message(tier.status()));
-    ASSERT_TRUE((*tier)->Put(Id(number), std::move(value), kParts).ok());
+    ASSERT_TRUE((*tier)->Put(Id(number), std::move(value), parts).ok());
   }
   StoredTier Check(bool verify) const {
     const auto tiers = CheckStorage(config_, {.verify = verify});
@@ -96,6 +96,13 @@ TEST_P(StorageCheckTest, ATileInAnothersPlaceIsFoundAndItsValueDropped) {
   std::sort(expected.begin(), expected.end());
   EXPECT_EQ(damaged, expected);
   EXPECT_EQ(Check(/*verify=*/false).kinds[0].values, 1);
+}
+
+TEST_P(StorageCheckTest, AValueWithoutItsLastTilesIsFound) {
+  std::vector<uint8_t> value = Value(1);
+  value.resize(2 * kTile);
+  Store(1, value, 2);
+  EXPECT_EQ(Check(/*verify=*/true).damaged, std::vector<std::string>{TierKey(Id(1)).ToString()});
 }
 
 TEST_P(StorageCheckTest, AnotherValuesTileIsFound) {

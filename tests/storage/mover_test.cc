@@ -272,6 +272,25 @@ TEST_F(MoverTest, WithoutADiskHostMemoryIsAll) {
 }
 
 // Any order of calls from several threads over a disk with every fault: what comes is what was put.
+// Each tile of it is right and in its place: only their number tells.
+TEST_F(MoverTest, AValueCutBetweenTwoTilesIsAMiss) {
+  for (const bool encrypt : {true, false}) {
+    Make(0, encrypt);
+    Put(1);
+    ASSERT_TRUE(mover_->Flush(kLong));
+    const absl::StatusOr<TierView> stored = ssd_->Get(Key(1));
+    ASSERT_TRUE(stored.ok()) << stored.status();
+    for (uint32_t kept = 1; kept < kParts; ++kept) {
+      const std::vector<uint8_t> cut(stored->bytes.begin(),
+                                     stored->bytes.begin() + static_cast<std::ptrdiff_t>(kept * kTile));
+      ASSERT_TRUE(ssd_->Erase(Key(1)).ok());
+      ASSERT_TRUE(ssd_->Put(Key(1), cut, kept).ok());
+      EXPECT_FALSE(mover_->Get(Key(1)).has_value()) << kept << " of " << kParts << " tiles";
+      EXPECT_FALSE(ssd_->Contains(Key(1))) << "it is forgotten";
+    }
+  }
+}
+
 TEST_F(MoverTest, ThreadsSeeWholeValuesOnly) {
   MoverOptions options;
   options.batch_bytes = 4 * kParts * kTile;
