@@ -7,6 +7,7 @@
 
 #include "apps/palimpsest/command.h"
 #include "proto/base/cancel.h"
+#include "proto/base/open_files.h"
 
 namespace {
 
@@ -29,6 +30,7 @@ void HandleSignals() {
 int main(int argc, char** argv) {
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);  // memory holds users' text: none of it goes into a core file (I-18)
+  palimpsest::RaiseOpenFilesLimit();
   HandleSignals();
   try {
     return palimpsest::RunCommandLine(argc, argv, interrupted);

@@ -45,11 +45,12 @@ rocksdb::ColumnFamilyOptions FamilyOptions(bool values) {
 }
 
 // Each batch is a file of each of its kinds, and an open one saves a read of its index; but sockets need
-// numbers too.
+// numbers too: half of what the process may open (the command raises that to its hard limit first). RocksDB
+// takes 20 at least.
 int OpenFilesMax() {
   struct rlimit limit;
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;
-  return static_cast<int>(std::clamp<rlim_t>(limit.rlim_cur / 2, 64, 1 << 20));
+  return static_cast<int>(std::clamp<rlim_t>(limit.rlim_cur / 2, 20, 1 << 20));
 }
 
 rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env, bool direct_reads) {
