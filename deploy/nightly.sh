@@ -1,50 +1,111 @@
 #!/usr/bin/env bash
-# What takes too long for every change: all tests under both sanitizers, 200 kills of a worker, each fuzz target for ten
-# minutes, clang-tidy over all sources, and the benchmarks, printed and never judged. Some hours on 2 cores.
+# What takes too long for every change, in parts that can be run one by one: hours on 2 cores for all of them.
 set -euo pipefail
 # shellcheck source=deploy/prepare.sh
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/prepare.sh"
 
-case "${1:-}" in
-  "") ;;
-  -h | --help)
-    printf 'usage: deploy/nightly.sh\n\nPALIMPSEST_TEST_FUZZ_SECONDS (600) for each fuzz target. Results stay in build/results.\n'
-    exit 0
-    ;;
-  *)
-    printf 'usage: deploy/nightly.sh\n' >&2
-    exit 2
-    ;;
-esac
+usage() {
+  cat <<'USAGE'
+usage: deploy/nightly.sh [PART...]        default: all
+
+  tests    style, and every test with the real model
+  kills    200 kills of a worker, 200 of an ingest
+  asan     every test under AddressSanitizer and UndefinedBehaviorSanitizer
+  tsan     every test under ThreadSanitizer
+  fuzz     each fuzz target for ten minutes
+  tidy     clang-tidy over every source
+  bench    the benchmarks, printed and never judged
+  needles  a small table of needles
+  all      all of these
+
+Environment: PALIMPSEST_TEST_FUZZ_SECONDS (600) for each fuzz target, PALIMPSEST_TEST_KILLS (200).
+Exit status: 0 if nothing failed, 1 otherwise, 2 for wrong usage. Results stay in build/results.
+USAGE
+}
+
+ALL=(tests kills asan tsan fuzz tidy bench needles)
+PARTS=()
+for argument in "${@:-all}"; do
+  case "$argument" in
+    -h | --help) usage && exit 0 ;;
+    tests | kills | asan | tsan | fuzz | tidy | bench | needles) PARTS+=("$argument") ;;
+    all) PARTS+=("${ALL[@]}") ;;
+    *)
+      printf 'unknown part: %s\n' "$argument" >&2
+      usage >&2
+      exit 2
+      ;;
+  esac
+done
 
 # clang-tidy 16: version 14 cannot read the ranges of libstdc++ 12.
 require_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" clang-tidy-16 shellcheck
 hand_back_to_caller "$(readlink -f -- "$0")" "$@"
 require_writable_checkout
+PALIMPSEST="$REPO/build/release/apps/palimpsest"
 
-status=0
-PALIMPSEST_TEST_SANITIZE_LABELS='.*' PALIMPSEST_TEST_FUZZ_SECONDS=${PALIMPSEST_TEST_FUZZ_SECONDS:-600} \
-  PALIMPSEST_TEST_KILLS=${PALIMPSEST_TEST_KILLS:-200} \
-  "$REPO/deploy/test.sh" all || status=1
+part_tests() { "$REPO/deploy/test.sh" style unit; }
+part_asan() { PALIMPSEST_TEST_SANITIZE_LABELS='.*' "$REPO/deploy/test.sh" asan; }
+part_tsan() { PALIMPSEST_TEST_SANITIZE_LABELS='.*' "$REPO/deploy/test.sh" tsan; }
+part_fuzz() { PALIMPSEST_TEST_FUZZ_SECONDS=${PALIMPSEST_TEST_FUZZ_SECONDS:-600} "$REPO/deploy/test.sh" fuzz; }
 
-say "clang-tidy over every source that the release build compiles"
-(
+part_kills() {
+  local kills=${PALIMPSEST_TEST_KILLS:-200} test=$REPO/tests/e2e
+  fetch_model
+  python_environment "$REPO/tests/requirements.txt"
+  build release palimpsest write_tiny_model
+  export PALIMPSEST_TEST_KILLS=$kills PALIMPSEST_TEST_INGEST_KILLS=$kills PALIMPSEST_TEST_BINARY=$PALIMPSEST
+  export PALIMPSEST_TEST_TINY_MODEL_WRITER="$REPO/build/release/tests/testing/write_tiny_model"
+  PALIMPSEST_TEST_MODEL=$(model_path)
+  export PALIMPSEST_TEST_MODEL
+  "$REPO/build/python/bin/python" -B "$test/failover_test.py"
+  "$REPO/build/python/bin/python" -B "$test/durable_test.py" \
+    DurableTest.test_killed_while_it_ingests_it_loses_nothing_that_was_acknowledged
+}
+
+part_tidy() {
+  build release
   cd "$REPO"
   git -c safe.directory='*' ls-files '*.cc' | grep -Fx -f <(
     grep -o '"file": "[^"]*"' build/release/compile_commands.json | cut -d'"' -f4 | sed "s|^$REPO/||"
   ) | xargs -P "$(build_jobs)" -n 1 clang-tidy-16 --quiet \
     --extra-arg=-Wno-unknown-warning-option -p build/release
-) || status=1
+}
 
-say "Benchmarks"
-"$REPO/build/release/apps/palimpsest" bench prefill,decode --tokens 512,2K,8K --depth 0,4K || status=1
-"$REPO/build/release/apps/palimpsest" bench compress --tokens 8K || status=1
-# Beyond the window, in spans and through a pot: the time of a token must not grow.
-"$REPO/build/release/apps/palimpsest" bench prefill --tokens 16K,128K --rounds 1 || status=1
+part_bench() {
+  fetch_model
+  build release palimpsest
+  "$PALIMPSEST" bench prefill,decode --tokens 512,2K,8K --depth 0,4K
+  "$PALIMPSEST" bench compress --tokens 8K
+  # Beyond the window, in spans and through a pot: the time of a token must not grow.
+  "$PALIMPSEST" bench prefill --tokens 16K,128K --rounds 1
+  "$PALIMPSEST" bench recall
+  "$PALIMPSEST" bench tiers
+}
 
-say "Needles"
-"$REPO/build/release/apps/palimpsest" niah --task single_noise --lengths 2K --seeds 2 --question both \
-  --policy snapkv:budget=50% --policy infinipot:pot=50% --policy streaming:recent=50% || status=1
+part_needles() {
+  fetch_model
+  build release palimpsest
+  "$PALIMPSEST" niah --task single_noise --lengths 2K --seeds 2 --question both \
+    --policy snapkv:budget=50% --policy infinipot:pot=50% --policy streaming:recent=50%
+  "$PALIMPSEST" niah --task facts_noise --lengths 2K --turns 5 --depths 10,30,50,70,90 --seeds 1 \
+    --policy snapkv:budget=5% --recall none --recall slices
+}
 
-if [ "$status" -eq 0 ]; then say "nightly: all passed"; else say "nightly: something failed, see above"; fi
-exit "$status"
+failed=()
+for part in "${PARTS[@]}"; do
+  say "Part $part"
+  started=$SECONDS
+  # Not in a condition: there bash would ignore set -e inside the part.
+  set +e
+  (set -e && "part_$part")
+  status=$?
+  set -e
+  [ "$status" -eq 0 ] || failed+=("$part")
+  note "$part: $((SECONDS - started)) s, status $status"
+done
+if [ ${#failed[@]} -gt 0 ]; then
+  say "nightly: failed: ${failed[*]}"
+  exit 1
+fi
+say "nightly: all passed: ${PARTS[*]}"

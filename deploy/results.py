@@ -208,7 +208,7 @@ def main():
     parser.add_argument("--policy", action="append")
     parser.add_argument("--recall", action="append")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/results/needles")
+    parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/needles")
     options = parser.parse_args()
     options.policy = options.policy or POLICIES
     options.recall = options.recall or ["none"]
