@@ -89,6 +89,7 @@ absl::StatusOr<EngineOptions> StoringEngineOptionsOf(const Config& config) {
   options.ssd.folder = config.ssd.folder.empty() ? config.data_dir + "/tier" : config.ssd.folder;
   options.ssd.bytes =
       config.ssd.store_bytes > 0 ? config.ssd.store_bytes : AutomaticTierBytes(options.ssd.folder);
+  options.ssd.format = ParseBlockFormat(config.ssd.format).value();
   options.ssd.readers = static_cast<int>(config.ssd.readers);
   if (config.ssd.encryption == "on") options.ssd.key_file = config.data_dir + "/keys/tier.key";
   return options;

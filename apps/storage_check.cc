@@ -25,7 +25,7 @@ bool Whole(const TierKey& key, uint32_t parts, const TierView& value, const Data
   for (uint32_t part = 0; part < parts; ++part) {
     const auto tile = VerifyTile(value.bytes.subspan(part * stride, stride), data_key, &plain, require);
     if (!tile.ok() || !InPlace(key.id, part, *tile)) return false;
-    if (int64_t{tile->geometry.layers} * tile->geometry.kv_heads != int64_t{parts}) return false;
+    if (TilesOfValue(tile->geometry) != int64_t{parts}) return false;
   }
   return true;
 }

@@ -247,6 +247,10 @@ bool InPlace(const BlockId& id, uint32_t part, const OpenedTile& tile) {
          int64_t{tile.geometry.layer} * tile.geometry.kv_heads + tile.geometry.kv_head == int64_t{part};
 }
 
+int64_t TilesOfValue(const TileGeometry& tile) {
+  return tile.format < kTileDigests ? int64_t{tile.layers} * tile.kv_heads : 1;
+}
+
 absl::StatusOr<OpenedTile> OpenTile(const BlockId& id, const TileGeometry& geometry,
                                     std::span<const uint8_t> bytes, const DataKey* key,
                                     std::vector<uint8_t>* plain, Require require) {

@@ -40,9 +40,9 @@ inline constexpr int32_t kEnvelopeMaxDimension = 1 << 16;         // layers, hea
 inline constexpr uint64_t kEnvelopeMaxPayloadBytes = 1ull << 30;  // a bf16 tile of an 8B model is 32 KiB
 
 // What the payload is. Frozen: these numbers are on disks.
-inline constexpr uint32_t kTileBf16 = 1;      // key rows, then value rows: (2, tokens, head size)
-inline constexpr uint32_t kTileInt8 = 2;      // reserved
-inline constexpr uint32_t kTileInt4 = 3;      // reserved
+inline constexpr uint32_t kTileBf16 = 1;  // key rows, then value rows: (2, tokens, head size)
+inline constexpr uint32_t kTileInt8 = 2;  // block_format.h
+inline constexpr uint32_t kTileInt4 = 3;
 inline constexpr uint32_t kTileDigests = 16;  // + kind, of 16: what an index keeps of a tile
 inline constexpr uint32_t kTilePicks = 32;    // what a policy left of a document: opaque bytes
 
@@ -94,6 +94,9 @@ absl::StatusOr<OpenedTile> VerifyTile(std::span<const uint8_t> bytes, const Data
 // Does a checked tile stand where its header says it belongs: part layer * kv_heads + kv_head of the value of
 // its id? Picks are one tile, of layer 0 and head 0.
 bool InPlace(const BlockId& id, uint32_t part, const OpenedTile& tile);
+// Tiles of the value that a checked tile is of: of a block one for each layer and head, else 1. In a value
+// that was cut between two tiles each one left is right by itself.
+int64_t TilesOfValue(const TileGeometry& tile);
 
 // VerifyTile, and the tile is the one asked for. FailedPrecondition also for a whole one in the wrong place:
 // another id or another geometry.

@@ -84,13 +84,21 @@ bool Mover::Flush(Duration limit) {
 
 // A value as SSD holds it. Nothing if it was damaged in host memory meanwhile.
 std::optional<std::vector<uint8_t>> Mover::SealForSsd(const Waiting& value) const {
-  std::vector<uint8_t> sealed(*value.value);
-  const size_t stride = sealed.size() / value.parts;
+  const size_t stride = value.value->size() / value.parts;
+  std::vector<OpenedTile> tiles;
   for (uint32_t part = 0; part < value.parts; ++part) {
-    const std::span<uint8_t> tile = std::span(sealed).subspan(part * stride, stride);
-    const absl::StatusOr<OpenedTile> opened = VerifyTile(tile, nullptr, nullptr);
+    const absl::StatusOr<OpenedTile> opened =
+        VerifyTile(std::span(*value.value).subspan(part * stride, stride), nullptr, nullptr);
     if (!opened.ok() || !InPlace(value.key.id, part, *opened)) return std::nullopt;
-    if (key_ != nullptr) SealTile(value.key.id, opened->geometry, tile, key_.get());
+    tiles.push_back(*opened);
+  }
+  std::vector<uint8_t> sealed = InSsdFormat(&tiles, options_.ssd_format);
+  if (sealed.empty()) sealed = *value.value;
+  const size_t to = sealed.size() / value.parts;
+  for (uint32_t part = 0; part < value.parts; ++part) {
+    const std::span<uint8_t> tile = std::span(sealed).subspan(part * to, to);
+    const bool as_it_was = key_ == nullptr && to == stride;
+    if (!as_it_was) SealTile(value.key.id, tiles[part].geometry, tile, key_.get());
   }
   return sealed;
 }
@@ -213,7 +221,6 @@ std::shared_ptr<Mover::Reading> Mover::StartReading(const TierKey& key) {
   return started.ok() ? reading : nullptr;
 }
 
-// A value as it lies on SSD, opened and sealed as host memory holds it.
 TierValue Mover::ReadWhole(const TierKey& key) {
   const absl::StatusOr<TierView> read = ssd_->Get(key);
   DiskAnswered(read.status());
@@ -221,32 +228,38 @@ TierValue Mover::ReadWhole(const TierKey& key) {
     if (read.status().code() == absl::StatusCode::kDataLoss) CountDamaged(key, nullptr);
     return nullptr;
   }
-  auto value = std::make_shared<std::vector<uint8_t>>(read->bytes.begin(), read->bytes.end());
-  // The first header says how large a tile is; a lie makes some tile fail its check.
-  const std::optional<size_t> tile_bytes = TileEnvelopeBytes(*value);
-  if (!tile_bytes.has_value() || value->size() % *tile_bytes != 0) {
+  uint32_t parts = 0;
+  TierValue value = HostForm(key, read->bytes, &parts);
+  if (value == nullptr) {
     CountDamaged(key, ssd_.get());
-    return nullptr;
-  }
-  const Require require = key_ != nullptr ? Require::kEncrypted : Require::kAny;
-  std::vector<uint8_t> plain;
-  for (size_t at = 0; at < value->size(); at += *tile_bytes) {
-    const std::span<uint8_t> tile = std::span(*value).subspan(at, *tile_bytes);
-    const absl::StatusOr<OpenedTile> opened = VerifyTile(tile, key_.get(), &plain, require);
-    // Of a value that was cut between two tiles each one left is right: all must be there.
-    const bool all = opened.ok() && value->size() / *tile_bytes ==
-                                        size_t(opened->geometry.layers) * size_t(opened->geometry.kv_heads);
-    if (!all || !InPlace(key.id, static_cast<uint32_t>(at / *tile_bytes), *opened)) {
-      CountDamaged(key, ssd_.get());
-      return nullptr;
-    }
-    if (key_ == nullptr) continue;
-    std::copy(opened->payload.begin(), opened->payload.end(), tile.begin() + kEnvelopeHeaderBytes);
-    SealTile(key.id, opened->geometry, tile, nullptr);
-  }
-  if (host_ != nullptr) {
-    const TierItem item{key, value, static_cast<uint32_t>(value->size() / *tile_bytes)};
+  } else if (host_ != nullptr) {
+    const TierItem item{key, value, parts};
     host_->Put({&item, 1}).IgnoreError();
+  }
+  return value;
+}
+
+// A value as it lies on SSD, opened, and sealed as host memory holds it; null: damaged.
+TierValue Mover::HostForm(const TierKey& key, std::span<const uint8_t> bytes, uint32_t* parts) const {
+  // The first header says how large a tile is; a lie makes some tile fail its check.
+  const std::optional<size_t> tile_bytes = TileEnvelopeBytes(bytes);
+  if (!tile_bytes.has_value() || bytes.size() % *tile_bytes != 0) return nullptr;
+  *parts = static_cast<uint32_t>(bytes.size() / *tile_bytes);
+  const Require require = key_ != nullptr ? Require::kEncrypted : Require::kAny;
+  auto value = std::make_shared<std::vector<uint8_t>>();
+  std::vector<uint8_t> plain;
+  for (uint32_t part = 0; part < *parts; ++part) {
+    absl::StatusOr<OpenedTile> opened =
+        VerifyTile(bytes.subspan(part * *tile_bytes, *tile_bytes), key_.get(), &plain, require);
+    if (!opened.ok() || int64_t{*parts} != TilesOfValue(opened->geometry) || !InPlace(key.id, part, *opened))
+      return nullptr;
+    const size_t at = value->size(), size = kEnvelopeHeaderBytes + HostPayloadBytes(*opened);
+    if (part == 0) value->reserve(size * *parts);
+    value->resize(at + size);
+    const std::span<uint8_t> tile = std::span(*value).subspan(at);
+    if (!ToHostFormat(*opened, tile.subspan(kEnvelopeHeaderBytes)).ok()) return nullptr;
+    opened->geometry.format = HostFormat(opened->geometry.format);
+    SealTile(key.id, opened->geometry, tile, nullptr);
   }
   return value;
 }

@@ -2,8 +2,9 @@
 // batches, to SSD; what is asked for comes from whichever has it.
 //
 // Forms  : host memory holds tiles sealed with a checksum, SSD holds the same tiles encrypted under the data
-//          key (storage/envelope.h). A tile is opened and sealed again on each crossing, so it is checked on
-//          each (I-2). Without a key SSD holds the host's form, and the receipt says so.
+//          key (storage/envelope.h), of blocks perhaps in fewer bits (storage/block_format.h). A tile is
+//          opened and sealed again on each crossing, so it is checked on each (I-2). Without a key SSD holds
+//          the host's form, and the receipt says so.
 // Writes : Put never waits for a disk, but for the memory of what is on its way there, and that with a
 //          deadline. A batch that the disk refuses is tried again; what cannot be kept waiting is dropped and
 //          counted. Nothing that was put fails a request.
@@ -27,6 +28,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "proto/base/clock.h"
 #include "proto/base/executor.h"
+#include "storage/block_format.h"
 #include "storage/breaker.h"
 #include "storage/data_key.h"
 #include "storage/envelope.h"
@@ -43,6 +45,7 @@ struct MoverOptions {
   Duration read_wait = std::chrono::seconds(2);  // and another second for each 64 MiB
   Duration retry = std::chrono::seconds(2);      // before a refused batch is tried again
   int tries = 5;
+  BlockFormat ssd_format = BlockFormat::kBf16;  // of blocks there
   int breaker_failures = 5;
   Duration breaker_pause = std::chrono::seconds(5);
 };
@@ -137,6 +140,7 @@ class Mover {
   std::optional<std::vector<uint8_t>> SealForSsd(const Waiting& value) const;
   void Written(const Batch& batch, bool stored);
   TierValue ReadWhole(const TierKey& key);
+  TierValue HostForm(const TierKey& key, std::span<const uint8_t> bytes, uint32_t* parts) const;
   std::shared_ptr<Reading> TakeReading(const TierKey& key);
   TierValue WaitingValue(const TierKey& key) const;
   std::shared_ptr<Reading> StartReading(const TierKey& key);

@@ -37,6 +37,7 @@
 #include "proto/base/policy_spec.h"
 #include "proto/base/recall_spec.h"
 #include "proto/types.pb.h"
+#include "storage/block_format.h"
 #include "storage/block_id.h"
 #include "storage/tiered_store.h"
 #include "text/gguf.h"
@@ -137,6 +138,7 @@ struct EngineOptions {
     int64_t bytes = 0;   // capacity
     std::string key_file;  // wraps the data key. Empty: values are not encrypted
     int readers = 8;       // threads
+    BlockFormat format = BlockFormat::kBf16;
   };
   Ssd ssd;
   // What stands before a tier: faults, records. Null: nothing.

@@ -9,7 +9,7 @@ namespace palimpsest {
 namespace {
 
 BlockKeySchema SchemaOf(const ModelConfig& config, const Hash256& model_hash,
-                        const std::string& numerics_class) {
+                        const std::string& numerics_class, const std::string& kv_dtype) {
   BlockKeySchema schema;
   schema.model_hash = model_hash;
   schema.layers = static_cast<int32_t>(config.layers);
@@ -19,7 +19,7 @@ BlockKeySchema SchemaOf(const ModelConfig& config, const Hash256& model_hash,
   schema.rope_base = config.rope_theta;
   schema.rope_dimension = static_cast<int32_t>(config.rope_size);
   schema.rope_scaling = config.rope_text;
-  schema.kv_dtype = "bf16";
+  schema.kv_dtype = kv_dtype;
   schema.layout = "head-major/unrotated";
   schema.numerics_class = numerics_class;
   schema.prefill_mode = "exact";
@@ -86,7 +86,11 @@ absl::Status Engine::Load(const GgufFile& file) {
   step_.reserve(static_cast<size_t>(options_.chunk_tokens));
   step_jobs_.reserve(static_cast<size_t>(options_.chunk_tokens));
 
-  schema_ = SchemaOf(config_, model_hash, numerics_class_);
+  // What came back with a loss is not what was computed, so it has another name.
+  const bool exact = !mover_->has_ssd() || options_.ssd.format == BlockFormat::kBf16;
+  const std::string kv_dtype =
+      exact ? "bf16" : fmt::format("bf16/ssd-{}", BlockFormatName(options_.ssd.format));
+  schema_ = SchemaOf(config_, model_hash, numerics_class_, kv_dtype);
   key_schema_ = CanonicalText(schema_);
   return absl::OkStatus();
 }

@@ -182,6 +182,7 @@ std::vector<Field> MakeTable() {
       Text(FIELD(ssd.folder), "folder, or nothing"),
       Integer(FIELD(ssd.store_bytes), kBytes, {kMiB, 1024 * kTiB, true}),
       Choice(FIELD(ssd.encryption), {"on", "off"}),
+      Choice(FIELD(ssd.format), {"bf16", "int8", "int4"}),
       Integer(FIELD(ssd.readers), kPlain, {1, 256}),
       Integer(FIELD(prefill.chunk_tokens), kTokens, {1, 64 * kKiB}),
       Integer(FIELD(prefill.step_ms), kPlain, {0, 60'000}),

@@ -49,7 +49,7 @@ TEST(ResultsTest, AnswerHasEveryFieldOfTheContract) {
   EXPECT_THAT(Keys(receipt), ElementsAre("policy", "recall", "prefill", "prefill_reason", "question",
                                          "prompt_tokens", "resident_tokens", "device_bytes", "spilled_bytes",
                                          "recalled", "recomputed_tokens", "degraded", "seconds",
-                                         "tokens_per_second", "workers", "cached_tokens", "encryption"));
+                                         "tokens_per_second", "workers", "cached_tokens", "encryption", "ssd_format"));
   EXPECT_THAT(Keys(receipt.at("device_bytes").as_object()), ElementsAre("resident", "digests", "peak"));
   EXPECT_THAT(Keys(receipt.at("spilled_bytes").as_object()), ElementsAre("host", "ssd"));
   EXPECT_THAT(Keys(receipt.at("recalled").as_object()), ElementsAre("device", "host", "ssd", "remote"));

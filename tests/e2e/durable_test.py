@@ -118,6 +118,24 @@ class DurableTest(cli.CliTest):
             os.unlink(path)
         self.assertEqual(self.ask(document)["answer"], expected)
 
+    def test_blocks_of_another_format_are_not_found(self):
+        document = self.write("story.txt", story(8))
+        self.expect_done("ingest", document)
+        sizes = {"bf16": self.expect_done("storage", "status", "--json").json["tiers"][0]["used_bytes"]}
+        for name in ("int8", "int4"):
+            before = sum(sizes.values())
+            first, second = (self.ask(document, PALIMPSEST_SSD_FORMAT=name, PALIMPSEST_HOST_STORE_BYTES="0")["receipt"]
+                             for _ in range(2))
+            self.assertEqual(first["ssd_format"], name)
+            self.assertEqual(first["cached_tokens"]["ssd"], 0)
+            self.assertGreater(second["cached_tokens"]["ssd"], 0.9 * second["prompt_tokens"] - 64)
+            self.assertEqual(second["degraded"], [])
+            sizes[name] = self.expect_done("storage", "status", "--json").json["tiers"][0]["used_bytes"] - before
+        self.assertLess(sizes["int8"], 0.9 * sizes["bf16"])
+        self.assertLess(sizes["int4"], sizes["int8"])
+        self.expect_done("storage", "verify")
+        self.assertEqual(self.ask(document)["receipt"]["ssd_format"], "bf16")
+
     def test_another_model_under_the_same_name_finds_nothing(self):
         document = self.write("story.txt", story(5))
         self.expect_done("ingest", document)

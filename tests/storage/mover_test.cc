@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "kernels/tensor.h"
 #include "proto/base/rng.h"
 #include "storage/tier/faulty_tier.h"
 #include "storage/tier/host_tier.h"
@@ -287,6 +289,74 @@ TEST_F(MoverTest, AValueCutBetweenTwoTilesIsAMiss) {
       ASSERT_TRUE(ssd_->Put(Key(1), cut, kept).ok());
       EXPECT_FALSE(mover_->Get(Key(1)).has_value()) << kept << " of " << kParts << " tiles";
       EXPECT_FALSE(ssd_->Contains(Key(1))) << "it is forgotten";
+    }
+  }
+}
+
+// An index and picks are one tile of a whole model, whatever its layers and heads.
+TEST_F(MoverTest, WhatIsNoBlockComesBackToo) {
+  Make(0);
+  TileGeometry index = Geometry(0);
+  index.format = kTileDigests;
+  const TierKey key = Key(3, ValueKind::kIndex);
+  std::vector<uint8_t> value(kEnvelopeHeaderBytes + 77, 9);
+  SealTile(key.id, index, value, nullptr);
+  ASSERT_TRUE(mover_->Put(key, value, 1));
+  ASSERT_TRUE(mover_->Flush(kLong));
+  const auto found = mover_->Get(key);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_TRUE(std::equal(value.begin(), value.end(), found->value.bytes.begin(), found->value.bytes.end()));
+  EXPECT_EQ(mover_->stats().damaged, 0);
+}
+
+// K and V that count up: finite, and with a range in every channel.
+std::vector<uint8_t> CountingValue(int number, std::vector<float>* numbers) {
+  std::vector<uint8_t> value;
+  for (uint32_t part = 0; part < kParts; ++part) {
+    std::vector<uint8_t> tile(kTile);
+    for (size_t i = 0; i < kPayload / 2; ++i) {
+      const Bf16 x = FloatToBf16(static_cast<float>((i * 37 + part) % 101) / 8 - 5);
+      std::memcpy(tile.data() + kEnvelopeHeaderBytes + 2 * i, &x, 2);
+      numbers->push_back(Bf16ToFloat(x));
+    }
+    SealTile(Key(number).id, Geometry(part), tile, nullptr);
+    value.insert(value.end(), tile.begin(), tile.end());
+  }
+  return value;
+}
+
+// The disk holds fewer bytes; what comes back is bf16 again, whole or tile by tile, and near to what it was.
+TEST_F(MoverTest, BlocksInFewerBitsComeBackAsBf16) {
+  for (const bool encrypt : {true, false}) {
+    for (const BlockFormat format : {BlockFormat::kInt8, BlockFormat::kInt4}) {
+      Make(0, encrypt, {.ssd_format = format});
+      std::vector<float> expected;
+      ASSERT_TRUE(mover_->Put(Key(1), CountingValue(1, &expected), kParts));
+      ASSERT_TRUE(Put(2));  // random bits, some of them no numbers: stays as it is
+      ASSERT_TRUE(mover_->Flush(kLong));
+      const size_t tile = kEnvelopeHeaderBytes + TilePayloadBytes(format, kTokens, kHeadSize);
+      EXPECT_EQ(ssd_->Get(Key(1))->bytes.size(), kParts * tile);
+      ExpectFound(2, Level::kSsd);
+      const auto found = mover_->Get(Key(1));
+      ASSERT_TRUE(found.has_value());
+      ASSERT_EQ(found->value.bytes.size(), kParts * kTile);
+      const float step = 12.6f / (format == BlockFormat::kInt8 ? 255 : 15);
+      for (uint32_t part = 0; part < kParts; ++part) {
+        const auto opened = OpenTile(Key(1).id, Geometry(part),
+                                     found->value.bytes.subspan(part * kTile, kTile), nullptr, nullptr);
+        ASSERT_TRUE(opened.ok()) << opened.status();
+        const std::vector<Mover::TileRequest> request = {{Key(1), part}};
+        const auto alone = mover_->GetTiles(request)[0];
+        ASSERT_TRUE(alone.has_value());
+        EXPECT_EQ(alone->geometry, Geometry(part));
+        EXPECT_TRUE(std::equal(alone->payload.begin(), alone->payload.end(), opened->payload.begin(),
+                               opened->payload.end()));
+        for (size_t i = 0; i < kPayload / 2; ++i) {
+          Bf16 x;
+          std::memcpy(&x, opened->payload.data() + 2 * i, 2);
+          EXPECT_NEAR(Bf16ToFloat(x), expected[part * kPayload / 2 + i], 0.6f * step + 0.04f);
+        }
+      }
     }
   }
 }
