@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
 #include "proto/base/clock.h"
 #include "proto/base/executor.h"
 #include "storage/block_format.h"
@@ -89,8 +90,8 @@ class Mover {
     Level level;
   };
   std::optional<Found> Get(const TierKey& key);
-  // Begins to bring these from SSD; each is taken by a Get soon after. More than a few dozen are not worth
-  // it.
+  // Begins to bring these from SSD; each is taken by a Get soon after. Those that follow one another here and
+  // were put together are read together, in the order of their file. More than a few dozen are not worth it.
   void Prefetch(std::span<const TierKey> keys);
 
   // Single tiles, opened and checked against their place.
@@ -127,8 +128,10 @@ class Mover {
     std::mutex mu;
     std::condition_variable ended;
     bool done = false;
-    TierValue value;  // null: a miss
+    TierValue value;      // null: a miss
+    size_t together = 1;  // values that are read in one pass with it, itself included; const
   };
+  using Readings = std::vector<std::shared_ptr<Reading>>;
   struct TileBatch;
   struct CachedTile {
     std::pair<TierKey, uint32_t> key;
@@ -139,11 +142,12 @@ class Mover {
   void Write(std::shared_ptr<Batch> batch, int tries_left);
   std::optional<std::vector<uint8_t>> SealForSsd(const Waiting& value) const;
   void Written(const Batch& batch, bool stored);
-  TierValue ReadWhole(const TierKey& key);
   TierValue HostForm(const TierKey& key, std::span<const uint8_t> bytes, uint32_t* parts) const;
   std::shared_ptr<Reading> TakeReading(const TierKey& key);
   TierValue WaitingValue(const TierKey& key) const;
-  std::shared_ptr<Reading> StartReading(const TierKey& key);
+  Readings StartReading(std::span<const TierKey> keys);
+  TierValue Open(const TierKey& key, absl::StatusOr<std::vector<uint8_t>> read);
+  bool MayPrefetch(const TierKey& key) const;
   std::optional<FoundTile> ReadTile(const TileRequest& request, Level level);
   std::optional<FoundTile> WaitingTile(const TileRequest& request);
   std::optional<FoundTile> OpenTileOf(const TileRequest& request, const TierView& view, Level level);

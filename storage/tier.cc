@@ -22,6 +22,19 @@ absl::Status Tier::Put(const TierKey& key, std::vector<uint8_t> value, uint32_t 
   return Put({&item, 1});
 }
 
+std::vector<absl::StatusOr<std::vector<uint8_t>>> Tier::GetTogether(std::span<const TierKey> keys) {
+  std::vector<absl::StatusOr<std::vector<uint8_t>>> values;
+  for (const TierKey& key : keys) {
+    const absl::StatusOr<TierView> view = Get(key);
+    if (view.ok()) {
+      values.emplace_back(std::vector<uint8_t>(view->bytes.begin(), view->bytes.end()));
+    } else {
+      values.emplace_back(view.status());
+    }
+  }
+  return values;
+}
+
 absl::Status CheckTierItems(std::string_view tier, std::span<const TierItem> items) {
   for (const TierItem& item : items) {
     if (item.value == nullptr || item.value->empty()) {

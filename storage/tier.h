@@ -92,7 +92,7 @@ struct TierStats {
   int64_t capacity_bytes = 0;
   int64_t used_bytes = 0;    // held now: values, and erased ones that a view or a neighbour still holds
   int64_t values = 0;        // that Get would find
-  int64_t hits = 0;          // Get returned a value or a part
+  int64_t hits = 0;          // Get returned a value or a part; of GetTogether each value counts
   int64_t misses = 0;        // Get returned NotFound
   int64_t puts = 0;          // values stored
   int64_t known_puts = 0;    // Put of a key that was there
@@ -114,6 +114,10 @@ class Tier {
 
   virtual absl::StatusOr<TierView> Get(const TierKey& key) = 0;
   virtual absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) = 0;
+  // For each key, in the order given, what Get would have answered: a failure of one is not that of another.
+  // A tier of files reads what was put together in the order of its file, which is much faster than value by
+  // value. The bytes are the caller's own, who may change them.
+  virtual std::vector<absl::StatusOr<std::vector<uint8_t>>> GetTogether(std::span<const TierKey> keys);
   virtual bool Contains(const TierKey& key) const = 0;  // a hint: Get may miss a moment later
   virtual absl::Status Erase(const TierKey& key) = 0;   // OK also if it was not there
   // What Get would find now, in any order. No value is read, and none becomes the most recent.

@@ -86,6 +86,31 @@ class FaultyTierImpl final : public FaultyTier {
     return AfterGet({key, part, std::move(view)});
   }
 
+  std::vector<absl::StatusOr<std::vector<uint8_t>>> GetTogether(std::span<const TierKey> keys) override {
+    std::vector<absl::StatusOr<std::vector<uint8_t>>> values;
+    std::vector<TierKey> asked;
+    std::vector<size_t> places;  // of what is asked for among the values
+    for (const TierKey& key : keys) {
+      const absl::Status fault = BeforeGet(key);
+      values.emplace_back(std::vector<uint8_t>());
+      if (!fault.ok()) {
+        values.back() = fault;
+        continue;
+      }
+      places.push_back(values.size() - 1);
+      asked.push_back(key);
+    }
+    std::vector<absl::StatusOr<std::vector<uint8_t>>> read = inner_->GetTogether(asked);
+    for (size_t i = 0; i < read.size(); ++i) {
+      absl::StatusOr<std::vector<uint8_t>>& value = values[places[i]];
+      value = std::move(read[i]);
+      if (!value.ok()) continue;
+      const TierView view = AfterGet({asked[i], kWhole, ViewOf(*std::move(value))});
+      value = std::vector<uint8_t>(view.bytes.begin(), view.bytes.end());
+    }
+    return values;
+  }
+
   bool Contains(const TierKey& key) const override { return inner_->Contains(key); }
   absl::Status Erase(const TierKey& key) override { return inner_->Erase(key); }
   std::vector<TierEntry> List() const override { return inner_->List(); }

@@ -14,7 +14,8 @@
 
 namespace palimpsest {
 
-// Odds are per call, 0 to 1; a Put of several items is one call. "Get" is GetPart too.
+// Odds are per call, 0 to 1; a Put of several items is one call. "Get" is GetPart too, and each value of a
+// GetTogether.
 struct TierFaults {
   uint64_t seed = 0;
   double put_error = 0;    // Put: Unavailable, nothing stored

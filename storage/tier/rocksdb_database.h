@@ -47,6 +47,7 @@ struct StoredValue {
   uint32_t parts = 0;
   uint64_t part_bytes = 0;
   uint64_t batch_bytes = 0;  // of all values that were put with it
+  uint32_t neighbours = 1;   // values of its kind in its batch, itself included; not stored
 };
 
 // What the database holds.
@@ -73,10 +74,10 @@ class RocksDbDatabase {
   absl::Status Write(std::span<const TierItem> items, std::span<const StoredValue> values);
 
   absl::StatusOr<TierView> ReadPart(const StoredValue& value, uint32_t part) const;
-  // `neighbours`: values of its kind in its batch, itself included.
-  absl::StatusOr<TierView> ReadValue(const StoredValue& value, uint32_t neighbours) const;
-  // Values of one kind of one batch, from end to end in one pass; where that fails, each by itself.
-  std::vector<absl::StatusOr<TierView>> ReadTogether(std::span<const StoredValue> values) const;
+  absl::StatusOr<TierView> ReadValue(const StoredValue& value) const;
+  // Those of one batch and kind in one pass over its file; where that fails, each by itself. In the order
+  // given.
+  std::vector<absl::StatusOr<std::vector<uint8_t>>> ReadTogether(std::span<const StoredValue> values) const;
 
   // Their directory entries. They are gone for good when the batch is dropped or the database closed; after a
   // crash before that they may be back. Their bytes stay until Drop.
@@ -112,8 +113,8 @@ class RocksDbDatabase {
   void MergeDirectory();
 
   // rocksdb_read.cc
-  bool ScanTogether(std::span<const StoredValue> values, std::span<uint8_t* const> to) const;
-  absl::StatusOr<TierView> ReadPartByPart(const StoredValue& value) const;
+  bool ScanTogether(std::span<const StoredValue> values, std::span<std::vector<uint8_t>> to) const;
+  absl::StatusOr<std::vector<uint8_t>> ReadPartByPart(const StoredValue& value) const;
 
   const RocksDbFolder& folder_;
   const std::function<void(std::string_view)> at_point_;

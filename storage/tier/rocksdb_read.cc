@@ -2,13 +2,13 @@
 #include <rocksdb/options.h>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
+#include <numeric>
 #include <string>
-#include <string_view>
+#include <tuple>
+#include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "storage/tier/rocksdb_coding.h"
@@ -40,71 +40,125 @@ absl::StatusOr<TierView> RocksDbDatabase::ReadPart(const StoredValue& value, uin
   return TierView{bytes, ToSpan(*bytes)};
 }
 
-absl::StatusOr<TierView> RocksDbDatabase::ReadPartByPart(const StoredValue& value) const {
-  const size_t bytes = value.parts * value.part_bytes;
-  const auto whole = std::make_shared_for_overwrite<uint8_t[]>(bytes);
+absl::StatusOr<std::vector<uint8_t>> RocksDbDatabase::ReadPartByPart(const StoredValue& value) const {
+  std::vector<uint8_t> whole;
+  whole.reserve(value.parts * value.part_bytes);
   for (uint32_t part = 0; part < value.parts; ++part) {
     PALIMPSEST_ASSIGN_OR_RETURN(const TierView view, ReadPart(value, part));
-    std::memcpy(whole.get() + part * value.part_bytes, view.bytes.data(), view.bytes.size());
+    whole.insert(whole.end(), view.bytes.begin(), view.bytes.end());
   }
-  return TierView{whole, {whole.get(), bytes}};
+  return whole;
 }
 
-// Copies their parts from one pass over what lies between the first and the last; false: not all were there.
-bool RocksDbDatabase::ScanTogether(std::span<const StoredValue> values, std::span<uint8_t* const> to) const {
-  uint32_t parts = 0, first_place = values[0].place;
-  uint64_t bytes = 0, wanted = 0;
-  absl::flat_hash_map<uint32_t, size_t> at_place;
+namespace {
+
+// How to go through a file for the values wanted of it. Its parts lie part by part, each with all values in
+// the order of their places.
+struct Route {
+  std::vector<bool> jumps;  // to a value of the same part, or the first one of the next
+  size_t count = 0;         // of jumps in a part; 0: the file is read from end to end
+  uint64_t stretch = 0;     // bytes that are read from one jump to the next
+};
+
+// `values`: by place.
+Route RouteOf(std::span<const StoredValue> values) {
+  Route route;
+  route.jumps.resize(values.size());
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const StoredValue& to = values[i];
+    const StoredValue& from = values[i > 0 ? i - 1 : values.size() - 1];
+    const uint32_t ahead =
+        to.place > from.place ? to.place : to.place + std::max(to.neighbours, from.place + 1);
+    const uint64_t between = (ahead - from.place - 1) * to.part_bytes;
+    bytes += to.part_bytes;
+    if (between > kSkipBytes) {
+      route.jumps[i] = true;
+      ++route.count;
+    } else {
+      bytes += between;
+    }
+  }
+  route.stretch = route.count == 0 ? kReadaheadBytes : bytes / route.count;
+  return route;
+}
+
+}  // namespace
+
+// Appends their parts, in the order of the file; false: not all were there. `values`: of one batch and kind,
+// by place, each once.
+bool RocksDbDatabase::ScanTogether(std::span<const StoredValue> values,
+                                   std::span<std::vector<uint8_t>> to) const {
+  const Route route = RouteOf(values);
+  if (route.count == values.size()) return false;  // nothing lies side by side
+  uint32_t parts = 0;
   for (size_t i = 0; i < values.size(); ++i) {
     parts = std::max(parts, values[i].parts);
-    wanted += values[i].parts;
-    bytes += values[i].parts * values[i].part_bytes;
-    first_place = std::min(first_place, values[i].place);
-    at_place.emplace(values[i].place, i);
+    to[i].reserve(values[i].parts * values[i].part_bytes);
   }
   rocksdb::ReadOptions options;
-  options.readahead_size = std::min<uint64_t>(kReadaheadBytes, bytes);
+  // A jump reads its first part and so much more. What RocksDB adds to a part is less than 64 bytes.
+  const uint64_t part_bytes = values[0].part_bytes, padding = 64 * (route.stretch / part_bytes);
+  options.readahead_size =
+      std::clamp<uint64_t>(route.stretch + padding - std::min(route.stretch, part_bytes), 1, kReadaheadBytes);
   const std::string end = PartKey(values[0].batch, parts, 0);
   const rocksdb::Slice bound = end;
   options.iterate_upper_bound = &bound;
   const std::unique_ptr<rocksdb::Iterator> at(
       db_->NewIterator(options, families_[static_cast<size_t>(values[0].key.kind)]));
-  uint64_t found = 0;
-  for (at->Seek(PartKey(values[0].batch, 0, first_place)); found < wanted && at->Valid(); at->Next()) {
-    // RocksDB believes what it noted of a file's range; of a file in another's place it may return any key.
-    if (BatchOfKey(at->key().ToStringView()) != values[0].batch) return false;
-    const auto [part, place] = PartOfKey(at->key().ToStringView());
-    const auto match = at_place.find(place);
-    if (match == at_place.end()) continue;
-    const StoredValue& value = values[match->second];
-    if (part >= value.parts || at->value().size() != value.part_bytes) return false;
-    std::memcpy(to[match->second] + part * value.part_bytes, at->value().data(), value.part_bytes);
-    ++found;
+  for (uint32_t part = 0; part < parts; ++part) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (part >= values[i].parts) continue;
+      const std::string key = PartKey(values[i].batch, part, values[i].place);
+      if (route.jumps[i] || !at->Valid()) {
+        at->Seek(key);
+      } else {
+        while (at->Valid() && at->key().compare(key) < 0) at->Next();
+      }
+      // RocksDB believes what it noted of a file's range; of a file in another's place it may return any key.
+      if (!at->Valid() || at->key() != rocksdb::Slice(key) || at->value().size() != values[i].part_bytes)
+        return false;
+      const std::span<const uint8_t> bytes = ToSpan(at->value());
+      to[i].insert(to[i].end(), bytes.begin(), bytes.end());
+    }
   }
-  return found == wanted;
+  return true;
 }
 
-absl::StatusOr<TierView> RocksDbDatabase::ReadValue(const StoredValue& value, uint32_t neighbours) const {
+absl::StatusOr<TierView> RocksDbDatabase::ReadValue(const StoredValue& value) const {
   if (value.parts == 1) return ReadPart(value, 0);
-  // Its parts lie among those of its neighbours: skipping over these or jumping, whichever is faster.
-  if ((neighbours - 1) * value.part_bytes > kSkipBytes) return ReadPartByPart(value);
-  return std::move(ReadTogether({&value, 1})[0]);
+  absl::StatusOr<std::vector<uint8_t>> read = std::move(ReadTogether({&value, 1})[0]);
+  if (!read.ok()) return read.status();
+  const auto owner = std::make_shared<const std::vector<uint8_t>>(*std::move(read));
+  return TierView{owner, *owner};
 }
 
-std::vector<absl::StatusOr<TierView>> RocksDbDatabase::ReadTogether(
+std::vector<absl::StatusOr<std::vector<uint8_t>>> RocksDbDatabase::ReadTogether(
     std::span<const StoredValue> values) const {
-  std::vector<absl::StatusOr<TierView>> views;
-  std::vector<uint8_t*> to;
-  for (const StoredValue& value : values) {
-    const size_t bytes = value.parts * value.part_bytes;
-    const auto whole = std::make_shared_for_overwrite<uint8_t[]>(bytes);
-    to.push_back(whole.get());
-    views.emplace_back(TierView{whole, {whole.get(), bytes}});
+  const auto order = [](const StoredValue& value) {
+    return std::tuple(value.batch, value.key.kind, value.place);
+  };
+  std::vector<size_t> sorted(values.size());
+  std::iota(sorted.begin(), sorted.end(), 0);
+  std::sort(sorted.begin(), sorted.end(),
+            [&](size_t a, size_t b) { return order(values[a]) < order(values[b]); });
+  std::vector<absl::StatusOr<std::vector<uint8_t>>> read(values.size(), std::vector<uint8_t>());
+  for (size_t first = 0, last = 0; first < sorted.size(); first = last) {
+    std::vector<StoredValue> of_file;
+    for (; last < sorted.size(); ++last) {
+      const StoredValue& value = values[sorted[last]];
+      if (value.batch != values[sorted[first]].batch || value.key.kind != values[sorted[first]].key.kind)
+        break;
+      of_file.push_back(value);
+    }
+    std::vector<std::vector<uint8_t>> bytes(of_file.size());
+    const bool all = ScanTogether(of_file, bytes);
+    for (size_t i = 0; i < of_file.size(); ++i) {
+      // Whose fault it was: a neighbour's damage is not theirs.
+      read[sorted[first + i]] = all ? std::move(bytes[i]) : ReadPartByPart(of_file[i]);
+    }
   }
-  if (values.empty() || ScanTogether(values, to)) return views;
-  // Whose fault it was: a neighbour's damage is not theirs.
-  for (size_t i = 0; i < values.size(); ++i) views[i] = ReadPartByPart(values[i]);
-  return views;
+  return read;
 }
 
 }  // namespace palimpsest

@@ -39,7 +39,13 @@ struct Location {
   uint64_t part_bytes = 0;
 
   StoredValue Stored(const TierKey& key) const {
-    return {key, batch->number, place, parts, part_bytes, static_cast<uint64_t>(batch->bytes)};
+    return {.key = key,
+            .batch = batch->number,
+            .place = place,
+            .parts = parts,
+            .part_bytes = part_bytes,
+            .batch_bytes = static_cast<uint64_t>(batch->bytes),
+            .neighbours = batch->values_of_kind[static_cast<size_t>(key.kind)]};
   }
 };
 
@@ -73,6 +79,7 @@ class RocksDbTier final : public Tier {
 
   absl::StatusOr<TierView> Get(const TierKey& key) override { return Read(key, std::nullopt); }
   absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) override { return Read(key, part); }
+  std::vector<absl::StatusOr<std::vector<uint8_t>>> GetTogether(std::span<const TierKey> keys) override;
 
   bool Contains(const TierKey& key) const override {
     const std::lock_guard lock(mu_);
@@ -127,7 +134,9 @@ class RocksDbTier final : public Tier {
     return true;
   }
 
+  absl::StatusOr<StoredValue> Use(const TierKey& key, std::optional<uint32_t> part);
   absl::StatusOr<TierView> Read(const TierKey& key, std::optional<uint32_t> part);
+  absl::Status Answered(const StoredValue& value, const absl::Status& status);
   absl::Status GiveUp(const StoredValue& value, absl::Status damage);
 
   const std::shared_ptr<RocksDbFolder>
@@ -288,28 +297,63 @@ absl::Status RocksDbTier::DropEmptyBatches() {
 
 // ---- Get
 
-absl::StatusOr<TierView> RocksDbTier::Read(const TierKey& key, std::optional<uint32_t> part) {
-  std::optional<StoredValue> value;
-  uint32_t neighbours = 0;
-  {
-    const std::lock_guard lock(mu_);
-    const auto found = table_.find(key);
-    if (found == table_.end()) {
-      ++stats_.misses;
-      return NotFound("{} is not in the ssd tier", key.ToString());
-    }
-    const Location& location = found->second;
-    if (part && *part >= location.parts) return NoSuchPart(kName, key, *part, location.parts);
-    recent_.splice(recent_.begin(), recent_, location.batch);
-    neighbours = location.batch->values_of_kind[static_cast<size_t>(key.kind)];
-    value = location.Stored(key);
-  }
-  absl::StatusOr<TierView> view =
-      part ? database_->ReadPart(*value, *part) : database_->ReadValue(*value, neighbours);
-  if (view.status().code() == absl::StatusCode::kDataLoss) return GiveUp(*value, view.status());
+// Where it lies, and its batch is the most recent.
+absl::StatusOr<StoredValue> RocksDbTier::Use(const TierKey& key, std::optional<uint32_t> part) {
   const std::lock_guard lock(mu_);
-  if (view.ok()) ++stats_.hits;
+  const auto found = table_.find(key);
+  if (found == table_.end()) {
+    ++stats_.misses;
+    return NotFound("{} is not in the ssd tier", key.ToString());
+  }
+  const Location& location = found->second;
+  if (part && *part >= location.parts) return NoSuchPart(kName, key, *part, location.parts);
+  recent_.splice(recent_.begin(), recent_, location.batch);
+  return location.Stored(key);
+}
+
+// Counts what reading it gave; what to tell who asked.
+absl::Status RocksDbTier::Answered(const StoredValue& value, const absl::Status& status) {
+  if (status.code() == absl::StatusCode::kDataLoss) return GiveUp(value, status);
+  const std::lock_guard lock(mu_);
+  if (status.ok()) ++stats_.hits;
+  return status;
+}
+
+absl::StatusOr<TierView> RocksDbTier::Read(const TierKey& key, std::optional<uint32_t> part) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const StoredValue value, Use(key, part));
+  absl::StatusOr<TierView> view = part ? database_->ReadPart(value, *part) : database_->ReadValue(value);
+  PALIMPSEST_RETURN_IF_ERROR(Answered(value, view.status()));
   return view;
+}
+
+std::vector<absl::StatusOr<std::vector<uint8_t>>> RocksDbTier::GetTogether(std::span<const TierKey> keys) {
+  std::vector<absl::StatusOr<std::vector<uint8_t>>> values(keys.size(), std::vector<uint8_t>());
+  absl::flat_hash_map<TierKey, size_t, TierKeyHash> first;  // where a key stands first
+  std::vector<StoredValue> stored;
+  std::vector<size_t> places;  // of what is stored among the values
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (!first.emplace(keys[i], i).second) continue;
+    const absl::StatusOr<StoredValue> value = Use(keys[i], std::nullopt);
+    if (value.ok()) {
+      stored.push_back(*value);
+      places.push_back(i);
+    } else {
+      values[i] = value.status();
+    }
+  }
+  std::vector<absl::StatusOr<std::vector<uint8_t>>> read = database_->ReadTogether(stored);
+  for (size_t i = 0; i < read.size(); ++i) {
+    const absl::Status answer = Answered(stored[i], read[i].status());
+    if (answer.ok()) {
+      values[places[i]] = std::move(read[i]);
+    } else {
+      values[places[i]] = answer;
+    }
+  }
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (const size_t at = first.at(keys[i]); at != i) values[i] = values[at];
+  }
+  return values;
 }
 
 absl::Status RocksDbTier::GiveUp(const StoredValue& value, absl::Status damage) {
@@ -348,16 +392,20 @@ void RocksDbTier::Visit(const std::function<bool(const TierKey& key, uint32_t pa
       return value.batch == values[first].batch && value.key.kind == values[first].key.kind;
     };
     while (last < values.size() && together(values[last])) ++last;
-    std::vector<absl::StatusOr<TierView>> views =
+    std::vector<absl::StatusOr<std::vector<uint8_t>>> read =
         database_->ReadTogether(std::span(values).subspan(first, last - first));
-    for (size_t i = 0; i < views.size(); ++i) {
+    for (size_t i = 0; i < read.size(); ++i) {
       const StoredValue& value = values[first + i];
-      if (views[i].status().code() == absl::StatusCode::kDataLoss) {
-        views[i] = GiveUp(value, views[i].status());
-        if (views[i].status().code() == absl::StatusCode::kNotFound) continue;
+      absl::StatusOr<TierView> view = TierView();
+      if (read[i].ok()) {
+        const auto owner = std::make_shared<const std::vector<uint8_t>>(*std::move(read[i]));
+        view = TierView{owner, *owner};
+      } else {
+        view = read[i].status().code() == absl::StatusCode::kDataLoss ? GiveUp(value, read[i].status())
+                                                                      : read[i].status();
+        if (view.status().code() == absl::StatusCode::kNotFound) continue;
       }
-      if (!visit(value.key, value.parts, views[i])) return;
-      views[i] = absl::UnknownError("visited");  // its bytes are not needed any more
+      if (!visit(value.key, value.parts, view)) return;
     }
   }
 }

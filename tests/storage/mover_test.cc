@@ -175,6 +175,72 @@ TEST_F(MoverTest, APrefetchedValueIsTakenOnce) {
   }
 }
 
+TEST_F(MoverTest, OneDamagedValueOfARunIsAMissForItselfAlone) {
+  for (const bool encrypt : {true, false}) {
+    Make(0, encrypt);
+    std::vector<TierKey> keys;
+    for (int i = 0; i < 20; ++i) {
+      Put(i);
+      keys.push_back(Key(i));
+    }
+    ASSERT_TRUE(mover_->Flush(kLong));
+    const auto replace = [&](int number, auto change) {
+      const absl::StatusOr<TierView> stored = ssd_->Get(Key(number));
+      ASSERT_TRUE(stored.ok()) << stored.status();
+      std::vector<uint8_t> value(stored->bytes.begin(), stored->bytes.end());
+      ASSERT_TRUE(ssd_->Erase(Key(number)).ok());
+      const uint32_t parts = change(value);
+      if (parts > 0) {
+        ASSERT_TRUE(ssd_->Put(Key(number), value, parts).ok());
+      }
+    };
+    replace(3, [](std::vector<uint8_t>& value) {  // a tile is missing
+      value.resize(value.size() - kTile);
+      return kParts - 1;
+    });
+    replace(5, [](std::vector<uint8_t>& value) {  // a bit is another
+      value[2 * kTile + kEnvelopeHeaderBytes + 9] ^= 1;
+      return kParts;
+    });
+    replace(11, [](std::vector<uint8_t>&) { return 0u; });  // it is gone
+    mover_->Prefetch(keys);
+    for (int i = 0; i < 20; ++i) {
+      if (i == 3 || i == 5 || i == 11) {
+        EXPECT_FALSE(mover_->Get(Key(i)).has_value()) << i;
+      } else {
+        ExpectFound(i, Level::kSsd);
+      }
+    }
+    EXPECT_EQ(mover_->stats().damaged, 2);
+    EXPECT_FALSE(mover_->OnSsd(Key(3))) << "forgotten";
+    EXPECT_TRUE(mover_->OnSsd(Key(4)));
+  }
+}
+
+// Who waits gives up at the deadline; what comes later is thrown away, and nothing waits for ever.
+TEST_F(MoverTest, ALateRunIsAMiss) {
+  MoverOptions options;
+  options.read_wait = std::chrono::milliseconds(-480);  // 8 values of a run add 500 ms
+  options.breaker_pause = std::chrono::milliseconds(1);
+  Make(0, true, options);
+  std::vector<TierKey> keys;
+  for (int i = 0; i < 8; ++i) {
+    Put(i);
+    keys.push_back(Key(i));
+  }
+  ASSERT_TRUE(mover_->Flush(kLong));
+  std::atomic<bool> hangs{true};
+  ssd_->SetFaults({.slow = 1, .delay = std::chrono::milliseconds(1), .sleep = [&](std::chrono::nanoseconds) {
+                     while (hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                   }});
+  mover_->Prefetch(keys);
+  EXPECT_FALSE(mover_->Get(Key(0)).has_value());
+  EXPECT_EQ(mover_->stats().late, 1);
+  hangs = false;
+  ssd_->SetFaults({});
+  mover_.reset();  // ends with the run
+}
+
 TEST_F(MoverTest, LiesOfTheDiskAreMisses) {
   for (const TierFaults& faults : {TierFaults{.seed = 1, .get_corrupt = 1}, TierFaults{.get_truncated = 1},
                                    TierFaults{.get_misplaced = 1}}) {
@@ -273,7 +339,6 @@ TEST_F(MoverTest, WithoutADiskHostMemoryIsAll) {
   EXPECT_FALSE(mover_->Get(Key(1)).has_value());
 }
 
-// Any order of calls from several threads over a disk with every fault: what comes is what was put.
 // Each tile of it is right and in its place: only their number tells.
 TEST_F(MoverTest, AValueCutBetweenTwoTilesIsAMiss) {
   for (const bool encrypt : {true, false}) {
@@ -361,6 +426,7 @@ TEST_F(MoverTest, BlocksInFewerBitsComeBackAsBf16) {
   }
 }
 
+// Any order of calls from several threads over a disk with every fault: what comes is what was put.
 TEST_F(MoverTest, ThreadsSeeWholeValuesOnly) {
   MoverOptions options;
   options.batch_bytes = 4 * kParts * kTile;

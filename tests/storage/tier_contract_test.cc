@@ -2,6 +2,7 @@
 // can check any value (also after a crash) without a second table.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -101,6 +102,47 @@ TEST_P(TierContractTest, APartIsReadAloneOrWithAllOthers) {
   EXPECT_EQ(tier->GetPart(Id(2), 7).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(tier->Stats().hits, 4);
   EXPECT_EQ(tier->Stats().misses, 1);
+}
+
+// Of several Puts, kinds and counts of parts; all of them and a few, in any order, some twice, some missing.
+TEST_P(TierContractTest, ValuesAreReadTogetherAsOneByOne) {
+  auto tier = Make(1 << 24);
+  std::vector<TierKey> keys;
+  for (int put = 0; put < 3; ++put) {
+    std::vector<TierItem> items;
+    for (int i = put * 20; i < put * 20 + 20; ++i) {
+      const uint32_t parts = i % 7 == 6 ? 3 : 6;
+      items.push_back(Item(i, parts * size_t{i % 11 == 10 ? 6000u : 4000u}, parts,
+                           i % 5 == 4 ? ValueKind::kIndex : ValueKind::kBlock));
+      keys.push_back(items.back().key);
+    }
+    ASSERT_TRUE(tier->Put(items).ok());
+  }
+  ASSERT_TRUE(tier->Erase(keys[7]).ok());
+  ASSERT_TRUE(tier->Erase(keys[33]).ok());
+  keys.push_back(Id(99));
+  std::mt19937_64 random(1);
+  for (const size_t count : {keys.size(), size_t{30}, size_t{9}, size_t{2}, size_t{1}, size_t{0}}) {
+    std::vector<TierKey> some = keys;
+    std::shuffle(some.begin(), some.end(), random);
+    some.erase(some.begin() + static_cast<std::ptrdiff_t>(count), some.end());
+    if (count > 2) some.push_back(some[1]);
+    const TierStats before = tier->Stats();
+    auto values = tier->GetTogether(some);
+    const TierStats after = tier->Stats();
+    ASSERT_EQ(values.size(), some.size());
+    for (size_t i = 0; i < some.size(); ++i) {
+      const auto expected = tier->Get(some[i]);
+      ASSERT_EQ(values[i].status().code(), expected.status().code()) << some[i].ToString();
+      if (!expected.ok()) continue;
+      EXPECT_EQ(*values[i], Bytes(*expected)) << some[i].ToString();
+      values[i]->assign(values[i]->size(), 0);  // they are the caller's own
+      EXPECT_NE(*values[i], Bytes(*tier->Get(some[i])));
+    }
+    if (count == 30) {
+      EXPECT_GT(after.hits, before.hits + 20);
+    }
+  }
 }
 
 TEST_P(TierContractTest, PartsThatDoNotDivideTheValueAreRefused) {

@@ -1,0 +1,172 @@
+// Whole values out of the tiers: what a restore asks for.
+#include <algorithm>
+#include <utility>
+
+#include "proto/base/status.h"
+#include "storage/mover.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr size_t kPrefetchedMax = 256;     // values that nobody came for
+constexpr size_t kTypicalBytes = 4 << 20;  // of a value
+// Values that one reader brings together. They are tiles that lie side by side, so many at a time: more make
+// longer reads, fewer begin sooner and leave work to the other readers.
+constexpr size_t kTogether = 8;
+
+}  // namespace
+
+std::optional<Mover::Found> Mover::Get(const TierKey& key) {
+  std::shared_ptr<Reading> reading =
+      TakeReading(key);  // first: it is from SSD, though host memory has it by now
+  if (reading == nullptr && host_ != nullptr) {
+    absl::StatusOr<TierView> value = host_->Get(key);
+    if (value.ok()) {
+      CountHit(Level::kHost, value->bytes.size());
+      return Found{std::move(*value), Level::kHost};
+    }
+    if (value.status().code() == absl::StatusCode::kDataLoss) CountDamaged(key, nullptr);
+  }
+  if (const TierValue value = reading == nullptr ? WaitingValue(key) : nullptr) {
+    CountHit(Level::kHost, value->size());
+    return Found{{value, *value}, Level::kHost};
+  }
+  if (reading == nullptr && ssd_ != nullptr && ssd_->Contains(key)) {
+    if (const Readings started = StartReading({&key, 1}); !started.empty()) reading = started[0];
+  }
+  if (reading == nullptr) {
+    CountMiss();
+    return std::nullopt;
+  }
+  std::unique_lock lock(reading->mu);
+  if (!reading->ended.wait_for(lock, ReadWait(reading->together * kTypicalBytes),
+                               [&] { return reading->done; })) {
+    lock.unlock();
+    DiskAnswered(absl::DeadlineExceededError("a read is late"));
+    std::lock_guard counted(mu_);
+    ++stats_.late;
+    ++stats_.level[static_cast<size_t>(Level::kSsd)].misses;
+    return std::nullopt;
+  }
+  const TierValue value = reading->value;
+  lock.unlock();
+  if (value == nullptr) {
+    CountMiss();
+    return std::nullopt;
+  }
+  CountHit(Level::kSsd, value->size());
+  return Found{{value, *value}, Level::kSsd};
+}
+
+// What Prefetch began, once; null: nothing.
+std::shared_ptr<Mover::Reading> Mover::TakeReading(const TierKey& key) {
+  std::lock_guard lock(mu_);
+  const auto found = reading_.find(key);
+  if (found == reading_.end()) return nullptr;
+  std::shared_ptr<Reading> reading = std::move(found->second);
+  reading_.erase(found);
+  std::erase(prefetched_, key);  // else a later reading of the same value is dropped in its stead
+  return reading;
+}
+
+TierValue Mover::WaitingValue(const TierKey& key) const {
+  std::lock_guard lock(mu_);
+  const auto waiting = waiting_.find(key);
+  return waiting == waiting_.end() ? nullptr : waiting->second.first;
+}
+
+// In one pass over what lies together. Empty: the disk is left alone.
+Mover::Readings Mover::StartReading(std::span<const TierKey> keys) {
+  if (!DiskAllowed()) return {};
+  Readings readings;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    readings.push_back(std::make_shared<Reading>());
+    readings.back()->together = keys.size();
+  }
+  const absl::Status started =
+      readers_->Run([this, keys = std::vector<TierKey>(keys.begin(), keys.end()), readings] {
+        std::vector<absl::StatusOr<std::vector<uint8_t>>> read = ssd_->GetTogether(keys);
+        for (size_t i = 0; i < keys.size(); ++i) {
+          TierValue value = Open(keys[i], std::move(read[i]));
+          std::lock_guard lock(readings[i]->mu);
+          readings[i]->value = std::move(value);
+          readings[i]->done = true;
+          readings[i]->ended.notify_all();
+        }
+      });
+  return started.ok() ? readings : Readings();
+}
+
+// Of a value as it was read: what a caller gets, and host memory too; null: a miss.
+TierValue Mover::Open(const TierKey& key, absl::StatusOr<std::vector<uint8_t>> read) {
+  DiskAnswered(read.status());
+  if (!read.ok()) {
+    if (read.status().code() == absl::StatusCode::kDataLoss) CountDamaged(key, nullptr);
+    return nullptr;
+  }
+  uint32_t parts = 0;
+  TierValue value = HostForm(key, *read, &parts);
+  if (value == nullptr) {
+    CountDamaged(key, ssd_.get());
+  } else if (host_ != nullptr) {
+    const TierItem item{key, value, parts};
+    host_->Put({&item, 1}).IgnoreError();
+  }
+  return value;
+}
+
+// A value as it lies on SSD, opened, and sealed as host memory holds it; null: damaged.
+TierValue Mover::HostForm(const TierKey& key, std::span<const uint8_t> bytes, uint32_t* parts) const {
+  // The first header says how large a tile is; a lie makes some tile fail its check.
+  const std::optional<size_t> tile_bytes = TileEnvelopeBytes(bytes);
+  if (!tile_bytes.has_value() || bytes.size() % *tile_bytes != 0) return nullptr;
+  *parts = static_cast<uint32_t>(bytes.size() / *tile_bytes);
+  const Require require = key_ != nullptr ? Require::kEncrypted : Require::kAny;
+  auto value = std::make_shared<std::vector<uint8_t>>();
+  std::vector<uint8_t> plain;
+  for (uint32_t part = 0; part < *parts; ++part) {
+    absl::StatusOr<OpenedTile> opened =
+        VerifyTile(bytes.subspan(part * *tile_bytes, *tile_bytes), key_.get(), &plain, require);
+    if (!opened.ok() || int64_t{*parts} != TilesOfValue(opened->geometry) || !InPlace(key.id, part, *opened))
+      return nullptr;
+    const size_t at = value->size(), size = kEnvelopeHeaderBytes + HostPayloadBytes(*opened);
+    if (part == 0) value->reserve(size * *parts);
+    value->resize(at + size);
+    const std::span<uint8_t> tile = std::span(*value).subspan(at);
+    if (!ToHostFormat(*opened, tile.subspan(kEnvelopeHeaderBytes)).ok()) return nullptr;
+    opened->geometry.format = HostFormat(opened->geometry.format);
+    SealTile(key.id, opened->geometry, tile, nullptr);
+  }
+  return value;
+}
+
+// Is it only on SSD, and nobody has begun to read it?
+bool Mover::MayPrefetch(const TierKey& key) const {
+  {
+    std::lock_guard lock(mu_);
+    if (reading_.contains(key) || waiting_.contains(key)) return false;
+  }
+  return (host_ == nullptr || !host_->Contains(key)) && ssd_->Contains(key);
+}
+
+void Mover::Prefetch(std::span<const TierKey> keys) {
+  if (ssd_ == nullptr) return;
+  std::vector<TierKey> wanted;
+  for (const TierKey& key : keys) {
+    if (MayPrefetch(key)) wanted.push_back(key);
+  }
+  for (size_t first = 0; first < wanted.size(); first += kTogether) {
+    const auto some = std::span(wanted).subspan(first, std::min(kTogether, wanted.size() - first));
+    Readings readings = StartReading(some);
+    std::lock_guard lock(mu_);
+    for (size_t i = 0; i < readings.size(); ++i) {
+      if (reading_.emplace(some[i], std::move(readings[i])).second) prefetched_.push_back(some[i]);
+    }
+    while (prefetched_.size() > kPrefetchedMax) {
+      reading_.erase(prefetched_.front());
+      prefetched_.pop_front();
+    }
+  }
+}
+
+}  // namespace palimpsest
