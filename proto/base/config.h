@@ -86,8 +86,8 @@ struct Config {
     // on: blocks are encrypted under a key that keys/tier.key in the data folder wraps; off: whoever reads
     // the disk reads the documents. Default on.
     std::string encryption = "on";
-    // How keys and values are written there. bf16: exactly; int8, int4: in about 0.55 and 0.3 of the room, with
-    // a loss (docs/storage.md). Default bf16.
+    // How keys and values are written there. bf16: exactly; int8, int4: in about 0.55 and 0.3 of the room,
+    // with a loss (docs/storage.md). Default bf16.
     std::string format = "bf16";
     // Threads that read from it. More suits disks with deep queues. Default 8.
     int64_t readers = 8;

@@ -46,10 +46,11 @@ TEST(ResultsTest, AnswerHasEveryFieldOfTheContract) {
   EXPECT_THAT(Keys(usage), ElementsAre("prompt_tokens", "completion_tokens", "prompt_tokens_details"));
   EXPECT_EQ(usage.at("prompt_tokens_details").at("cached_tokens").as_int64(), 64);
   const json::object& receipt = answer.at("receipt").as_object();
-  EXPECT_THAT(Keys(receipt), ElementsAre("policy", "recall", "prefill", "prefill_reason", "question",
-                                         "prompt_tokens", "resident_tokens", "device_bytes", "spilled_bytes",
-                                         "recalled", "recomputed_tokens", "degraded", "seconds",
-                                         "tokens_per_second", "workers", "cached_tokens", "encryption", "ssd_format"));
+  EXPECT_THAT(Keys(receipt),
+              ElementsAre("policy", "recall", "prefill", "prefill_reason", "question", "prompt_tokens",
+                          "resident_tokens", "device_bytes", "spilled_bytes", "recalled", "recomputed_tokens",
+                          "degraded", "seconds", "tokens_per_second", "workers", "cached_tokens",
+                          "encryption", "ssd_format"));
   EXPECT_THAT(Keys(receipt.at("device_bytes").as_object()), ElementsAre("resident", "digests", "peak"));
   EXPECT_THAT(Keys(receipt.at("spilled_bytes").as_object()), ElementsAre("host", "ssd"));
   EXPECT_THAT(Keys(receipt.at("recalled").as_object()), ElementsAre("device", "host", "ssd", "remote"));
