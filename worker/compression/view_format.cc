@@ -96,7 +96,8 @@ absl::StatusOr<View> ParseView(const KvShape& shape, std::span<const uint8_t> by
     in.Read(tokens, &head.tokens);
     if (scored != 0) in.Read(tokens, &head.scores);
     in.Read(size_t{tokens} * 2 * head_size, &head.rest);
-    if (in.failed() || scored > 1 || !Ascending(head.tokens)) return DataLoss("picks are cut short or torn");
+    if (in.failed() || scored > (tokens > 0 ? 1 : 0) || !Ascending(head.tokens))
+      return DataLoss("picks are cut short or torn");
   }
   if (!in.at_end()) return DataLoss("picks are followed by other bytes");
   return view;
