@@ -24,7 +24,7 @@ struct BenchOptions {
   int64_t span_tokens = 2048;  // of anchored prefill
   int64_t rounds = 5;
   struct Disk {          // of tiers
-    std::string folder;  // what is written is in a folder of its own in here, and removed
+    std::string folder;  // the data folder: what is written goes to its scratch, and is removed
     int readers = 8;     // threads
     bool encrypt = true;
   } disk;

@@ -10,6 +10,7 @@
 
 #include "apps/bench/bench_runs.h"
 #include "apps/bench/raw_file.h"
+#include "apps/scratch_folder.h"
 #include "proto/base/quote.h"
 #include "proto/base/rng.h"
 #include "proto/base/status.h"
@@ -24,30 +25,6 @@ constexpr int64_t kTilesPerHead = 48;                // that a recall reads of e
 constexpr size_t kTilesPerCall = 432;                // that a recall asks for together
 constexpr auto kPatience = std::chrono::minutes(5);  // a slow disk is measured, not given up
 
-// Removed with all in it.
-class Folder {
- public:
-  static absl::StatusOr<std::unique_ptr<Folder>> MakeIn(const std::string& parent) {
-    std::error_code error;
-    std::filesystem::create_directories(parent, error);
-    std::string path = parent + "/tier-bench-XXXXXX";
-    if (error || ::mkdtemp(path.data()) == nullptr) {
-      return Error(absl::StatusCode::kUnavailable, "bench tiers: no folder can be made in {}: {}",
-                   Quoted(parent, 4096), error ? error.message() : std::generic_category().message(errno));
-    }
-    return std::unique_ptr<Folder>(new Folder(path));
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  explicit Folder(std::string path) : path_(std::move(path)) {}
-  const std::string path_;
-};
-
 int64_t RoundUp(int64_t bytes) { return DivideUp(bytes, RawFile::kAlignment) * RawFile::kAlignment; }
 int64_t RoundDown(int64_t bytes) { return bytes / RawFile::kAlignment * RawFile::kAlignment; }
 
@@ -58,7 +35,7 @@ class StoredText {
                                                           const BenchOptions::Disk& disk,
                                                           const CancelToken& cancel) {
     std::unique_ptr<StoredText> text(new StoredText(shape, groups, disk, cancel));
-    PALIMPSEST_ASSIGN_OR_RETURN(text->folder_, Folder::MakeIn(disk.folder));
+    PALIMPSEST_ASSIGN_OR_RETURN(text->folder_, ScratchFolder::Make(disk.folder, "bench"));
     PALIMPSEST_RETURN_IF_ERROR(text->CheckRoom());
     PALIMPSEST_ASSIGN_OR_RETURN(text->raw_, RawFile::Make(text->folder_->path() + "/raw"));
     PALIMPSEST_RETURN_IF_ERROR(text->Open());
@@ -179,7 +156,7 @@ class StoredText {
   std::vector<uint8_t> random_;  // (tiles, tile bytes)
   std::shared_ptr<DataKey> key_;
   int64_t written_ = 0;  // groups
-  std::unique_ptr<Folder> folder_;
+  std::unique_ptr<ScratchFolder> folder_;
   std::unique_ptr<RawFile> raw_;
   std::unique_ptr<Mover> mover_;  // last: it uses the folder
 };

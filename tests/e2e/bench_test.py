@@ -49,12 +49,12 @@ class BenchTest(cli.CliTest):
         for result in results:
             self.assertGreater(result["efficiency"], 0, result)
             self.assertGreater(result["bytes"], 0, result)
-        self.assertEqual(list(self.data.glob("tier-bench-*")), [])
+        self.assertEqual(list(self.data.glob("scratch/*")), [])
 
     def test_a_tier_larger_than_its_disk_is_refused_with_both_numbers(self):
         self.expect_error(cli.FAILED, "bench", "tiers", "--depth", "1000000M", "--model", self.tiny_model(),
                           contains=["bytes", "free", "--depth"])
-        self.assertEqual(list(self.data.glob("tier-bench-*")), [])
+        self.assertEqual(list(self.data.glob("scratch/*")), [])
 
     def test_prefill_beyond_the_window_goes_through_a_pot_and_in_spans(self):
         tokens = 2 * cli.TINY_WINDOW
