@@ -98,7 +98,8 @@ TEST_F(DataKeyFileTest, TheWrappedFileHoldsNothingOfTheKey) {
 TEST_F(DataKeyFileTest, AWrappedKeyWithoutItsKeyFileSaysWhatToDo) {
   LoadedKey();
   fs::remove(key_);
-  ExpectError(StatusCode::kFailedPrecondition, {wrapped_, key_, "restore the key file", "remove the folder"});
+  ExpectError(StatusCode::kFailedPrecondition,
+              {key_, "restore the key file", fmt::format("or remove '{}'", wrapped_), "is computed again"});
   EXPECT_FALSE(fs::exists(key_)) << "a new one would not help, and would hide that the old one is gone";
 }
 

@@ -195,7 +195,7 @@ TEST_F(MoverTest, OneDamagedValueOfARunIsAMissForItselfAlone) {
       }
     };
     replace(3, [](std::vector<uint8_t>& value) {  // a tile is missing
-      value.resize(value.size() - kTile);
+      value.erase(value.end() - kTile, value.end());
       return kParts - 1;
     });
     replace(5, [](std::vector<uint8_t>& value) {  // a bit is another
