@@ -137,10 +137,10 @@ void AddAskCommand(CommandSet& commands) {
                  "default auto")
       ->type_name("NAME:key=value,...")
       ->take_last();
-  ask.add_option(
-         "--recall", flags->recall,
-         "how dropped tokens come back: none, all, or slices:budget=768,slice=16,refresh=1,index=q2; default "
-         "none")
+  ask.add_option("--recall", flags->recall,
+                 "how dropped tokens come back: none, all, or "
+                 "slices:budget=1024,slice=16,refresh=1,look=4,index=q2; default "
+                 "none")
       ->type_name("NAME:key=value,...")
       ->take_last();
   ask.add_option("--question", flags->visibility,

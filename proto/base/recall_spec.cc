@@ -18,8 +18,10 @@ constexpr int64_t kTokensMax = int64_t{1} << 30;
 
 // In the order of Kind.
 std::span<const NamedForm> Recalls() {
-  static const auto* const forms = new std::vector<NamedForm>{
-      {"none", {}, true}, {"slices", {"budget", "slice", "refresh", "index"}, true}, {"all", {}, true}};
+  static const auto* const forms =
+      new std::vector<NamedForm>{{"none", {}, true},
+                                 {"slices", {"budget", "slice", "refresh", "look", "index"}, true},
+                                 {"all", {}, true}};
   return *forms;
 }
 
@@ -45,6 +47,7 @@ absl::Status ReadTokens(const FormParameter& parameter, int64_t* number) {
 absl::Status ReadParameter(const FormParameter& parameter, RecallSpec* recall) {
   if (parameter.key == "budget") return ReadTokens(parameter, &recall->budget);
   if (parameter.key == "refresh") return ReadTokens(parameter, &recall->refresh);
+  if (parameter.key == "look") return ReadTokens(parameter, &recall->look);
   if (parameter.key == "slice") {
     const bool number = ReadTokens(parameter, &recall->slice).ok();
     constexpr std::array<int64_t, 4> kSlices = {8, 16, 32, 64};
@@ -90,8 +93,8 @@ absl::StatusOr<RecallSpec> ParseRecall(std::string_view text) {
 std::string RecallText(const RecallSpec& recall) {
   const std::string& name = Recalls()[static_cast<size_t>(recall.kind)].name;
   if (recall.kind != RecallSpec::Kind::kSlices) return name;
-  return fmt::format("{}:budget={},slice={},refresh={},index={}", name, recall.budget, recall.slice,
-                     recall.refresh, Indices()[static_cast<size_t>(recall.index)]);
+  return fmt::format("{}:budget={},slice={},refresh={},look={},index={}", name, recall.budget, recall.slice,
+                     recall.refresh, recall.look, Indices()[static_cast<size_t>(recall.index)]);
 }
 
 }  // namespace palimpsest

@@ -18,7 +18,7 @@ std::vector<int32_t> Pick(std::vector<float> scores, std::vector<int32_t> reside
                           int64_t count) {
   SliceRanking ranking;
   std::vector<int32_t> picks;
-  ranking.Pick(scores, residents, slice, count, &picks);
+  ranking.Pick(scores, {}, residents, slice, count, &picks);
   return picks;
 }
 
@@ -74,6 +74,45 @@ TEST(SliceRankingTest, AnyScoresAnyResidents) {
     std::sort(expected.begin(), expected.end());
     EXPECT_EQ(Pick(scores, {residents.begin(), residents.end()}, slice, count), expected) << round;
   }
+}
+
+// Of some blocks: as if the others had no scores.
+TEST(SliceRankingTest, SomeBlocksAreAllBlocksWhereTheOthersAreEmpty) {
+  RngSequence rng{Rng(2)};
+  for (int round = 0; round < 200; ++round) {
+    const int64_t slice = int64_t{8} << rng.Below(4);
+    const int64_t count = 1 + static_cast<int64_t>(rng.Below(30));
+    std::vector<float> all, some;
+    std::vector<int32_t> blocks, residents;
+    for (int32_t block = 0; block < 40; ++block) {
+      const bool chosen = rng.Below(3) == 0 || (block == 39 && blocks.empty());
+      if (chosen) blocks.push_back(block);
+      for (int32_t slot = 0; slot < kBlock; ++slot) {
+        const float score = static_cast<float>(rng.Below(50));
+        all.push_back(chosen ? score : kNone);
+        if (chosen) some.push_back(score);
+        if (rng.Below(10) == 0) residents.push_back(block * static_cast<int32_t>(kBlock) + slot);
+      }
+    }
+    SliceRanking ranking;
+    std::vector<int32_t> picks;
+    ranking.Pick(some, blocks, residents, slice, count, &picks);
+    EXPECT_EQ(picks, Pick(all, residents, slice, count)) << round;
+  }
+}
+
+TEST(SliceRankingTest, BestBlocksHaveTheBestSlices) {
+  std::vector<float> scores(5 * kBlock, 0.0f);
+  scores[3 * kBlock + 9] = 7;
+  scores[1 * kBlock] = 6;
+  scores[4 * kBlock + 63] = 6;
+  SliceRanking ranking;
+  std::vector<int32_t> picks, blocks;
+  ranking.Pick(scores, {}, {}, 16, 2, &picks);
+  ranking.BestBlocks(16, 2, &blocks);
+  EXPECT_EQ(blocks, (std::vector<int32_t>{1, 3})) << "the earlier of equals";
+  ranking.BestBlocks(16, 9, &blocks);
+  EXPECT_EQ(blocks, (std::vector<int32_t>{0, 1, 2, 3, 4}));
 }
 
 }  // namespace

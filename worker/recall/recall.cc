@@ -10,6 +10,8 @@ namespace palimpsest {
 namespace {
 
 constexpr int64_t kBudgetsKept = 4;  // in host memory
+// Blocks that are looked at between two looks at all: a quarter, and enough to choose from.
+constexpr int64_t kNearShare = 4, kNearBudgets = 4;
 
 }  // namespace
 
@@ -20,7 +22,9 @@ Recall::Recall(Setup setup)
       count_(setup_.spec.kind == RecallSpec::Kind::kAll ? static_cast<int64_t>(setup_.index->blocks().size())
                                                         : setup_.spec.budget / setup_.spec.slice),
       heads_(setup_.residents.size()),
-      changed_(static_cast<size_t>(setup_.config->kv_heads)) {
+      changed_(static_cast<size_t>(setup_.config->kv_heads)),
+      near_count_(std::max(DivideUp(static_cast<int64_t>(setup_.index->blocks().size()), kNearShare),
+                           kNearBudgets * DivideUp(count_ * slice_, kTileSlots))) {
   const std::span<const IndexedBlock> blocks = setup_.index->blocks();
   scores_.resize(static_cast<size_t>(setup_.config->kv_heads) * blocks.size() * kTileSlots);
   const bool all = setup_.spec.kind == RecallSpec::Kind::kAll;
@@ -50,7 +54,7 @@ Recall::Recall(Setup setup)
 
 void Recall::BeforeAttention(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) {
   const TimePoint start = setup_.clock->Now();
-  if (layer == 0) ++turn_;
+  if (layer == 0) BeginTurn(q.rows);
   if (setup_.spec.kind == RecallSpec::Kind::kAll) {
     if (turn_ > 1) return;
     WantAll(layer);
@@ -64,6 +68,27 @@ void Recall::BeforeAttention(int64_t layer, Rows<const float> q, std::span<const
   Fetch(layer);
   Pack(layer);
   counts_.seconds += Seconds(setup_.clock->Now() - start);
+}
+
+// The question's tokens choose by all of the index, and so does the first of the answer: near to what many
+// tokens want is not near to what one wants.
+void Recall::BeginTurn(int64_t rows) {
+  ++turn_;
+  const bool of_question = rows > 1 || turn_ == 1;
+  looks_ = of_question || looked_ago_ == 0 || looked_ago_ >= setup_.spec.look ||
+           near_count_ >= static_cast<int64_t>(setup_.index->blocks().size());
+  looked_ago_ = of_question ? 0 : looks_ ? 1 : looked_ago_ + 1;
+}
+
+void Recall::RememberNear(int64_t head_number) {
+  Head& head = heads_[static_cast<size_t>(head_number)];
+  head.ranking.BestBlocks(slice_, near_count_, &head.near);
+  head.near_digests.clear();
+  head.near_counts.clear();
+  for (const int32_t block : head.near) {
+    head.near_digests.push_back(setup_.index->digests(head_number)[static_cast<size_t>(block)]);
+    head.near_counts.push_back(setup_.index->counts()[static_cast<size_t>(block)]);
+  }
 }
 
 void Recall::WantAll(int64_t layer) {
@@ -85,10 +110,16 @@ void Recall::Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> p
     std::fill(rank_positions_.begin(), rank_positions_.end(), setup_.rank_position);
   std::vector<DigestHead> heads;
   for (int64_t h = 0; h < config.kv_heads; ++h) {
-    heads.push_back({.q = {q.data + h * columns, q.rows, columns, q.stride},
-                     .tiles = setup_.index->digests(layer * config.kv_heads + h),
-                     .counts = setup_.index->counts(),
-                     .out = scores_.data() + h * slots});
+    const Head& head = HeadOf(layer, h);
+    DigestHead asked{.q = {q.data + h * columns, q.rows, columns, q.stride},
+                     .tiles = head.near_digests,
+                     .counts = head.near_counts,
+                     .out = scores_.data() + h * slots};
+    if (looks_) {
+      asked.tiles = setup_.index->digests(layer * config.kv_heads + h);
+      asked.counts = setup_.index->counts();
+    }
+    heads.push_back(asked);
   }
   setup_.backend->ScoreDigests({.kind = setup_.index->kind(),
                                 .group = group,
@@ -98,9 +129,28 @@ void Recall::Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> p
                                 .heads = heads});
   setup_.backend->pool().ParallelFor(config.kv_heads, [&](int64_t h, int) {
     Head& head = HeadOf(layer, h);
-    head.ranking.Pick(std::span(scores_).subspan(static_cast<size_t>(h * slots), static_cast<size_t>(slots)),
-                      head.places, slice_, count_, &head.wanted);
+    const size_t count = heads[static_cast<size_t>(h)].tiles.size() * kTileSlots;
+    head.ranking.Pick(std::span(scores_).subspan(static_cast<size_t>(h * slots), count),
+                      looks_ ? std::span<const int32_t>() : head.near, head.places, slice_, count_,
+                      &head.wanted);
+    if (looks_ && looked_ago_ == 1 && setup_.spec.look > 1) RememberNear(layer * config.kv_heads + h);
   });
+}
+
+// Shared among the threads: opening a tile reads all of it.
+std::vector<std::optional<Mover::FoundTile>> Recall::GetTiles(
+    std::span<const Mover::TileRequest> requests) const {
+  constexpr int64_t kTogetherMin = 8;
+  const int64_t count = static_cast<int64_t>(requests.size());
+  const int64_t together = std::max(kTogetherMin, DivideUp(count, int64_t{setup_.backend->pool().threads()}));
+  std::vector<std::optional<Mover::FoundTile>> tiles(requests.size());
+  setup_.backend->pool().ParallelFor(DivideUp(count, together), [&](int64_t part, int) {
+    const size_t first = static_cast<size_t>(part * together);
+    auto some = setup_.store->mover().GetTiles(
+        requests.subspan(first, static_cast<size_t>(std::min(together, count - part * together))));
+    std::move(some.begin(), some.end(), tiles.begin() + static_cast<std::ptrdiff_t>(first));
+  });
+  return tiles;
 }
 
 // What is wanted and did not come before, from the tiers; wanted slices that do not come are struck out.
@@ -133,7 +183,7 @@ void Recall::Fetch(int64_t layer) {
     }
   }
   if (requests.empty()) return;
-  const std::vector<std::optional<Mover::FoundTile>> tiles = setup_.store->mover().GetTiles(requests);
+  const std::vector<std::optional<Mover::FoundTile>> tiles = GetTiles(requests);
   size_t counted = requests.size();  // the request whose bytes were counted last
   for (const Missing& m : missing) {
     Head& head = HeadOf(layer, m.head);

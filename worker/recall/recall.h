@@ -4,6 +4,8 @@
 //
 // When   : the question's queries together, before its first attention in each layer; then the newest
 //          token's, each `refresh` tokens. Each choice replaces the one before.
+// Index  : what stands near the best seldom changes from one token to the next: each `look`-th choice of the
+//          answer reads all of the index, those between it only the blocks that ranked best then.
 // Where  : slices stand in the order of the document, at their own positions where all of it fits the model's
 //          window, otherwise one after the other behind what is resident, in a place of fixed size, so that
 //          the question's position does not depend on what comes back.
@@ -18,6 +20,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -79,11 +82,18 @@ class Recall final : public LayerHook {
     std::vector<KvSource> sources;
     std::vector<int32_t> positions;
     SliceRanking ranking;
+    std::vector<int32_t> near;                 // blocks that ranked best when all were looked at
+    std::vector<const uint8_t*> near_digests;  // theirs
+    std::vector<int32_t> near_counts;
   };
+
+  void BeginTurn(int64_t rows);
+  void RememberNear(int64_t head_number);
 
   void Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> positions);
   void WantAll(int64_t layer);
   void Fetch(int64_t layer);
+  std::vector<std::optional<Mover::FoundTile>> GetTiles(std::span<const Mover::TileRequest> requests) const;
   int32_t TakePlace(Head& head);
   void Copy(const Mover::FoundTile& tile, int32_t slice, Head& head, int32_t place) const;
   bool Fits(const Mover::FoundTile& tile, int64_t block) const;
@@ -100,6 +110,9 @@ class Recall final : public LayerHook {
   std::vector<int64_t> rank_positions_;
   std::vector<uint8_t> changed_;  // (kv_heads)
   int64_t turn_ = 0;
+  const int64_t near_count_;  // blocks of each head
+  bool looks_ = true;         // in this turn, at all blocks
+  int64_t looked_ago_ = 0;    // choices of the answer since all blocks were looked at; 0: of the question
   RecallCounts counts_;
 };
 

@@ -1,23 +1,59 @@
 #include "worker/recall/slices.h"
 
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <limits>
+#include <numeric>
 
 namespace palimpsest {
+namespace {
 
-void SliceRanking::Pick(std::span<float> scores, std::span<const int32_t> residents, int64_t slice,
-                        int64_t count, std::vector<int32_t>* picks) {
-  constexpr float kNone = -std::numeric_limits<float>::infinity();
-  for (const int32_t place : residents) scores[static_cast<size_t>(place)] = kNone;
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+constexpr size_t kLanes = 8;  // the shortest slice
+constexpr int32_t kBlock = 64;
+
+// The best score of a slice, lane by lane so that one comparison does not wait for another; what is not a
+// number never wins.
+float BestOf(const float* scores, size_t count) {
+  std::array<float, kLanes> best;
+  best.fill(kNone);
+  for (size_t i = 0; i < count; i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      best[lane] = scores[i + lane] > best[lane] ? scores[i + lane] : best[lane];
+    }
+  }
+  return *std::max_element(best.begin(), best.end());
+}
+
+}  // namespace
+
+void SliceRanking::StrikeOut(std::span<float> scores, std::span<const int32_t> blocks,
+                             std::span<const int32_t> residents) {
+  if (blocks.empty()) {
+    for (const int32_t place : residents) scores[static_cast<size_t>(place)] = kNone;
+    return;
+  }
+  auto resident = residents.begin();
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    const int32_t first = blocks[b] * kBlock;
+    resident = std::lower_bound(resident, residents.end(), first);
+    for (; resident != residents.end() && *resident < first + kBlock; ++resident)
+      scores[b * kBlock + static_cast<size_t>(*resident - first)] = kNone;
+  }
+}
+
+void SliceRanking::Pick(std::span<float> scores, std::span<const int32_t> blocks,
+                        std::span<const int32_t> residents, int64_t slice, int64_t count,
+                        std::vector<int32_t>* picks) {
+  StrikeOut(scores, blocks, residents);
   const size_t width = static_cast<size_t>(slice), slices = scores.size() / width;
   best_.resize(slices);
+  for (size_t s = 0; s < slices; ++s) best_[s] = BestOf(scores.data() + s * width, width);
+  const float least = LeastOfBest(static_cast<size_t>(count));
   order_.clear();
   for (size_t s = 0; s < slices; ++s) {
-    const std::span<const float> own = scores.subspan(s * width, width);
-    float best = kNone;
-    for (const float score : own) best = std::max(best, score);  // a score that is not a number never wins
-    best_[s] = best;
-    if (best > kNone) order_.push_back(static_cast<int32_t>(s));
+    if (best_[s] >= least && best_[s] > kNone) order_.push_back(static_cast<int32_t>(s));
   }
   const auto better = [&](int32_t a, int32_t b) {
     const float x = best_[static_cast<size_t>(a)], y = best_[static_cast<size_t>(b)];
@@ -29,6 +65,45 @@ void SliceRanking::Pick(std::span<float> scores, std::span<const int32_t> reside
     std::sort(order_.begin(), order_.end());
   }
   picks->assign(order_.begin(), order_.end());
+  if (blocks.empty()) return;
+  const int32_t per_block = kBlock / static_cast<int32_t>(slice);
+  for (int32_t& pick : *picks)
+    pick = blocks[static_cast<size_t>(pick / per_block)] * per_block + pick % per_block;
+}
+
+void SliceRanking::BestBlocks(int64_t slice, int64_t count, std::vector<int32_t>* blocks) {
+  const size_t per_block = static_cast<size_t>(kBlock / slice);
+  runs_.clear();
+  for (size_t s = 0; s < best_.size(); s += per_block) {
+    const auto first = best_.begin() + static_cast<std::ptrdiff_t>(s);
+    runs_.push_back(*std::max_element(first, first + static_cast<std::ptrdiff_t>(per_block)));
+  }
+  blocks->resize(runs_.size());
+  std::iota(blocks->begin(), blocks->end(), 0);
+  if (count >= static_cast<int64_t>(blocks->size())) return;
+  std::nth_element(blocks->begin(), blocks->begin() + count, blocks->end(), [&](int32_t a, int32_t b) {
+    const float x = runs_[static_cast<size_t>(a)], y = runs_[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  });
+  blocks->resize(static_cast<size_t>(count));
+  std::sort(blocks->begin(), blocks->end());
+}
+
+// The best of the count-th best run of slices: at least `count` slices are as good, so none below it is
+// picked, and little is left to sort.
+float SliceRanking::LeastOfBest(size_t count) {
+  constexpr size_t kRunsForEach = 4;
+  const size_t run = best_.size() / std::max<size_t>(1, kRunsForEach * count);
+  if (count == 0 || run < 2) return kNone;
+  runs_.clear();
+  for (size_t s = 0; s < best_.size(); s += run) {
+    const auto first = best_.begin() + static_cast<std::ptrdiff_t>(s);
+    runs_.push_back(
+        *std::max_element(first, first + static_cast<std::ptrdiff_t>(std::min(run, best_.size() - s))));
+  }
+  const auto last = runs_.begin() + static_cast<std::ptrdiff_t>(count - 1);
+  std::nth_element(runs_.begin(), last, runs_.end(), std::greater<>());
+  return *last;
 }
 
 }  // namespace palimpsest

@@ -13,13 +13,22 @@ namespace palimpsest {
 class SliceRanking {
  public:
   // `scores`: (blocks, 64), minus infinity where there is no token; changed: what is resident is struck out.
+  // `blocks`: which they are, ascending; empty: all from 0 on.
   // `residents`: places (block * 64 + slot) of tokens that are there already. Writes the numbers of the at
-  // most `count` best slices, ascending. A slice without a finite score is never picked.
-  void Pick(std::span<float> scores, std::span<const int32_t> residents, int64_t slice, int64_t count,
-            std::vector<int32_t>* picks);
+  // most `count` best slices, ascending. `slice`: a multiple of 8. A slice without a finite score is never
+  // picked.
+  void Pick(std::span<float> scores, std::span<const int32_t> blocks, std::span<const int32_t> residents,
+            int64_t slice, int64_t count, std::vector<int32_t>* picks);
+  // After a Pick of all blocks: the at most `count` whose best slices are best, ascending.
+  void BestBlocks(int64_t slice, int64_t count, std::vector<int32_t>* blocks);
 
  private:
+  float LeastOfBest(size_t count);
+  static void StrikeOut(std::span<float> scores, std::span<const int32_t> blocks,
+                        std::span<const int32_t> residents);
+
   std::vector<float> best_;     // of each slice
+  std::vector<float> runs_;     // the best of each run of slices
   std::vector<int32_t> order_;  // slices with a score
 };
 
