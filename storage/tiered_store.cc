@@ -262,6 +262,14 @@ void TieredStore::Drop(Sealed* sealed) {
   sealed_.erase(id);
 }
 
+void TieredStore::Leave(std::span<const BlockId> ids) {
+  for (const BlockId& id : ids) {
+    const auto found = sealed_.find(id);
+    if (found == sealed_.end() || found->second->pins > 0) continue;
+    if (found->second->below && mover_->Contains(id)) Drop(found->second.get());
+  }
+}
+
 void TieredStore::DropUnpinned() {
   while (!unused_.empty()) Drop(unused_.front());
 }

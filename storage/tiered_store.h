@@ -156,6 +156,9 @@ class TieredStore {
   // Does some tier hold it? Changes nothing; what it holds may yet turn out to be damaged.
   bool Holds(const BlockId& id) const { return OnDevice(id) || mover_->Contains(id); }
 
+  // These are not wanted again soon: of those that nobody pins and that are below, the device copies go.
+  void Leave(std::span<const BlockId> ids);
+
   // Tiles that Open could get: free ones and those of unpinned sealed groups.
   int64_t available_tiles() const;
   const KvShape& shape() const { return shape_; }

@@ -43,6 +43,7 @@
 #include "text/gguf.h"
 #include "text/tokenizer.h"
 #include "worker/compression/view.h"
+#include "worker/load_price.h"
 #include "worker/model/model_config.h"
 #include "worker/model/sampler.h"
 #include "worker/model/transformer.h"
@@ -206,6 +207,8 @@ class Engine {
   void PrefetchBlocks(Job& job);
   void FindView(Compression& c);
   void KeepView(const Hash256& key, std::shared_ptr<const View> view);
+  bool Declines(Job& job) const;
+  double ComputeSeconds() const;
   void StoreBelow(Job& job);
   bool FinishStored(Duration wait);
   void DescribeTiers(Job& job);
@@ -258,6 +261,7 @@ class Engine {
   void EndSpan(Job& job);
   void KeepOfSpan(Job& job);
   void KeepWhole(Job& job);
+  void LeaveSpan(const Job& job);
   void AppendContext(Job& job);
   void SkipTo(Job& job, int64_t token, bool found);
   // engine_pot.cc
@@ -292,7 +296,7 @@ class Engine {
   void Release(Job& job);
   void FindCached(Job& job);
   void SealFull(Job& job);
-  static bool MayFind(const Job& job);
+  bool MayFind(Job& job) const;
   static bool SealsLate(const Job& job);
   Job* ComputedBy(Job& job);
   bool MayCompute(Job& job);
@@ -320,6 +324,7 @@ class Engine {
   std::unique_ptr<TieredStore> store_;
   ViewCache views_;
   IndexCache indices_;
+  LoadPrices load_prices_;
   std::unique_ptr<Transformer> transformer_;
   std::deque<std::unique_ptr<Job>> jobs_;  // in order of arrival; finished ones until taken
   std::unique_ptr<Scheduler> scheduler_;

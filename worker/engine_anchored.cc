@@ -39,6 +39,7 @@ void Engine::EndSpan(Job& job) {
   if (c.view != nullptr) {  // of an earlier request
     SealFull(job);
     SkipTo(job, c.context_end, /*found=*/true);
+    job.sequence = AnchorSequence(job);        // where it ends, attention begins behind it
   } else if (c.run < c.spans[c.span].first) {  // it gave way behind some spans
     SealFull(job);
     SkipTo(job, c.spans[c.span].first, /*found=*/false);
@@ -51,14 +52,12 @@ void Engine::EndSpan(Job& job) {
     SealFull(job);
     c.span_decided = false;
     if (c.policy == nullptr) KeepWhole(job);
-    if (++c.span < c.spans.size()) {
-      job.sequence = AnchorSequence(job);
-      return;
-    }
+    job.sequence = AnchorSequence(job);  // the span's room is free before anything else takes its own
+    LeaveSpan(job);
+    if (++c.span < c.spans.size()) return;
     if (c.policy != nullptr) c.view = std::shared_ptr<const View>(std::move(c.kept));
     if (c.view_key.has_value()) KeepView(*c.view_key, c.view);
   }
-  job.sequence = AnchorSequence(job);  // the span's room is free before what is left of them takes its own
   AppendContext(job);
   BeginQuestion(job);
 }
@@ -104,6 +103,18 @@ void Engine::KeepOfSpan(Job& job) {
     }
     Compete(c.budget - c.fixed, config_.head_size, picks, values, rest, &c.kept->heads[i]);
   });
+}
+
+// What a policy has chosen from is not read again before another one does, and the next span wants its room:
+// device memory does not grow with the text.
+void Engine::LeaveSpan(const Job& job) {
+  const Compression& c = *job.compression;
+  if (c.policy == nullptr) return;
+  std::vector<BlockId> ids;
+  for (const Job::Block& block : job.blocks) {
+    if (block.first >= c.spans[c.span].first && block.first < c.spans[c.span].end) ids.push_back(block.id);
+  }
+  store_->Leave(ids);
 }
 
 // Nothing is dropped: the span's blocks stay pinned until the question moves them behind each other.

@@ -73,6 +73,29 @@ TEST_F(CompressionMemoryTest, APotsPeakDoesNotGrowWithThePrompt) {
   }
 }
 
+// Read by an ingest or by a question that keeps other tokens than the one before.
+TEST_F(CompressionMemoryTest, APeakOfSpansDoesNotGrowWithTheirNumber) {
+  std::vector<int64_t> ingest, question;
+  for (const size_t spans : {2, 8, 32}) {
+    Make(CompressionEngine(200));
+    const std::vector<int64_t> context(spans, 200);
+    const auto peak = [&](const char* policy, int64_t tokens, int64_t answer) {
+      return RunOk(*engine_, CompressionRequest(kAnchored, policy, RolePrompt(context, tokens), answer))
+                 .receipt.device_bytes()
+                 .peak() /
+             group_bytes();
+    };
+    ingest.push_back(peak("snapkv:budget=70,window=20", 0, 0));
+    question.push_back(peak("snapkv:budget=90,window=20", 37, 20));
+    ExpectAllReturned(*engine_);
+  }
+  EXPECT_LE(question[0], 2 * DivideUp(200, 64) + 3);
+  for (const auto& peaks : {ingest, question}) {
+    EXPECT_EQ(peaks[1], peaks[0]);
+    EXPECT_EQ(peaks[2], peaks[0]);
+  }
+}
+
 // Pots that fit tiles badly, catalysts over one tile, prefixes, answers that overflow.
 TEST_F(CompressionMemoryTest, NoPositionIsBeyondThePotAtAnyMoment) {
   for (const int64_t pot : {64, 65, 127, 129, 200}) {
