@@ -101,10 +101,35 @@ absl::Status Bench::Prefill(int64_t tokens) {
   return absl::OkStatus();
 }
 
-// One session; rounds of kTokens steps each at growing depth, centred on the depth asked for.
+absl::StatusOr<Engine::JobId> Bench::StartDecode(Request request, int64_t generated) {
+  request.sampling.set_max_tokens(generated + 1);
+  request.sampling.set_repetition_penalty(1);
+  request.ignore_end = true;
+  request.cancel = options_.cancel;
+  const auto decoding = std::make_shared<bool>(false);
+  request.on_prefill = [decoding](int64_t done, int64_t total) { *decoding = done == total; };
+  PALIMPSEST_ASSIGN_OR_RETURN(const Engine::JobId job, engine_.Submit(std::move(request)));
+  while (!*decoding && !options_.cancel->IsSet())
+    PALIMPSEST_CHECK(engine_.Step() || options_.cancel->IsSet());
+  return job;
+}
+
+absl::StatusOr<double> Bench::DecodeSome() {
+  return TimeOf([&] {
+           for (int64_t i = 0; i < kDecodeTokens; ++i) engine_.Step();
+         }) /
+         kDecodeTokens;
+}
+
+absl::Status Bench::EndDecode(Engine::JobId job) {
+  std::unique_ptr<Outcome> outcome;
+  while ((outcome = engine_.Take(job)) == nullptr) engine_.Step();
+  return outcome->status;
+}
+
+// One session; rounds of some steps each at growing depth, centred on the depth asked for.
 absl::Status Bench::Decode(int64_t depth, int64_t read) {
-  constexpr int64_t kTokens = 16;
-  const int64_t generated = kTokens * (options_.rounds + 1) + 1;
+  const int64_t generated = kDecodeTokens * (options_.rounds + 1) + 1;
   const int64_t prompt = std::max<int64_t>(1, depth - generated / 2);
   Request request;
   request.segments = {{.tokens = SomeTokens(std::max(prompt, read))}};
@@ -112,27 +137,10 @@ absl::Status Bench::Decode(int64_t depth, int64_t read) {
     request.policy.kind = PolicySpec::Kind::kSnapKv;
     request.policy.budget = {prompt};
   }
-  request.sampling.set_max_tokens(generated + 1);
-  request.sampling.set_repetition_penalty(1);
-  request.ignore_end = true;
-  request.cancel = options_.cancel;
-  bool decoding = false;
-  request.on_prefill = [&](int64_t done, int64_t total) { decoding = done == total; };
-  PALIMPSEST_ASSIGN_OR_RETURN(const Engine::JobId job, engine_.Submit(std::move(request)));
-  while (!decoding) {
-    PALIMPSEST_CHECK(engine_.Step() || options_.cancel->IsSet());
-    if (options_.cancel->IsSet()) break;
-  }
-  const absl::StatusOr<Measured> measured = Measure(Yardstick::kRead, [&]() -> absl::StatusOr<double> {
-    return TimeOf([&] {
-             for (int64_t i = 0; i < kTokens; ++i) engine_.Step();
-           }) /
-           kTokens;
-  });
-  std::unique_ptr<Outcome> outcome;
-  while ((outcome = engine_.Take(job)) == nullptr) engine_.Step();
+  PALIMPSEST_ASSIGN_OR_RETURN(const Engine::JobId job, StartDecode(std::move(request), generated));
+  const absl::StatusOr<Measured> measured = Measure(Yardstick::kRead, [&] { return DecodeSome(); });
+  PALIMPSEST_RETURN_IF_ERROR(EndDecode(job));
   PALIMPSEST_RETURN_IF_ERROR(measured.status());
-  PALIMPSEST_RETURN_IF_ERROR(outcome->status);
   const KvShape shape = engine_.store().shape();
   const double work = static_cast<double>(engine_.weights().decode_bytes() + shape.bytes_per_token() * depth);
   Add(read > 0 ? fmt::format("decode, {} read", read) : "decode", 1, depth, work, 1, Yardstick::kRead,
@@ -192,6 +200,7 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOpt
       for (const int64_t depth : or_default(options.depths, {int64_t{64} << 10})) {
         PALIMPSEST_RETURN_IF_ERROR(
             bench.Recall(or_default(options.tokens, {1, 45}), std::max<int64_t>(1, depth)));
+        if (depth > context) PALIMPSEST_RETURN_IF_ERROR(bench.DecodeRecall(depth));
       }
     } else if (name == "tiers") {
       for (const int64_t depth : or_default(options.depths, {int64_t{32} << 10}))

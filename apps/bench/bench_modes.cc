@@ -1,5 +1,7 @@
 // Prompts beyond the model's window, and decoding from what a policy kept.
 #include <algorithm>
+#include <atomic>
+#include <utility>
 
 #include "apps/bench/bench_runs.h"
 #include "proto/base/status.h"
@@ -74,27 +76,72 @@ absl::Status Bench::PrefillPot(int64_t tokens) {
   return absl::OkStatus();
 }
 
+Request Bench::SpansRequest(int64_t tokens) {
+  const int64_t span = SpanTokens();
+  Request request;
+  request.prefill = PrefillMode::kAnchored;
+  request.policy.kind = PolicySpec::Kind::kSnapKv;
+  const std::vector<int32_t> ids = SomeTokens(tokens, ++texts_);
+  request.segments.push_back(
+      {.tokens = SomeTokens(kAnchor, texts_), .shared = true, .role = Segment::Role::kPrefix});
+  for (int64_t first = 0; first < tokens; first += span) {
+    const auto begin = ids.begin() + first, end = ids.begin() + std::min(tokens, first + span);
+    request.segments.push_back({.tokens = {begin, end}, .shared = true});
+  }
+  return request;
+}
+
 absl::Status Bench::PrefillAnchored(int64_t tokens) {
-  const int64_t span = std::min(options_.span_tokens, c_.context / 2);
+  const int64_t span = SpanTokens();
   double keys = KeysSeen(0, kAnchor);
   for (int64_t first = 0; first < tokens; first += span)
     keys += KeysSeen(kAnchor, std::min(span, tokens - first));
   const double work = static_cast<double>(kAnchor + tokens) * LinearFlops() + keys * FlopsOfKey();
-  const auto read = [&](int64_t length) {
-    Request request;
-    request.prefill = PrefillMode::kAnchored;
-    request.policy.kind = PolicySpec::Kind::kSnapKv;
-    const std::vector<int32_t> ids = SomeTokens(length, ++texts_);
-    request.segments.push_back(
-        {.tokens = SomeTokens(kAnchor, texts_), .shared = true, .role = Segment::Role::kPrefix});
-    for (int64_t first = 0; first < length; first += span) {
-      const auto begin = ids.begin() + first, end = ids.begin() + std::min(length, first + span);
-      request.segments.push_back({.tokens = {begin, end}, .shared = true});
-    }
-    return ReadOnce(std::move(request));
-  };
+  const auto read = [&](int64_t length) { return ReadOnce(SpansRequest(length)); };
   PALIMPSEST_ASSIGN_OR_RETURN(const Measured measured, MeasureLong(tokens, read));
   Add("prefill anchored", tokens, span, work, tokens, Yardstick::kMultiplyAdd, measured);
+  return absl::OkStatus();
+}
+
+// Two sessions that take turns: one with recall, one that keeps a short text. The first tokens of both, which
+// bring the most slices, do not count.
+absl::Status Bench::DecodeRecall(int64_t depth) {
+  constexpr int64_t kQuestion = 32;
+  const int64_t near_depth = std::min<int64_t>(2048, c_.context / 4);
+  const int64_t generated = kDecodeTokens * (options_.rounds + 2) + 1;
+  std::atomic<bool> far_paused{false}, near_paused{false};
+  Request far = SpansRequest(depth), near;
+  far.policy.budget = {std::min<int64_t>(512, c_.context / 4)};
+  far.segments.push_back({.tokens = SomeTokens(kQuestion, 0), .role = Segment::Role::kQuestion});
+  far.recall.kind = RecallSpec::Kind::kSlices;
+  far.recall.budget =
+      std::min<int64_t>(far.recall.budget, c_.context / 4 / far.recall.slice * far.recall.slice);
+  far.paused = &far_paused;
+  near.segments = {{.tokens = SomeTokens(near_depth)}};
+  near.paused = &near_paused;
+  PALIMPSEST_ASSIGN_OR_RETURN(const Engine::JobId far_job, StartDecode(std::move(far), generated));
+  far_paused = true;
+  const absl::StatusOr<Engine::JobId> near_job = StartDecode(std::move(near), generated);
+  const auto one = [&](bool of_near) {
+    far_paused = of_near;
+    near_paused = !of_near;
+    return DecodeSome();
+  };
+  const auto rate = [&]() -> absl::StatusOr<double> {
+    PALIMPSEST_ASSIGN_OR_RETURN(const double seconds, one(/*of_near=*/true));
+    return 1 / seconds;
+  };
+  const absl::StatusOr<Measured> measured = MeasureBeside(rate, [&] { return one(/*of_near=*/false); });
+  far_paused = near_paused = false;
+  const absl::Status far_ended = EndDecode(far_job);
+  if (near_job.ok()) PALIMPSEST_RETURN_IF_ERROR(EndDecode(*near_job));
+  PALIMPSEST_RETURN_IF_ERROR(far_ended);
+  PALIMPSEST_RETURN_IF_ERROR(near_job.status());
+  PALIMPSEST_RETURN_IF_ERROR(measured.status());
+  BenchResult result{.name = "decode recall", .tokens = 1, .depth = depth};
+  result.yardstick.name = fmt::format("decode at {}", near_depth);
+  result.yardstick.unit = "tok/s";
+  Report(std::move(result), 1, 1, *measured);
   return absl::OkStatus();
 }
 

@@ -1,6 +1,7 @@
 // What the benchmarks share: rounds of yardstick and subject, tiles full of numbers, one list of results.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <span>
@@ -48,6 +49,8 @@ class Bench {
   absl::Status Compress(int64_t tokens);
   // The index of `depth` tokens made, and read by so many query rows together.
   absl::Status Recall(const std::vector<int64_t>& rows, int64_t depth);
+  // With recall from `depth` tokens read in spans, whose blocks are in host memory.
+  absl::Status DecodeRecall(int64_t depth);
   // An SSD tier of `depth` tokens written and read.
   absl::Status Tiers(int64_t depth);
   // Through a pot, and in spans behind an anchor; any length.
@@ -83,8 +86,16 @@ class Bench {
   BenchResult& Report(BenchResult result, double work, int64_t tokens_per_run, const Measured& measured);
   absl::StatusOr<double> PrefillOnce(const std::vector<int32_t>& ids);  // seconds
   absl::StatusOr<double> ReadOnce(Request request);                     // the same
-  double LinearFlops() const;                                           // of one token
-  double FlopsOfKey() const;                                            // that one token sees
+  Request SpansRequest(int64_t tokens);  // of a text of its own, behind an anchor
+  // Until its first token, of `generated` and more.
+  absl::StatusOr<Engine::JobId> StartDecode(Request request, int64_t generated);
+  absl::StatusOr<double> DecodeSome();        // seconds of a token of those that are not paused
+  absl::Status EndDecode(Engine::JobId job);  // until its last token
+  int64_t SpanTokens() const { return std::min(options_.span_tokens, c_.context / 2); }
+  double LinearFlops() const;  // of one token
+  double FlopsOfKey() const;   // that one token sees
+
+  static constexpr int64_t kDecodeTokens = 16;  // of a round
 
   Engine& engine_;
   const BenchOptions& options_;

@@ -74,13 +74,17 @@ std::string Remark(const BenchResult& r) {
   return r.of_prefill > 0 ? fmt::format("  {:.2f} % of the prefill", r.of_prefill * 100) : "";
 }
 
+std::string RateText(double value, const std::string& unit) {
+  return value < 1e6 ? fmt::format("{:.1f} {}", value, unit) : fmt::format("{:.1f} G{}", value * 1e-9, unit);
+}
+
 std::string Table(const std::vector<BenchResult>& results) {
   std::string text = fmt::format("{:<26}{:>8}{:>8}{:>12}{:>12}{:>12}  {}\n", "benchmark", "tokens", "depth",
                                  "seconds", "tok/s", "efficiency", "yardstick");
   for (const BenchResult& r : results) {
-    text += fmt::format("{:<26}{:>8}{:>8}{:>12.4g}{:>12.1f}{:>12.3f}  {} {:.1f} G{}{}\n", r.name, r.tokens,
-                        r.depth, r.seconds_median, r.tokens_per_second, r.efficiency, r.yardstick.name,
-                        r.yardstick.value * 1e-9, r.yardstick.unit, Remark(r));
+    text += fmt::format("{:<26}{:>8}{:>8}{:>12.4g}{:>12.1f}{:>12.3f}  {} {}{}\n", r.name, r.tokens, r.depth,
+                        r.seconds_median, r.tokens_per_second, r.efficiency, r.yardstick.name,
+                        RateText(r.yardstick.value, r.yardstick.unit), Remark(r));
   }
   return text;
 }

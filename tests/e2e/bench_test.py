@@ -36,7 +36,7 @@ class BenchTest(cli.CliTest):
         results = run.json["results"]
         self.assertEqual([(r["name"], r["tokens"], r["depth"], r["yardstick"]["unit"]) for r in results],
                          [("index_build", 3000, 0, "B/s"), ("index_scan", 1, 3000, "B/s"),
-                          ("index_scan", 5, 3000, "FLOP/s")])
+                          ("index_scan", 5, 3000, "FLOP/s"), ("decode recall", 1, 3000, "tok/s")])
         for result in results:
             self.assertGreater(result["efficiency"], 0, result)
 
