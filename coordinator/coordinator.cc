@@ -11,6 +11,7 @@
 #include "coordinator/prompt_request.h"
 #include "coordinator/request_queue.h"
 #include "coordinator/serving_metrics.h"
+#include "coordinator/tier_metrics.h"
 #include "proto/base/log.h"
 #include "proto/base/status.h"
 
@@ -101,6 +102,7 @@ class CoordinatorImpl final : public Coordinator {
   const Options options_;
   const std::string secret_;  // cache domains are derived from it
   mutable ServingMetrics metrics_;
+  mutable TierMetrics tier_metrics_;
   Dispatcher dispatcher_;
   RequestQueue queue_;
   Documents documents_;
@@ -116,6 +118,7 @@ CoordinatorImpl::CoordinatorImpl(Options options, std::string secret)
     : options_(std::move(options)),
       secret_(std::move(secret)),
       metrics_(options_.metrics),
+      tier_metrics_(options_.metrics),
       dispatcher_({.registry = options_.registry,
                    .worker_wait = std::chrono::seconds(options_.config.limits.waiting_seconds),
                    .on_failover = [this] { metrics_.CountFailover(); }}),
@@ -296,10 +299,14 @@ void CoordinatorImpl::Observe() const {
   const CoordinatorStatus status = Status();
   int64_t used = 0, arena = 0;
   const std::vector<Registry::Worker> workers = options_.registry->Alive();
+  std::vector<TierMetrics::Worker> tiers;
   for (const Registry::Worker& worker : workers) {
     used += worker.status.arena_used_bytes();
     arena += worker.status.arena_bytes();
+    tiers.push_back(
+        {fmt::format("{} {}", worker.hello.address(), worker.hello.process_id()), &worker.status});
   }
+  tier_metrics_.Set(tiers);
   metrics_.SetState({.running = status.running,
                      .waiting = status.waiting,
                      .ingesting = status.ingesting,

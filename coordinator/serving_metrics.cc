@@ -51,8 +51,19 @@ ServingMetrics::ServingMetrics(Metrics* metrics) : metrics_(metrics) {
                 {{"finished_reason", reason}});
   }
   prompt_tokens_ = Counter("prompt_tokens_total", "Prompt tokens of finished answers, cached ones too.");
-  cached_tokens_ =
-      Counter("cached_tokens_total", "Prompt tokens whose KV was found, by tier.", {{"tier", "device"}});
+  constexpr std::array<const char*, 3> kTiers = {"device", "host", "ssd"};
+  for (size_t i = 0; i < kTiers.size(); ++i) {
+    const MetricLabels tier = {{"tier", kTiers[i]}};
+    cached_tokens_[i] = Counter("cached_tokens_total", "Prompt tokens whose KV was found, by tier.", tier);
+    recalled_slices_[i] = Counter("recalled_slices_total",
+                                  "Slices that questions brought back, by where they came from.", tier);
+    recalled_bytes_[i] = Counter("recalled_bytes_total", "Bytes that were read for them.", tier);
+  }
+  recomputed_tokens_ = Counter("recomputed_tokens_total",
+                               "Tokens of known documents whose KV was gone and was computed again.");
+  declined_tokens_ = Counter("declined_tokens_total",
+                             "Tokens that a tier held and were computed, as loading them would take longer.");
+  degraded_ = Counter("degraded_answers_total", "Answers whose receipt tells of a fallback.");
   cache_queries_ =
       Counter("prefix_cache_queries_total", "Prompt tokens that were looked for among kept blocks.");
   cache_hits_ = Counter("prefix_cache_hits_total", "Of them, tokens that were found.");
@@ -88,11 +99,24 @@ void ServingMetrics::ObserveDone(const proto::DoneEvent& done) {
   const auto cached = static_cast<double>(done.usage().cached_tokens());
   Add(prompt_tokens_, prompt);
   Add(cache_queries_, prompt);
-  Add(cached_tokens_, cached);
+  const proto::Receipt& receipt = done.receipt();
+  const auto& tokens = receipt.cached_tokens();
+  const auto& recalled = receipt.recalled();
+  const std::array<int64_t, 3> by_tier = {tokens.device(), tokens.host(), tokens.ssd()};
+  const std::array<const proto::Recalled*, 3> slices = {&recalled.device(), &recalled.host(),
+                                                        &recalled.ssd()};
+  for (size_t i = 0; i < by_tier.size(); ++i) {
+    Add(cached_tokens_[i], static_cast<double>(by_tier[i]));
+    Add(recalled_slices_[i], static_cast<double>(slices[i]->slices()));
+    Add(recalled_bytes_[i], static_cast<double>(slices[i]->bytes()));
+  }
+  Add(recomputed_tokens_, static_cast<double>(receipt.recomputed_tokens()));
+  Add(declined_tokens_, static_cast<double>(receipt.load_price().declined_tokens()));
+  if (!receipt.degraded().empty()) Add(degraded_, 1);
   Add(cache_hits_, cached);
   Add(generation_tokens_, static_cast<double>(done.usage().completion_tokens()));
-  Observe(prefill_, done.receipt().seconds().prefill());
-  Observe(decode_, done.receipt().seconds().decode());
+  Observe(prefill_, receipt.seconds().prefill());
+  Observe(decode_, receipt.seconds().decode());
 }
 
 void ServingMetrics::ObserveQueue(double seconds) { Observe(queue_, seconds); }

@@ -2,6 +2,7 @@
 // Each handle is looked up once. Without a Metrics nothing is counted. Threads: any thread.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <map>
@@ -46,7 +47,11 @@ class ServingMetrics {
   std::map<Refused, MetricCounter*> refused_;
   std::map<Finish, MetricCounter*> finished_;
   MetricCounter* prompt_tokens_ = nullptr;
-  MetricCounter* cached_tokens_ = nullptr;
+  std::array<MetricCounter*, 3> cached_tokens_{};                       // device, host, ssd
+  std::array<MetricCounter*, 3> recalled_slices_{}, recalled_bytes_{};  // the same
+  MetricCounter* recomputed_tokens_ = nullptr;
+  MetricCounter* declined_tokens_ = nullptr;
+  MetricCounter* degraded_ = nullptr;
   MetricCounter* cache_queries_ = nullptr;
   MetricCounter* cache_hits_ = nullptr;
   MetricCounter* generation_tokens_ = nullptr;

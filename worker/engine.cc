@@ -35,6 +35,8 @@ void Engine::OpenGroup(Job& job) {
   }
   const bool planned = job.state == Job::State::kPrompt && job.at_border();
   const bool shared = planned && job.blocks[job.next_block].shared;
+  if (shared && job.declines && store_->Holds(job.blocks[job.next_block].id))
+    job.declined += job.blocks[job.next_block].rows;
   OpenOwnGroup(job, shared ? job.blocks[job.next_block].rows : kTileSlots, shared);
   if (planned) ++job.next_block;
 }

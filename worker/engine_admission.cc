@@ -102,12 +102,14 @@ void Engine::Release(Job& job) {
 }
 
 // The block that follows may be found, or left to another request that is computing it.
-bool Engine::MayFind(const Job& job) {
+bool Engine::MayFind(Job& job) const {
   if (!job.at_shared_border()) return false;
   const Job::Block& block = job.blocks[job.next_block];
   if (block.first + block.rows > FindableEnd(job)) return false;
   // Groups of a span are sealed at its end: until then nothing is found behind them.
-  return !SealsLate(job) || block.first < job.compression->fixed || job.sequence->open_groups().empty();
+  const bool sealed =
+      !SealsLate(job) || block.first < job.compression->fixed || job.sequence->open_groups().empty();
+  return sealed && !Declines(job);
 }
 
 // Are its spans' blocks needed at rest before they may go below?
@@ -131,7 +133,13 @@ void Engine::FindCached(Job& job) {
       rest = store_->ReadRest(block.id, block.rows);
       if (!rest.has_value()) break;
     }
+    const bool in_memory = mover_->host() != nullptr && mover_->host()->Contains(block.id);
     std::optional<TieredStore::Found> found = store_->Find(block.id, block.position, /*base=*/0, block.rows);
+    if (!found.has_value() || found->source != TieredStore::Source::kDevice) {
+      const bool from_ssd = found.has_value() ? found->source == TieredStore::Source::kSsd : !in_memory;
+      load_prices_.Observe(from_ssd ? Level::kSsd : Level::kHost, block.rows, Since(start),
+                           options_.clock->Now());
+    }
     if (!found.has_value()) break;
     if (found->rest.has_value()) rest = std::move(found->rest);
     const bool kept = c != nullptr && c->mode == PrefillMode::kExact && c->view_key.has_value();

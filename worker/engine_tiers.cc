@@ -89,6 +89,28 @@ void Engine::PrefetchBlocks(Job& job) {
   if (!ids.empty()) store_->Prefetch(ids);
 }
 
+// Of a token; 0: not known yet.
+double Engine::ComputeSeconds() const {
+  const double rate = stats_.prefill_tokens_per_second;
+  return rate > 0 ? 1 / rate : 0;
+}
+
+// Would bringing what follows cost clearly more than computing it? Then this request computes what is not on
+// the device: a slow tier must not make it slower. Small losses are no reason, since prices are of other
+// blocks and of other load.
+bool Engine::Declines(Job& job) const {
+  constexpr double kFactor = 2, kLossSeconds = 0.25;
+  const Job::Block& block = job.blocks[job.next_block];
+  if (store_->OnDevice(block.id)) return false;
+  if (job.declines) return true;
+  const bool in_memory = mover_->host() != nullptr && mover_->host()->Contains(block.id);
+  const double load = load_prices_.Of(in_memory ? Level::kHost : Level::kSsd, options_.clock->Now());
+  const double compute = ComputeSeconds();
+  const double loss = (load - compute) * static_cast<double>(job.length() - block.first);
+  job.declines = compute > 0 && load > kFactor * compute && loss > kLossSeconds && store_->Holds(block.id);
+  return job.declines;
+}
+
 // What a policy left of a context, from memory or from the tiers.
 void Engine::FindView(Compression& c) {
   const Hash256& key = *c.view_key;
@@ -162,6 +184,11 @@ void Engine::DescribeTiers(Job& job) {
         "or ssd.store_bytes",
         job.lost_blocks, kTileSlots));
   }
+  const TimePoint at = options_.clock->Now();
+  receipt.mutable_load_price()->set_host_seconds(load_prices_.Of(Level::kHost, at));
+  receipt.mutable_load_price()->set_ssd_seconds(load_prices_.Of(Level::kSsd, at));
+  receipt.mutable_load_price()->set_compute_seconds(ComputeSeconds());
+  receipt.mutable_load_price()->set_declined_tokens(job.declined);
   if (!no_ssd_.empty()) receipt.add_degraded("without the ssd tier: " + no_ssd_);
   if (!job.was_admitted) return;
   const MoverStats now = mover_->stats(), &before = job.tiers_before;

@@ -144,6 +144,31 @@ struct Shared {
   }
 };
 
+void DescribeTiers(Mover& mover, proto::WorkerStatus* status) {
+  const MoverStats stats = mover.stats();
+  for (const auto& [tier, level] : {std::pair(mover.host(), Level::kHost), {mover.ssd(), Level::kSsd}}) {
+    if (tier == nullptr) continue;
+    const TierStats own = tier->Stats();
+    const MoverStats::OfLevel& counts = stats.level[static_cast<size_t>(level)];
+    proto::TierStatus& to = *status->add_tiers();
+    to.set_name(std::string(tier->Name()));
+    to.set_capacity_bytes(own.capacity_bytes);
+    to.set_used_bytes(own.used_bytes);
+    to.set_values(own.values);
+    to.set_evictions(own.evictions);
+    to.set_hits(counts.hits);
+    to.set_misses(counts.misses);
+    to.set_hit_bytes(counts.hit_bytes);
+    to.set_written_bytes(counts.written_bytes);
+  }
+  status->set_waiting_bytes(stats.waiting_bytes);
+  status->set_dropped_full(stats.dropped_full);
+  status->set_dropped_refused(stats.dropped_refused);
+  status->set_late_reads(stats.late);
+  status->set_damaged(stats.damaged);
+  status->set_ssd_off(stats.disk_off);
+}
+
 proto::WorkerStatus StatusOf(Engine& engine) {
   const EngineStats stats = engine.stats();
   const TileArena& arena = engine.store().arena();
@@ -155,6 +180,7 @@ proto::WorkerStatus StatusOf(Engine& engine) {
   status.set_arena_pinned_bytes((arena.capacity_tiles() - engine.store().available_tiles()) *
                                 arena.tile_bytes());
   if (engine.host_tier() != nullptr) status.set_host_bytes(engine.host_tier()->Stats().used_bytes);
+  DescribeTiers(engine.mover(), &status);
   status.set_steps(stats.steps);
   status.set_preemptions(stats.preemptions);
   status.set_prefilled_tokens(stats.prefilled_tokens);

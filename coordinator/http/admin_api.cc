@@ -13,6 +13,22 @@ namespace json = boost::json;
 
 constexpr const char* kJson = "application/json";
 
+json::array TiersJson(const proto::WorkerStatus& status) {
+  json::array tiers;
+  for (const proto::TierStatus& tier : status.tiers()) {
+    tiers.push_back(json::object{{"name", tier.name()},
+                                 {"capacity_bytes", tier.capacity_bytes()},
+                                 {"used_bytes", tier.used_bytes()},
+                                 {"values", tier.values()},
+                                 {"hits", tier.hits()},
+                                 {"misses", tier.misses()},
+                                 {"hit_bytes", tier.hit_bytes()},
+                                 {"written_bytes", tier.written_bytes()},
+                                 {"evictions", tier.evictions()}});
+  }
+  return tiers;
+}
+
 json::array WorkersJson(Registry& registry, TimePoint now) {
   json::array workers;
   for (const Registry::Worker& worker : registry.Alive()) {
@@ -26,6 +42,12 @@ json::array WorkersJson(Registry& registry, TimePoint now) {
                                    {"arena_used_bytes", status.arena_used_bytes()},
                                    {"arena_pinned_bytes", status.arena_pinned_bytes()},
                                    {"host_bytes", status.host_bytes()},
+                                   {"tiers", TiersJson(status)},
+                                   {"ssd_waiting_bytes", status.waiting_bytes()},
+                                   {"ssd_off", status.ssd_off()},
+                                   {"ssd_dropped", status.dropped_full() + status.dropped_refused()},
+                                   {"ssd_late_reads", status.late_reads()},
+                                   {"damaged", status.damaged()},
                                    {"prefilled_tokens", status.prefilled_tokens()},
                                    {"generated_tokens", status.generated_tokens()},
                                    {"cached_tokens", status.cached_tokens()},

@@ -34,7 +34,7 @@ TEST(ReceiptJsonTest, GoesThroughJsonAndBackWhole) {
 
 TEST(ReceiptJsonTest, EmptyReceiptHasEveryField) {
   const json::object object = ReceiptJson({});
-  EXPECT_EQ(object.size(), 18u);
+  EXPECT_EQ(object.size(), 19u);
   EXPECT_EQ(object.at("recalled").at("remote").at("bytes").as_int64(), 0);
   EXPECT_TRUE(object.at("degraded").as_array().empty());
   EXPECT_EQ(object.at("policy").as_string(), "");

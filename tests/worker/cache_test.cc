@@ -2,9 +2,12 @@
 // where they came from.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "storage/envelope.h"
+#include "storage/tier/faulty_tier.h"
 #include "tests/worker/tiny_engine.h"
 
 namespace palimpsest::testing {
@@ -50,6 +53,40 @@ TEST_P(CacheTest, FromTheHostIsFromScratch) {
   EXPECT_EQ(again.usage.cached_tokens(), kShared);
   EXPECT_EQ(engine_->store().stats().hits_host, 5);
   EXPECT_EQ(engine_->store().stats().lost, 0);
+}
+
+// A slow tier is tried for some blocks; then computing costs less, until its price is old.
+TEST_P(CacheTest, WhatCostsMoreToBringThanToComputeIsComputed) {
+  FaultyTier* tier = nullptr;
+  TinyEngineOptions options{
+      .numerics = GetParam(), .chunk_tokens = 100, .host_bytes = kHostBytes, .tokenizer = false};
+  options.wrap_host = [&](std::unique_ptr<Tier> inner) {
+    auto wrapped = MakeFaultyTier(std::move(inner), {});
+    tier = wrapped.get();
+    return wrapped;
+  };
+  engine_ = MakeTinyEngine(model_, options);
+  const Outcome fresh = Ask(prompt_);
+  ExpectAllReturned(*engine_);
+  tier->SetFaults({.slow = 1,
+                   .delay = std::chrono::milliseconds(150),
+                   .sleep = [](std::chrono::nanoseconds delay) { std::this_thread::sleep_for(delay); }});
+  const Outcome slow = Ask(prompt_);
+  EXPECT_EQ(slow.usage.cached_tokens(), kShared);
+  EXPECT_EQ(slow.receipt.load_price().declined_tokens(), 0);
+  ExpectAllReturned(*engine_);
+  const Outcome slow_again = Ask(prompt_);  // some of it; then there is a price
+  ExpectAllReturned(*engine_);
+  tier->SetFaults({});
+  const Outcome declined = Ask(prompt_), on_device = Ask(prompt_);
+  EXPECT_EQ(declined.usage.cached_tokens(), 0);
+  EXPECT_EQ(declined.receipt.load_price().declined_tokens(), kShared);
+  EXPECT_GT(declined.receipt.load_price().host_seconds(),
+            2 * declined.receipt.load_price().compute_seconds());
+  EXPECT_EQ(on_device.usage.cached_tokens(), kShared) << "there it costs nothing";
+  for (const Outcome* outcome : {&slow, &slow_again, &declined, &on_device}) {
+    EXPECT_EQ(Difference(fresh, *outcome), "");
+  }
 }
 
 TEST_P(CacheTest, ComputedAgainIsFromScratch) {
