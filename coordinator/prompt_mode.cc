@@ -131,8 +131,26 @@ proto::Prefill ModeOf(PrefillChoice prefill) {
   return prefill == PrefillChoice::kPot ? proto::POT : proto::EXACT;
 }
 
+// Where recall can be, with its default budget or as much as leaves half of the free window to the answer.
+RecallSpec DefaultRecall(const PromptOptions& options, const PromptSizes& sizes, const PromptMode& mode,
+                         const PromptModel& model) {
+  const bool can = mode.policy.compresses() && mode.prefill != proto::POT && sizes.documents > 0 &&
+                   sizes.question > 0 && mode.policy.kind != Kind::kStreaming && !options.question_visible &&
+                   mode.kept < mode.candidates;
+  RecallSpec recall{.kind = RecallSpec::Kind::kSlices};
+  const int64_t room = (model.window_tokens - mode.kept - sizes.question) / 2;
+  recall.budget = std::min(recall.budget, room / recall.slice * recall.slice);
+  return can && recall.budget >= recall.slice ? recall : RecallSpec{};
+}
+
 // Slices come back to a question about documents whose blocks stand where they were read.
-absl::Status DecideRecall(const PromptOptions& options, const PromptSizes& sizes, PromptMode* mode) {
+absl::Status DecideRecall(const PromptOptions& options, const PromptSizes& sizes, const PromptModel& model,
+                          PromptMode* mode) {
+  if (options.recall.kind == RecallSpec::Kind::kAuto) {
+    mode->recall = DefaultRecall(options, sizes, *mode, model);
+    mode->recalled = mode->recall.BudgetOf(std::max<int64_t>(0, mode->candidates - sizes.prefix));
+    return absl::OkStatus();
+  }
   if (!options.recall.on() || !mode->policy.compresses()) return absl::OkStatus();
   const std::string name = RecallText(options.recall);
   if (mode->prefill == proto::POT) {
@@ -232,7 +250,7 @@ absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const 
   mode.candidates = sizes.prefix + sizes.context + (with_question ? sizes.question : 0);
   mode.kept = mode.policy.BudgetOf(mode.candidates);
   if (mode.prefill != proto::POT) mode.kept = std::max(mode.kept, sizes.prefix);
-  PALIMPSEST_RETURN_IF_ERROR(DecideRecall(options, sizes, &mode));
+  PALIMPSEST_RETURN_IF_ERROR(DecideRecall(options, sizes, model, &mode));
   return mode;
 }
 

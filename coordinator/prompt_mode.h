@@ -4,6 +4,8 @@
 // auto prefill: exact for one text that fits the model's window, anchored for several documents or a longer
 //          one, a pot for a longer prompt without documents. infinipot and the pot imply each other.
 // auto policy: full where all fits the window, else snapkv, or infinipot in a pot.
+// auto recall: slices with the defaults for a question about documents of which something is dropped, if what
+//          comes back has the room; else none.
 // Errors : InvalidArgument: two wishes that exclude each other; what does not fit, with both numbers and what
 //          would (IsOverWindow).
 // Threads: pure functions.
@@ -34,7 +36,7 @@ absl::StatusOr<bool> ParseQuestionVisible(std::string_view name);
 struct PromptOptions {
   PrefillChoice prefill = PrefillChoice::kAuto;
   PolicySpec policy{.kind = PolicySpec::Kind::kAuto};
-  RecallSpec recall;
+  RecallSpec recall{.kind = RecallSpec::Kind::kAuto};
   bool question_visible = false;
   std::string catalyst;  // text, for infinipot with catalyst=@FILE
 };
@@ -60,7 +62,8 @@ struct PromptMode {
   // Tokens that the policy chooses from, the prefix with them, and that stay of them at most per layer and KV
   // head while the answer is generated.
   int64_t candidates = 0, kept = 0;
-  // Of what is dropped: how it comes back, and how many tokens at most. None where nothing is dropped.
+  // Of what is dropped: how it comes back, and how many tokens at most. None where nothing is dropped; not
+  // auto.
   RecallSpec recall;
   int64_t recalled = 0;
 };

@@ -222,7 +222,7 @@ absl::StatusOr<PromptPlan> PromptPlanner::PlanDocument(PromptDocument document) 
       .documents = 1, .prefix = Size(prefix_), .context = Size(document.tokens), .question = Size(tail_)};
   std::vector<PromptSegment> segments = {{PromptSegment::Kind::kPrefix, prefix_}};
   segments.push_back(DocumentSegment(std::move(document)));
-  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, Assemble(std::move(segments), sizes, {}));
+  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, Assemble(std::move(segments), sizes, {.recall = {}}));
   plan.sizes.question = 0;
   plan.tokens = plan.sizes.total();
   return plan;

@@ -3,7 +3,7 @@
 
 usage: results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20] [--chunk 1]
                   [--task single_prose] [--depths 0,25,50,75,100] [--turns N] [--question hidden|visible|both]
-                  [--policy NAME:key=value,...]... [--recall NAME:key=value,...]... [--state FOLDER] [--jobs N]
+                  [--policy NAME:key=value,...]... [--recall NAME:key=value,...]... [--oracle] [--state FOLDER] [--jobs N]
 
 Each cell of the table has depths x --seeds samples, of --turns questions each; of conversations a second table has the
 share of right answers turn by turn, and the share of answers that are word for word those of full. The work is done in chunks of --chunk seeds of one length; each
@@ -84,10 +84,12 @@ class Chunks:
             self.command += ["--policy", policy]
         for recall in options.recall:
             self.command += ["--recall", recall]
+        if options.oracle:
+            self.command += ["--oracle"]
         settings = sorted(one for one in os.environ.items()
                           if one[0].startswith("PALIMPSEST_") and not one[0].startswith(("PALIMPSEST_TEST_", "PALIMPSEST_DATA")))
         made_of = json.dumps([version, sha256(options.palimpsest), sha256(options.model), sha256(haystack), settings, options.task,
-                              options.depths, options.turns, options.question, options.policy, options.recall])
+                              options.depths, options.turns, options.question, options.policy, options.recall, options.oracle])
         self.folder = options.state / hashlib.sha256(made_of.encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.environment = dict(os.environ)
@@ -134,6 +136,7 @@ class Row:
         turn[1] += cell["n"] * cell["correct"]
         for field in ("prompt_tokens", "resident_tokens", "resident_bytes", "output_tokens"):
             self.sums[field] += cell["n"] * cell[field]
+        self.sums["seen"] += cell["n"] * (cell["needle_seen"] or 0)
         for tier, slices in cell["recalled_slices"].items():
             self.sums[tier] += cell["n"] * slices
         self.first.append(cell["first_token_seconds"])
@@ -182,14 +185,16 @@ def markdown(reports: list[dict], heading: str) -> str:
         lines.append(f"| `{policy}` | " + " | ".join(scores) + " |")
     if any(len(row.turns) > 1 for row in rows.values()):
         lines += turns_table(rows)
-    lines += ["", "What stayed on the device, means of one answer; slices that recall brought from host memory and from SSD:", "",
+    lines += ["", "What stayed on the device, means of one answer; slices that recall brought from host memory and from SSD, and "
+              "the share of the needle that the answer's first token could see, over layers and heads:", "",
               "| policy | length, question | prompt tokens | resident tokens | resident MiB | peak MiB | answer tokens | kept all "
-              "| first token, s | slices | degraded |", "| --- |" + " --- |" * 10]
+              "| first token, s | slices | needle seen | degraded |", "| --- |" + " --- |" * 11]
     for (policy, length, question), row in rows.items():
         lines.append(f"| `{policy}` | {length:,}, {question} | {row.mean('prompt_tokens'):.0f} | {row.mean('resident_tokens'):.0f} | "
                      f"{row.mean('resident_bytes') / MIB:.1f} | {row.peak / MIB:.1f} | {row.mean('output_tokens'):.1f} | "
                      f"{row.kept_all} of {row.n.total()} | {statistics.median(row.first):.2f} | "
-                     f"{row.mean('host'):.0f} + {row.mean('ssd'):.0f} | {row.degraded} |")
+                     f"{row.mean('host'):.0f} + {row.mean('ssd'):.0f} | {100 * row.mean('seen'):.0f} % | "
+                     f"{row.degraded} |")
     return "\n".join(lines) + "\n"
 
 
@@ -207,6 +212,7 @@ def main():
     parser.add_argument("--question", default="both", choices=("hidden", "visible", "both"))
     parser.add_argument("--policy", action="append")
     parser.add_argument("--recall", action="append")
+    parser.add_argument("--oracle", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/needles")
     options = parser.parse_args()

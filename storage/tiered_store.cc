@@ -270,6 +270,11 @@ void TieredStore::Leave(std::span<const BlockId> ids) {
   }
 }
 
+void TieredStore::Forget(const BlockId& id) {
+  const auto found = sealed_.find(id);
+  if (found != sealed_.end() && found->second->pins == 0) Drop(found->second.get());
+}
+
 void TieredStore::DropUnpinned() {
   while (!unused_.empty()) Drop(unused_.front());
 }

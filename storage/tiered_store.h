@@ -159,6 +159,9 @@ class TieredStore {
   // These are not wanted again soon: of those that nobody pins and that are below, the device copies go.
   void Leave(std::span<const BlockId> ids);
 
+  // Its device copy goes, if nobody pins it, wherever else it is or is not: it is to be computed again.
+  void Forget(const BlockId& id);
+
   // Tiles that Open could get: free ones and those of unpinned sealed groups.
   int64_t available_tiles() const;
   const KvShape& shape() const { return shape_; }

@@ -186,7 +186,7 @@ bool Engine::Step() {
     const std::span<const float> own =
         step_[i].logits ? std::span(logits.row(row++), static_cast<size_t>(config_.vocabulary))
                         : std::span<const float>();
-    AfterStep(*step_jobs_[i], own);
+    LacksSlices(*step_jobs_[i]) ? Restart(*step_jobs_[i]) : AfterStep(*step_jobs_[i], own);
   }
   const double seconds = Since(start);
   scheduler_->Observe(seconds);
@@ -227,6 +227,8 @@ void Engine::AfterPrompt(Job& job) {
     receipt.set_resident_tokens(static_cast<double>(job.sequence->resident_tokens()) /
                                 static_cast<double>(store_->shape().tiles()));
     receipt.mutable_device_bytes()->set_resident(job.sequence->resident_tiles() * arena_->tile_bytes());
+    if (Recalls(job) && !job.request.watched.empty())
+      job.outcome.watched_seen = job.compression->recall->WatchedSeen();
     const double seconds = Seconds(job.prompt_done - job.admitted) - job.load_seconds;
     receipt.mutable_seconds()->set_load(job.load_seconds);
     receipt.mutable_seconds()->set_prefill(seconds);

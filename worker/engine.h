@@ -95,6 +95,10 @@ struct Request {
   std::vector<int32_t> catalyst;  // of policies that run one
   RecallSpec recall;              // of what the policy drops
   bool trace = false;             // tell in the outcome what was kept
+  // Measurements: tokens of the prompt of which the outcome tells how much was seen; with `oracle` recall
+  // brings their slices, and others by chance, instead of choosing.
+  std::vector<int32_t> watched;
+  bool oracle = false;
   // The answer's first tokens, which the client has: run like the prompt, told to nobody again.
   std::vector<int32_t> generated;
   int64_t top = 0;                          // best tokens to report at the prompt's end
@@ -124,6 +128,9 @@ struct Outcome {
   using Kept = std::vector<std::vector<std::vector<int32_t>>>;
   std::vector<Kept> cycles;
   Kept kept;
+  // Share of the watched tokens that was resident or recalled when the answer began, over layers and KV
+  // heads; -1: nothing was recalled.
+  double watched_seen = -1;
   int64_t blocks = 0;  // of the last shared segment: one for at most 64 tokens of a layer
   proto::Usage usage;
   proto::Receipt receipt;
@@ -214,6 +221,8 @@ class Engine {
   void DescribeTiers(Job& job);
   // engine_recall.cc
   absl::Status PlanRecall(const Request& request, Compression& c) const;
+  bool MustMend(Job& job);
+  static bool LacksSlices(Job& job);
   void BeginRecall(Job& job);
   static bool Recalls(const Job& job);
   static LayerHook* HookAt(const Job& job, int64_t token);
@@ -293,6 +302,7 @@ class Engine {
   bool Admit(Job& job);
   void MakeRoom(const Job& job);
   void GiveWay(Job& job);
+  void Restart(Job& job);
   void Release(Job& job);
   void FindCached(Job& job);
   void SealFull(Job& job);

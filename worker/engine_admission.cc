@@ -73,8 +73,14 @@ void Engine::MakeRoom(const Job& job) {
   }
 }
 
-// It waits again; then what it sealed is found, and the rest is run again.
 void Engine::GiveWay(Job& job) {
+  Restart(job);
+  ++job.gave_way;
+  ++stats_.preemptions;
+}
+
+// It waits again; then what it sealed is found, and the rest is run again.
+void Engine::Restart(Job& job) {
   Release(job);
   job.tokens.resize(static_cast<size_t>(job.prompt_tokens));
   job.tokens.insert(job.tokens.end(), job.outcome.tokens.begin(), job.outcome.tokens.end());
@@ -82,8 +88,6 @@ void Engine::GiveWay(Job& job) {
   job.next_block = job.next_seal = job.prefetched = 0;
   job.state = Job::State::kWaiting;
   job.waiting_since = options_.clock->Now();
-  ++job.gave_way;
-  ++stats_.preemptions;
 }
 
 // Gives back what it holds of the device; sealed blocks stay, unpinned.

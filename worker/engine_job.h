@@ -83,6 +83,7 @@ struct Engine::Job {
   int64_t peak_tiles = 0;          // most the arena held in the steps of this request before the last
   int64_t spilled_bytes = 0;       // by sealing this request's blocks
   size_t prefetched = 0;           // of its blocks, that were looked for ahead
+  bool mended = false;             // it began anew because something that recall wanted was nowhere
   bool declines = false;           // loading costs more than computing: what is not on the device is computed
   int64_t declined = 0;            // tokens of blocks that a tier held and were computed
   std::array<int64_t, 3> found{};  // tokens by TieredStore::Source

@@ -11,6 +11,8 @@ namespace palimpsest {
 // What was dropped is found again in blocks that stand where they were read: those of a pot do not, and those
 // that a window slides over have moved.
 absl::Status Engine::PlanRecall(const Request& request, Compression& c) const {
+  if (request.recall.kind == RecallSpec::Kind::kAuto)
+    return InvalidArgument("recall auto must be resolved before it comes here");
   if (!request.recall.on() || c.policy == nullptr) return absl::OkStatus();  // nothing is dropped
   if (c.pot()) {
     return InvalidArgument(
@@ -29,6 +31,35 @@ absl::Status Engine::PlanRecall(const Request& request, Compression& c) const {
   }
   c.recall_tokens = request.recall.BudgetOf(c.context_end - c.fixed);
   return absl::OkStatus();
+}
+
+// Something of the context is on no tier: then the context is read again, which computes it and keeps it,
+// once for a request. Not where the tiers are too small for all of it: it would be gone again.
+bool Engine::MustMend(Job& job) {
+  const Compression& c = *job.compression;
+  std::vector<BlockId> missing;  // below, where slices come from
+  int64_t bytes = 0;
+  for (const Job::Block& block : job.blocks) {
+    if (block.first < c.fixed || block.first >= c.context_end) continue;
+    if (!mover_->Contains(block.id)) missing.push_back(block.id);
+    bytes += store_->shape().group_bytes(block.rows);
+  }
+  int64_t room = 0;
+  for (Tier* const tier : {mover_->host(), mover_->ssd()}) {
+    if (tier != nullptr) room = std::max(room, tier->Stats().capacity_bytes);
+  }
+  if (missing.empty() || bytes > room) return false;
+  for (const BlockId& id : missing) store_->Forget(id);  // else it would be found there and not be kept below
+  job.mended = true;
+  return true;
+}
+
+// A slice that was wanted did not come, for the first time: the step does not count. The request begins anew,
+// reads what is gone from its text, and goes on with the token it was at.
+bool Engine::LacksSlices(Job& job) {
+  if (!Recalls(job) || job.mended || job.compression->recall->counts().missing_slices == 0) return false;
+  job.mended = true;
+  return true;
 }
 
 void Engine::BeginRecall(Job& job) {
@@ -54,7 +85,9 @@ void Engine::BeginRecall(Job& job) {
                       .clock = options_.clock,
                       .index = std::move(index),
                       .residents = std::move(c.stayed),
-                      .tiles = {}};
+                      .tiles = {},
+                      .watched = job.request.watched,
+                      .oracle = job.request.oracle};
   int64_t next = job.sequence->next_position();
   if (c.anchored()) {
     for (const RestHead& head : c.view->heads) setup.residents.push_back(head.tokens);

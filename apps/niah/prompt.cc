@@ -67,6 +67,20 @@ absl::StatusOr<proto::GenerateRequest> NiahPrompter::Read(const NiahSample& samp
   return IngestRequest(std::move(plan), "");
 }
 
+absl::StatusOr<std::vector<int32_t>> NiahPrompter::NeedleTokens(const NiahSample& sample, size_t turn) const {
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> context, Encode(sample.context));
+  const size_t first = sample.context.find(sample.turns[turn].needle);
+  PALIMPSEST_CHECK(first != std::string::npos, "a sample without its needle");
+  const size_t end = first + sample.turns[turn].needle.size();
+  std::vector<int32_t> tokens;
+  size_t at = 0;  // byte
+  for (size_t i = 0; i < context.size() && at < end; ++i) {
+    at += tokenizer_->TokenText(context[i]).size();
+    if (at > first) tokens.push_back(static_cast<int32_t>(i));
+  }
+  return tokens;
+}
+
 absl::StatusOr<proto::GenerateRequest> NiahPrompter::Ask(const NiahSample& sample,
                                                          std::span<const std::string> answers,
                                                          const NiahPolicy& policy,

@@ -26,6 +26,9 @@ struct NiahPolicy {
   PolicySpec spec;
   std::string catalyst;  // text, where the policy's catalyst is a file's
   RecallSpec recall;
+  bool oracle =
+      false;  // recall brings the needle and others by chance: what the model makes of a perfect choice
+  std::string RecallName() const { return RecallText(recall) + (oracle ? ",oracle" : ""); }
   bool full() const { return spec.kind == PolicySpec::Kind::kFull; }
 };
 
@@ -45,6 +48,9 @@ class NiahPrompter {
   // prefix, which is a part of the question.
   absl::StatusOr<proto::GenerateRequest> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                              const NiahPolicy& policy, bool question_visible) const;
+
+  // Tokens of the context, by number, that hold a part of the needle of turn `turn` (from 0).
+  absl::StatusOr<std::vector<int32_t>> NeedleTokens(const NiahSample& sample, size_t turn) const;
 
  private:
   absl::StatusOr<std::vector<int32_t>> Encode(const std::string& text) const;

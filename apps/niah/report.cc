@@ -70,6 +70,7 @@ NiahCell CellOf(const Trials& trials) {
   cell.resident_bytes = Mean(Values(trials, &NiahTrial::resident_bytes));
   cell.recalled_host = Mean(Values(trials, &NiahTrial::recalled_host));
   cell.recalled_ssd = Mean(Values(trials, &NiahTrial::recalled_ssd));
+  cell.needle_seen = Mean(Values(trials, &NiahTrial::needle_seen));
   cell.first_token_seconds = Median(Values(trials, &NiahTrial::first_token_seconds));
   return cell;
 }
@@ -104,6 +105,7 @@ json::object RowJson(const NiahCell& cell) {
           {"resident_bytes", cell.resident_bytes},
           {"device_bytes_peak", cell.peak_bytes},
           {"recalled_slices", {{"host", cell.recalled_host}, {"ssd", cell.recalled_ssd}}},
+          {"needle_seen", cell.needle_seen < 0 ? json::value(nullptr) : json::value(cell.needle_seen)},
           {"first_token_seconds", cell.first_token_seconds},
           {"output_tokens", cell.output_tokens}};
 }

@@ -27,6 +27,7 @@ struct NiahTrial {
   bool degraded = false;       // the receipt names something that was not done as asked
   int64_t resident_bytes = 0, peak_bytes = 0;
   int64_t recalled_host = 0, recalled_ssd = 0;  // slices of recall that came from there
+  double needle_seen = -1;  // share of the needle that the answer's first token could see; -1: not known
   double first_token_seconds = 0;
 };
 
@@ -37,7 +38,7 @@ struct NiahCell {
   int64_t kept_all = 0, as_full = 0, degraded = 0;                                       // of n
   double correct = 0;                                                                    // mean score
   double prompt_tokens = 0, output_tokens = 0, resident_tokens = 0, resident_bytes = 0;  // means
-  double recalled_host = 0, recalled_ssd = 0;                                            // means
+  double recalled_host = 0, recalled_ssd = 0, needle_seen = -1;                          // means
   int64_t peak_bytes = 0;                                                                // the most
   double first_token_seconds = 0;                                                        // median
 };

@@ -34,6 +34,7 @@ NiahTrial TrialOf(const Outcome& outcome) {
   trial.degraded = outcome.receipt.degraded_size() > 0;
   trial.recalled_host = outcome.receipt.recalled().host().slices();
   trial.recalled_ssd = outcome.receipt.recalled().ssd().slices();
+  trial.needle_seen = outcome.watched_seen;
   trial.first_token_seconds = outcome.receipt.seconds().first_token();
   return trial;
 }
@@ -52,6 +53,9 @@ class Runner {
         if (known) continue;
         policies_.push_back(policy);
         policies_.back().recall = recall;
+        if (!options.oracle || policy.full() || recall.kind != RecallSpec::Kind::kSlices) continue;
+        policies_.push_back(policies_.back());
+        policies_.back().oracle = true;
       }
     }
   }
@@ -119,10 +123,19 @@ class Runner {
                                 [this](const NiahSample& sample) { return prompter_.CountTokens(sample); });
   }
 
-  absl::StatusOr<Outcome> RunRequest(Engine& engine, absl::StatusOr<proto::GenerateRequest> generate) const {
+  // `watched`: tokens of the context, by number.
+  absl::StatusOr<Outcome> RunRequest(Engine& engine, absl::StatusOr<proto::GenerateRequest> generate,
+                                     std::vector<int32_t> watched = {}, bool oracle = false) const {
     PALIMPSEST_RETURN_IF_ERROR(generate.status());
     PALIMPSEST_ASSIGN_OR_RETURN(Request request, RequestOf(*generate));
     request.cancel = options_.cancel;
+    size_t prefix = 0;
+    for (const Segment& segment : request.segments) {
+      if (segment.role == Segment::Role::kPrefix) prefix += segment.tokens.size();
+    }
+    for (int32_t& token : watched) token += static_cast<int32_t>(prefix);
+    request.watched = std::move(watched);
+    request.oracle = oracle;
     // What earlier answers left on the device would count in this one's peak. All of it is on a tier below,
     // from where the blocks of the same sample come back.
     if (engine.host_tier() != nullptr || engine.store().mover().has_ssd()) engine.store().DropUnpinned();
@@ -162,15 +175,20 @@ class Runner {
     std::vector<std::string> answers;
     std::vector<std::string>& of_full = full_answers_[visible ? 1 : 0];
     for (const NiahTurn& turn : sample.turns) {
+      std::vector<int32_t> watched;
+      if (policy.recall.on()) {
+        PALIMPSEST_ASSIGN_OR_RETURN(watched, prompter_.NeedleTokens(sample, answers.size()));
+      }
       PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome,
-                                  RunRequest(engine, prompter_.Ask(sample, answers, policy, visible)));
+                                  RunRequest(engine, prompter_.Ask(sample, answers, policy, visible),
+                                             std::move(watched), policy.oracle));
       answers.push_back(outcome.text);
       NiahTrial trial = TrialOf(outcome);
       trial.task = place.task->name();
       trial.length = place.request.tokens;
       trial.depth_percent = turn.depth_percent;
       trial.policy = policy.text;
-      trial.recall = RecallText(policy.recall);
+      trial.recall = policy.RecallName();
       trial.question_visible = visible;
       trial.turn = static_cast<int64_t>(answers.size());
       trial.score = place.task->Score(outcome.text, turn.references);

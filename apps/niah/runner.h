@@ -31,6 +31,7 @@ struct NiahOptions {
   int64_t first_seed = 1, seeds = 1;       // samples of each cell
   std::vector<NiahPolicy> policies;        // besides full
   std::vector<RecallSpec> recalls = {{}};  // each with each of these policies
+  bool oracle = false;                     // each that recalls slices once more, with the needle's own
   std::vector<bool> visible = {false};     // runs with the question hidden from the policy, or visible to it
   PrefillChoice prefill = PrefillChoice::kAuto;
   int64_t turns = 1;        // needles of a context, asked for one after the other

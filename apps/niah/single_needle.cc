@@ -96,6 +96,7 @@ NiahSample SampleOf(const Haystack& haystack, uint64_t start, int64_t units,
          .answer_prefix = fmt::format(" {}{} mentioned in the provided text is",
                                       static_cast<char>(std::toupper(asked[0])), asked.substr(1)),
          .references = {needles[i].value},
+         .needle = needles[i].text(),
          .depth_percent = depth,
          .stands_at_percent = place.percent});
   }

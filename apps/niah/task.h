@@ -27,6 +27,7 @@ struct NiahTurn {
   std::string question;
   std::string answer_prefix;            // the answer begins so
   std::vector<std::string> references;  // what a right answer contains
+  std::string needle;                   // as it stands in the context
   double depth_percent = 0;             // where it was asked for
   double stands_at_percent = 0;         // where the needle came to stand, of the haystack's bytes
 };

@@ -17,7 +17,7 @@ namespace {
 
 struct Flags {
   std::vector<std::string> documents;
-  std::string prefill = "auto", policy = "auto", recall = "none", visibility = "hidden";
+  std::string prefill = "auto", policy = "auto", recall = "auto", visibility = "hidden";
   std::vector<std::string> stop;
   std::string question;
 };
@@ -137,10 +137,11 @@ void AddAskCommand(CommandSet& commands) {
                  "default auto")
       ->type_name("NAME:key=value,...")
       ->take_last();
-  ask.add_option("--recall", flags->recall,
-                 "how dropped tokens come back: none, all, or "
-                 "slices:budget=1024,slice=16,refresh=1,look=4,index=q2; default "
-                 "none")
+  ask.add_option(
+         "--recall", flags->recall,
+         "how dropped tokens come back: auto, none, all, or "
+         "slices:budget=1024,slice=16,refresh=1,look=4,index=q2; default auto: slices where the policy "
+         "drops parts of documents")
       ->type_name("NAME:key=value,...")
       ->take_last();
   ask.add_option("--question", flags->visibility,

@@ -26,6 +26,7 @@ struct Flags {
   std::string haystack, prefill = "auto", question = "hidden";
   std::vector<std::string> lengths = {"1K"}, depths = {"0", "25", "50", "75", "100"};
   int64_t seeds = 5, first_seed = 1, turns = 1, max_tokens = 32;
+  bool oracle = false;
 };
 
 // What is right but not in this version is no wrong usage.
@@ -111,6 +112,7 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   options.first_seed = flags.first_seed;
   options.seeds = flags.seeds;
   options.turns = flags.turns;
+  options.oracle = flags.oracle;
   options.max_tokens = flags.max_tokens;
   options.cancel = context.cancel;
   options.progress = StderrProgress();
@@ -179,6 +181,9 @@ void AddNiahCommand(CommandSet& commands) {
           "slices:budget=1024,slice=16,refresh=1,look=4,index=q2; give it again for more; default none")
       ->type_name("NAME:key=value,...")
       ->allow_extra_args(false);
+  niah.add_flag("--oracle", flags->oracle,
+                "each recall of slices once more, with the slices of the needle itself and others by chance: "
+                "what the model makes of a perfect choice");
   niah.add_option("--prefill", flags->prefill,
                   "of the policies besides full: auto, exact, anchored or pot; default auto")
       ->type_name("MODE")

@@ -21,7 +21,8 @@ std::span<const NamedForm> Recalls() {
   static const auto* const forms =
       new std::vector<NamedForm>{{"none", {}, true},
                                  {"slices", {"budget", "slice", "refresh", "look", "index"}, true},
-                                 {"all", {}, true}};
+                                 {"all", {}, true},
+                                 {"auto", {}, true}};
   return *forms;
 }
 
@@ -67,6 +68,7 @@ absl::Status ReadParameter(const FormParameter& parameter, RecallSpec* recall) {
 int64_t RecallSpec::BudgetOf(int64_t tokens) const {
   switch (kind) {
     case Kind::kNone:
+    case Kind::kAuto:
       return 0;
     case Kind::kSlices:
       return std::min(budget, tokens);

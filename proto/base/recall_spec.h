@@ -1,5 +1,5 @@
-// How dropped tokens come back for a question, as people write it: none, all, or slices:key=value,... - as
-// checked data that coordinator and worker read in the same way. Errors as of policy_spec.h.
+// How dropped tokens come back for a question, as people write it: auto, none, all, or slices:key=value,... -
+// as checked data that coordinator and worker read in the same way. Errors as of policy_spec.h.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 namespace palimpsest {
 
 struct RecallSpec {
-  enum class Kind { kNone, kSlices, kAll };
+  enum class Kind { kNone, kSlices, kAll, kAuto };      // auto: who plans the prompt decides
   enum class Index { kQ2, kExact, kMinMax, kBoxMean };  // what ranks slices; in the order of DigestKind
   Kind kind = Kind::kNone;
   // slices: tokens that come back for each layer and KV head at most; tokens of a slice (8, 16, 32 or 64);
@@ -20,7 +20,7 @@ struct RecallSpec {
   int64_t budget = 1024, slice = 16, refresh = 1, look = 4;
   Index index = Index::kQ2;
 
-  bool on() const { return kind != Kind::kNone; }
+  bool on() const { return kind == Kind::kSlices || kind == Kind::kAll; }
   // Tokens that come back of so many that were dropped, at most.
   int64_t BudgetOf(int64_t tokens) const;
   bool operator==(const RecallSpec&) const = default;

@@ -132,7 +132,7 @@ TEST(NiahReportTest, JsonHasTheFieldsOfTheContract) {
   for (const char* field :
        {"task", "length", "depth", "policy", "recall", "question", "turn", "n", "correct",
         "device_bytes_peak", "first_token_seconds", "resident_bytes", "resident_tokens", "prompt_tokens",
-        "output_tokens", "kept_all", "as_full", "degraded", "recalled_slices"}) {
+        "output_tokens", "kept_all", "as_full", "degraded", "recalled_slices", "needle_seen"}) {
     EXPECT_TRUE(cell.contains(field)) << field;
   }
   EXPECT_EQ(cell.at("question"), "hidden");

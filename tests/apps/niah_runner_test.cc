@@ -81,6 +81,29 @@ TEST_F(NiahRunnerTest, SecondSeedsOfTwoRunsAreTheFirstOfOne) {
   EXPECT_EQ((*part)[1].prompt_tokens, (*all)[3].prompt_tokens);
 }
 
+TEST_F(NiahRunnerTest, AnOracleSeesTheNeedleAndAChoiceSomeOfIt) {
+  NiahOptions options = Options();
+  options.lengths = {1500};
+  options.seeds = 1;
+  options.turns = 2;
+  options.policies = {Policy("random:budget=10%")};
+  options.recalls = {*ParseRecall("none"), *ParseRecall("slices:budget=128"), *ParseRecall("all")};
+  options.oracle = true;
+  const auto trials = RunNiah(*model_, options);
+  ASSERT_TRUE(trials.ok()) << trials.status();
+  ASSERT_EQ(trials->size(), 2u * 2 * 5) << "depths, turns; full, none, slices, slices by the oracle, all";
+  for (const NiahTrial& trial : *trials) {
+    if (trial.recall == "none") {
+      EXPECT_EQ(trial.needle_seen, -1);
+    } else if (trial.recall == "all" || trial.recall.ends_with(",oracle")) {
+      EXPECT_EQ(trial.needle_seen, 1) << trial.recall;
+    } else {
+      EXPECT_GE(trial.needle_seen, 0);
+      EXPECT_LT(trial.needle_seen, 1) << "128 of 1,500 tokens were enough in every head";
+    }
+  }
+}
+
 TEST_F(NiahRunnerTest, FullRunsOnceHoweverOftenItIsNamed) {
   NiahOptions options = Options();
   options.lengths = {1500};

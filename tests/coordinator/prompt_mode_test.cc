@@ -99,6 +99,44 @@ TEST(PromptModeTest, AutoChoosesByDocumentsAndLength) {
   }
 }
 
+TEST(PromptModeTest, AutoRecallComesWhereSomethingIsDroppedAndHalfOfTheRoomIsLeft) {
+  struct Case {
+    std::vector<size_t> documents;
+    const char* policy;
+    bool visible;
+    int64_t budget;  // 0: none
+  };
+  const Case table[] = {
+      {{986}, "auto", false, 0},                // nothing is dropped
+      {{987}, "auto", false, 240},              // (1000 - 500 - 10) / 2, in slices of 16
+      {{50}, "snapkv:budget=40", false, 464},   // (1000 - 40 - 10) / 2 is 475
+      {{50}, "snapkv:budget=90", false, 0},     // with room for all of it
+      {{50}, "snapkv:budget=40", true, 0},      // the policy chose for it already
+      {{50}, "streaming:recent=20", false, 0},  // its window slides
+      {{50}, "infinipot", false, 0},            // positions are gone
+      {{}, "snapkv:budget=40", false, 0},       // no documents
+      {{987}, "snapkv:budget=960", false, 0},   // (1000 - 960 - 10) / 2 is less than a slice
+      {{500, 600}, "random:budget=40", false, 464},
+  };
+  for (const Case& row : table) {
+    const bool pot = std::string_view(row.policy) == "infinipot";
+    const auto plan = Plan(row.documents, Options(row.policy, "auto", row.visible), 10, pot ? 5000 : kWindow);
+    ASSERT_TRUE(plan.ok()) << row.policy << ": " << plan.status();
+    EXPECT_EQ(plan->mode.recall.on(), row.budget > 0) << row.policy;
+    EXPECT_NE(plan->mode.recall.kind, RecallSpec::Kind::kAuto);
+    EXPECT_LE(plan->mode.recalled, plan->mode.recall.on() ? row.budget : 0) << row.policy;
+    if (row.budget > 0) {
+      EXPECT_EQ(plan->mode.recall.budget, row.budget) << row.policy;
+    }
+  }
+  PromptOptions none = Options("snapkv:budget=40");
+  none.recall = {};
+  EXPECT_FALSE(Plan({987}, none)->mode.recall.on());
+  const auto ingest = Planner().PlanDocument(Document(2000));
+  ASSERT_TRUE(ingest.ok());
+  EXPECT_FALSE(ingest->mode.recall.on()) << "nobody asks";
+}
+
 TEST(PromptModeTest, AnEndlessPromptIsReadThroughAPotThatTheWindowHolds) {
   const PromptPlanner planner = Planner();
   for (const auto& plan :

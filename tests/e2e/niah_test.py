@@ -113,7 +113,7 @@ class ResultsTest(cli.CliTest):
         self.assertIn("Answers in each cell: 4.", run.stdout)
         self.assertIn("| policy | length, question | turn 1 | turn 2 | as full |", run.stdout)
         self.assertRegex(run.stdout, r"(?m)^\| `full` \| 1,600, hidden \| \d+ \| \d+ \| 4 of 4 \|$")
-        self.assertRegex(run.stdout, r"(?m)^\| `snapkv:budget=20% \+ slices:budget=256,[^`]+` \| .* \| [1-9]\d* \+ 0 \| 0 \|$")
+        self.assertRegex(run.stdout, r"(?m)^\| `snapkv:budget=20% \+ slices:budget=256,[^`]+` \| .* \| [1-9]\d* \+ 0 \| \d+ % \| 0 \|$")
 
     def test_failed_part_ends_it(self):
         run = self.results("--lengths", "64")

@@ -161,6 +161,44 @@ TEST_P(RecallTest, WhatNoTierGivesIsLeftOutAndTold) {
   ExpectAllReturned(*engine);
 }
 
+// What no tier gives is computed again of the text, where the tiers have room for it: nothing shows in the
+// answer, whenever it is missed.
+TEST_P(RecallTest, WhatIsGoneIsComputedAgain) {
+  const Request request = RequestOf(GetParam(), 20);
+  const Answer whole = AnswerOf(*Make(Options(200)), request);
+  for (const bool late : {false, true}) {
+    TinyEngineOptions options = Options(200);
+    Tier* tier = nullptr;
+    options.wrap_host = [&](std::unique_ptr<Tier> inner) {
+      tier = inner.get();
+      return inner;
+    };
+    auto engine = Make(options);
+    AnswerOf(*engine, RequestOf(GetParam(), 1));
+    ExpectAllReturned(*engine);
+    const auto lose_half = [&] {
+      for (const TierEntry& entry : tier->List()) {
+        if (entry.key.kind != ValueKind::kBlock || entry.key.id.bytes[0] % 2 != 0) continue;
+        ASSERT_TRUE(tier->Erase(entry.key).ok());
+      }
+    };
+    Request asked = request;
+    if (late) {
+      asked.on_token = [&, told = 0](const AnswerToken&) mutable {
+        if (++told == 3) lose_half();
+      };
+    } else {
+      lose_half();
+    }
+    const Outcome mended = RunOk(*engine, asked);
+    EXPECT_EQ(mended.tokens, whole.outcome.tokens) << "late: " << late;
+    EXPECT_EQ(mended.receipt.degraded_size(), 0) << mended.receipt.degraded(0);
+    ExpectAllReturned(*engine);
+    EXPECT_EQ(Difference(whole, AnswerOf(*engine, request)), "") << "late: " << late;
+    ExpectAllReturned(*engine);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, RecallTest, ::testing::ValuesIn(Cases()),
                          [](const auto& test) { return test.param.name; });
 

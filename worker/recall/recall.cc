@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
+#include "proto/base/rng.h"
 #include "proto/base/status.h"
 
 namespace palimpsest {
@@ -21,6 +23,7 @@ Recall::Recall(Setup setup)
       slice_(setup_.spec.kind == RecallSpec::Kind::kAll ? kTileSlots : setup_.spec.slice),
       count_(setup_.spec.kind == RecallSpec::Kind::kAll ? static_cast<int64_t>(setup_.index->blocks().size())
                                                         : setup_.spec.budget / setup_.spec.slice),
+      watched_(PlacesOf(setup_.watched)),
       heads_(setup_.residents.size()),
       changed_(static_cast<size_t>(setup_.config->kv_heads)),
       near_count_(std::max(DivideUp(static_cast<int64_t>(setup_.index->blocks().size()), kNearShare),
@@ -32,14 +35,7 @@ Recall::Recall(Setup setup)
                                            static_cast<int64_t>(blocks.size()) * kTileSlots / slice_);
   for (size_t i = 0; i < heads_.size(); ++i) {
     Head& head = heads_[i];
-    size_t b = 0;
-    for (const int32_t token : setup_.residents[i]) {
-      while (b < blocks.size() && token >= blocks[b].first + blocks[b].rows) ++b;
-      if (b == blocks.size()) break;
-      if (token < blocks[b].first) continue;
-      head.places.push_back(
-          static_cast<int32_t>(static_cast<int64_t>(b) * kTileSlots + token - blocks[b].first));
-    }
+    head.places = PlacesOf(setup_.residents[i]);
     head.slice_at.assign(static_cast<size_t>(places), -1);
     head.used.assign(static_cast<size_t>(places), -1);
     head.slab.resize(static_cast<size_t>(places * 2 * slice_ * setup_.config->head_size));
@@ -52,12 +48,41 @@ Recall::Recall(Setup setup)
   }
 }
 
+std::vector<int32_t> Recall::PlacesOf(std::span<const int32_t> tokens) const {
+  const std::span<const IndexedBlock> blocks = setup_.index->blocks();
+  std::vector<int32_t> places;
+  size_t b = 0;
+  for (const int32_t token : tokens) {
+    while (b < blocks.size() && token >= blocks[b].first + blocks[b].rows) ++b;
+    if (b == blocks.size()) break;
+    if (token < blocks[b].first) continue;
+    places.push_back(static_cast<int32_t>(static_cast<int64_t>(b) * kTileSlots + token - blocks[b].first));
+  }
+  return places;
+}
+
+double Recall::WatchedSeen() const {
+  int64_t seen = 0;
+  for (const Head& head : heads_) {
+    for (const int32_t place : watched_) {
+      const bool back =
+          std::binary_search(head.slices.begin(), head.slices.end(), static_cast<int32_t>(place / slice_));
+      seen += back || std::binary_search(head.places.begin(), head.places.end(), place) ? 1 : 0;
+    }
+  }
+  const size_t all = watched_.size() * heads_.size();
+  return all == 0 ? 0 : static_cast<double>(seen) / static_cast<double>(all);
+}
+
 void Recall::BeforeAttention(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) {
   const TimePoint start = setup_.clock->Now();
   if (layer == 0) BeginTurn(q.rows);
   if (setup_.spec.kind == RecallSpec::Kind::kAll) {
     if (turn_ > 1) return;
     WantAll(layer);
+  } else if (setup_.oracle) {
+    if (turn_ > 1) return;
+    WantWatched(layer);
   } else {
     Rank(layer, q, positions);
   }
@@ -97,6 +122,25 @@ void Recall::WantAll(int64_t layer) {
     head.wanted.clear();
     for (int64_t b = 0; b < count_; ++b) {
       if (setup_.index->counts()[static_cast<size_t>(b)] > 0) head.wanted.push_back(static_cast<int32_t>(b));
+    }
+  }
+}
+
+void Recall::WantWatched(int64_t layer) {
+  const int64_t slices = static_cast<int64_t>(setup_.index->blocks().size()) * (kTileSlots / slice_);
+  for (int64_t h = 0; h < setup_.config->kv_heads; ++h) {
+    Head& head = HeadOf(layer, h);
+    RngSequence chance(Rng(1, static_cast<uint64_t>(layer * setup_.config->kv_heads + h)));
+    std::set<int32_t> wanted;
+    for (const int32_t place : watched_) wanted.insert(static_cast<int32_t>(place / slice_));
+    const size_t most = static_cast<size_t>(std::min(count_, slices));
+    while (wanted.size() < most)
+      wanted.insert(static_cast<int32_t>(chance.Below(static_cast<uint64_t>(slices))));
+    head.wanted.clear();
+    for (const int32_t slice : wanted) {
+      const int64_t block = slice * slice_ / kTileSlots, first = slice * slice_ % kTileSlots;
+      const bool there = first < setup_.index->counts()[static_cast<size_t>(block)];
+      if (there && static_cast<int64_t>(head.wanted.size()) < count_) head.wanted.push_back(slice);
     }
   }
 }

@@ -2,8 +2,8 @@
 // slices by their digests, the best are fetched from whichever tier has them and packed into tiles of their
 // own, and attention sees them beside what is resident.
 //
-// When   : the question's queries together, before its first attention in each layer; then the newest
-//          token's, each `refresh` tokens. Each choice replaces the one before.
+// When   : the question's queries together, before its first attention in each layer; then its last token's,
+//          then the newest token's, each `refresh` tokens. Each choice replaces the one before.
 // Index  : what stands near the best seldom changes from one token to the next: each `look`-th choice of the
 //          answer reads all of the index, those between it only the blocks that ranked best then.
 // Where  : slices stand in the order of the document, at their own positions where all of it fits the model's
@@ -58,6 +58,10 @@ class Recall final : public LayerHook {
     std::vector<std::vector<int32_t>> tiles;      // of each head, for what comes back; base 0
     int64_t first_position = -1;  // of the first token that comes back; -1: each stands at its own
     int64_t rank_position = -1;   // of queries when they rank; -1: their own
+    // Tokens of the prompt, ascending, that a measurement asks about. `oracle`: their slices come, and others
+    // by chance, once for the question, whatever ranks how.
+    std::vector<int32_t> watched = {};
+    bool oracle = false;
   };
   explicit Recall(Setup setup);
 
@@ -68,6 +72,8 @@ class Recall final : public LayerHook {
   // Numbers of the slices that are there now, of head layer * kv_heads + kv_head (tests, traces).
   std::span<const int32_t> slices(int64_t head) const { return heads_[static_cast<size_t>(head)].slices; }
   int64_t slice_tokens() const { return slice_; }
+  // Share of the watched tokens that is resident or there now, over all heads.
+  double WatchedSeen() const;
 
  private:
   // Slices of one head that came, in places of a slab that are used again.
@@ -92,6 +98,8 @@ class Recall final : public LayerHook {
 
   void Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> positions);
   void WantAll(int64_t layer);
+  void WantWatched(int64_t layer);
+  std::vector<int32_t> PlacesOf(std::span<const int32_t> tokens) const;
   void Fetch(int64_t layer);
   std::vector<std::optional<Mover::FoundTile>> GetTiles(std::span<const Mover::TileRequest> requests) const;
   int32_t TakePlace(Head& head);
@@ -104,7 +112,8 @@ class Recall final : public LayerHook {
   }
 
   const Setup setup_;
-  const int64_t slice_, count_;  // tokens of a slice; slices at most
+  const int64_t slice_, count_;         // tokens of a slice; slices at most
+  const std::vector<int32_t> watched_;  // places: block * 64 + slot
   std::vector<Head> heads_;
   std::vector<float> scores_;  // (kv_heads, blocks, 64)
   std::vector<int64_t> rank_positions_;
