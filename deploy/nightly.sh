@@ -14,6 +14,7 @@ usage: deploy/nightly.sh [PART...]        default: all
   tsan     every test under ThreadSanitizer
   fuzz     each fuzz target for ten minutes
   tidy     clang-tidy over every source
+  mutants  changes of storage and recall that the tests must notice
   bench    the benchmarks, printed and never judged
   needles  a small table of needles
   all      all of these
@@ -23,12 +24,12 @@ Exit status: 0 if nothing failed, 1 otherwise, 2 for wrong usage. Results stay i
 USAGE
 }
 
-ALL=(tests kills asan tsan fuzz tidy bench needles)
+ALL=(tests kills asan tsan fuzz tidy mutants bench needles)
 PARTS=()
 for argument in "${@:-all}"; do
   case "$argument" in
     -h | --help) usage && exit 0 ;;
-    tests | kills | asan | tsan | fuzz | tidy | bench | needles) PARTS+=("$argument") ;;
+    tests | kills | asan | tsan | fuzz | tidy | mutants | bench | needles) PARTS+=("$argument") ;;
     all) PARTS+=("${ALL[@]}") ;;
     *)
       printf 'unknown part: %s\n' "$argument" >&2
@@ -71,6 +72,8 @@ part_tidy() {
   ) | xargs -P "$(build_jobs)" -n 1 clang-tidy-16 --quiet \
     --extra-arg=-Wno-unknown-warning-option -p build/release
 }
+
+part_mutants() { "$REPO/deploy/mutants.py"; }
 
 part_bench() {
   fetch_model
