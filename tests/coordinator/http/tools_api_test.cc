@@ -11,6 +11,7 @@
 
 #include "coordinator/http/api.h"
 #include "coordinator/http/api_routes.h"
+#include "coordinator/receipt_json.h"
 #include "tests/coordinator/http/fakes.h"
 #include "tests/testing/temporary_folder.h"
 
@@ -289,6 +290,40 @@ void ExpectDescribed(const json::value& schema, const std::string& path) {
 
 TEST_F(ToolsApiTest, DescriptionExplainsEveryField) {
   ExpectDescribed(Call("GET", "/openapi.json"), "openapi");
+}
+
+// Names of fields, within objects too.
+std::set<std::string> FieldNames(const json::value& object, const std::string& path) {
+  std::set<std::string> names;
+  for (const auto& field : object.as_object()) {
+    const std::string name = path + "." + std::string(field.key());
+    names.insert(name);
+    if (field.value().is_object()) names.merge(FieldNames(field.value(), name));
+  }
+  return names;
+}
+std::set<std::string> DescribedNames(const json::value& schemas, const json::value& schema,
+                                     const std::string& path) {
+  std::set<std::string> names;
+  if (const json::value* const other = schema.as_object().if_contains("$ref")) {
+    const std::string_view name = other->as_string();
+    return DescribedNames(schemas, schemas.at(name.substr(name.rfind('/') + 1)), path);
+  }
+  const json::value* const properties = schema.as_object().if_contains("properties");
+  if (properties == nullptr) return names;
+  for (const auto& property : properties->as_object()) {
+    const std::string name = path + "." + std::string(property.key());
+    names.insert(name);
+    names.merge(DescribedNames(schemas, property.value(), name));
+  }
+  return names;
+}
+
+TEST_F(ToolsApiTest, DescriptionOfAReceiptHasEveryFieldOfOne) {
+  const json::value description = Call("GET", "/openapi.json");
+  const json::value& schemas = description.at("components").at("schemas");
+  EXPECT_EQ(DescribedNames(schemas, schemas.at("Receipt"), "receipt"),
+            FieldNames(ReceiptJson({}), "receipt"));
 }
 
 }  // namespace
