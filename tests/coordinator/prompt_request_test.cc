@@ -17,8 +17,8 @@ using ::testing::HasSubstr;
 constexpr int64_t kBlockBytes = 64 * 64;  // of the fake workers: 64 bytes for a token
 constexpr int64_t kDefaultTokens = 256;
 
-PromptPlan PlanOf(int64_t document_tokens, std::string_view policy, std::string_view prefill = "auto") {
-  PromptOptions options{.prefill = *ParsePrefill(prefill), .policy = *ParsePolicy(policy)};
+PromptPlan PlanOf(int64_t document_tokens, std::string_view policy, std::string_view recall = "none") {
+  PromptOptions options{.policy = *ParsePolicy(policy), .recall = *ParseRecall(recall)};
   std::vector<PromptDocument> documents;
   if (document_tokens > 0) {
     documents.push_back(
@@ -64,6 +64,12 @@ TEST(FitAnswerTest, AnAnchoredPromptNeedsASpanAndWhatStays) {
   EXPECT_THAT(Message(Fit(plan, 4000, 1 << 20).status()),
               AllOf(HasSubstr(fmt::format("{} tokens", plan.tokens)),
                     HasSubstr(fmt::format("of which {} stay", 1024 + question)), HasSubstr("4096")));
+}
+
+TEST(FitAnswerTest, WhatComesBackHasItsRoomToo) {
+  EXPECT_EQ(BlocksOf(PlanOf(3000, "snapkv:budget=640", "auto"), 64), 1 + 1 + 47 + 1 + 12 + 16);
+  const PromptPlan plan = PlanOf(100'000, "snapkv:budget=1024", "auto");
+  EXPECT_EQ(Fit(plan, 0, 1 << 20)->answer_tokens, kTestWindow - 1024 - 1024 - plan.sizes.question);
 }
 
 TEST(FitAnswerTest, APotNeedsThePotAndAnswersOfAnyLength) {
