@@ -199,6 +199,26 @@ TEST_F(TieredStoreTest, APinnedGroupStays) {
   EXPECT_EQ(arena_->used_tiles(), kTiles);
 }
 
+TEST_F(TieredStoreTest, WhatIsLeftGoesIfItIsBelowAndNobodyPinsIt) {
+  Make(4);
+  Sealed(1);
+  const TieredStore::Pin pinned = Sealed(2);
+  Sealed(3);
+  ASSERT_TRUE(tier_->Erase(Id(3)).ok());
+  const std::vector<BlockId> ids = {Id(1), Id(2), Id(3), Id(9)};
+  store_->Leave(ids);
+  EXPECT_FALSE(store_->OnDevice(Id(1)));
+  EXPECT_TRUE(store_->OnDevice(Id(2)));
+  EXPECT_TRUE(store_->OnDevice(Id(3))) << "the only copy";
+  EXPECT_EQ(store_->stats().lost, 0);
+  store_->Forget(Id(2));
+  store_->Forget(Id(3));
+  store_->Forget(Id(9));
+  EXPECT_TRUE(store_->OnDevice(Id(2)));
+  EXPECT_FALSE(store_->OnDevice(Id(3)));
+  EXPECT_EQ(store_->stats().lost, 1);
+}
+
 TEST_F(TieredStoreTest, NoRoomIsAnErrorWithNumbersAndTakesNothing) {
   Make(2);
   const auto a = Sealed(1), b = Sealed(2);
