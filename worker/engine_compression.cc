@@ -93,11 +93,7 @@ int64_t Engine::RowsWanted(const Job& job) {
   if (c->probing()) return c->probe_size() - c->probe_done;
   if (!c->slides && c->recall == nullptr) return std::min(job.length(), c->stop) - job.prefilled;
   // The window moves, or slices are chosen, before each token of the answer, also of one that is resumed.
-  if (job.prefilled < job.prompt_tokens) {
-    // The prompt's last token chooses slices by itself, as those of the answer do: it is the first to answer.
-    const int64_t left = job.prompt_tokens - job.prefilled;
-    return c->recall != nullptr && left > 1 ? left - 1 : left;
-  }
+  if (job.prefilled < job.prompt_tokens) return job.prompt_tokens - job.prefilled;
   return std::min<int64_t>(1, job.length() - job.prefilled);
 }
 

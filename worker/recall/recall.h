@@ -2,8 +2,9 @@
 // slices by their digests, the best are fetched from whichever tier has them and packed into tiles of their
 // own, and attention sees them beside what is resident.
 //
-// When   : the question's queries together, before its first attention in each layer; then its last token's,
-//          then the newest token's, each `refresh` tokens. Each choice replaces the one before.
+// When   : the question's queries together, before its first attention in each layer; then the newest
+//          token's, each `refresh` tokens. Each choice replaces the one before. (The question's last token
+//          choosing by itself was tried: within the window 74 of 100 for 73, beyond it 7 of 20 for 10.)
 // Index  : what stands near the best seldom changes from one token to the next: each `look`-th choice of the
 //          answer reads all of the index, those between it only the blocks that ranked best then.
 // Where  : slices stand in the order of the document, at their own positions where all of it fits the model's
