@@ -129,10 +129,26 @@ TEST(NiahReportTest, JsonHasTheFieldsOfTheContract) {
   const json::object report =
       json::parse(ReportJson(ReportOf(Trials()), {.model = "m", .seeds = 2})).as_object();
   const json::object& cell = report.at("cells").as_array().at(0).as_object();
-  for (const char* field :
-       {"task", "length", "depth", "policy", "recall", "question", "turn", "n", "correct",
-        "device_bytes_peak", "first_token_seconds", "resident_bytes", "resident_tokens", "prompt_tokens",
-        "output_tokens", "kept_all", "as_full", "degraded", "recalled_slices", "needle_seen"}) {
+  for (const char* field : {"task",
+                            "length",
+                            "depth",
+                            "policy",
+                            "recall",
+                            "question",
+                            "turn",
+                            "n",
+                            "correct",
+                            "device_bytes_peak",
+                            "first_token_seconds",
+                            "resident_bytes",
+                            "resident_tokens",
+                            "prompt_tokens",
+                            "output_tokens",
+                            "kept_all",
+                            "as_full",
+                            "degraded",
+                            "recalled_slices",
+                            "needle_seen"}) {
     EXPECT_TRUE(cell.contains(field)) << field;
   }
   EXPECT_EQ(cell.at("question"), "hidden");
