@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <mutex>
 #include <random>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -270,6 +272,41 @@ TEST(EnvelopeKeyTest, AnotherKeyOfTheSameNumberIsDataLoss) {
   std::vector<uint8_t> plain;
   EXPECT_EQ(VerifyTile(Encrypted(ours.get()), other.get(), &plain).status().code(), StatusCode::kDataLoss);
   EXPECT_EQ(plain, std::vector<uint8_t>(kPayloadBytes, 0)) << "what it decrypted to is not shown";
+}
+
+// Whoever has the key may still be a producer with other rules.
+TEST(EnvelopeKeyTest, FieldsOutsideTheirLimitsAreDataLossThoughTheTagFits) {
+  const std::shared_ptr<DataKey> key = Key(1, 77);
+  struct Field {
+    size_t at;
+    uint32_t value;
+  };
+  // format, layer (twice), KV head, head size, tokens, layers, KV heads, unused bytes
+  for (const Field& field : {Field{12, 0},
+                             {48, 5},
+                             {48, 0xffffffff},
+                             {52, 3},
+                             {56, 0},
+                             {60, 0},
+                             {88, 0},
+                             {92, 0x7fffffff},
+                             {96, 1}}) {
+    std::vector<uint8_t> envelope(kEnvelopeHeaderBytes);
+    const std::vector<uint8_t> payload = Payload(kPayloadBytes);
+    envelope.insert(envelope.end(), payload.begin(), payload.end());
+    SealTile(kId, kGeometry, envelope, key.get());
+    std::memcpy(envelope.data() + field.at, &field.value, sizeof field.value);
+    std::copy(payload.begin(), payload.end(), envelope.begin() + kEnvelopeHeaderBytes);
+    const DataKey::Nonce nonce = key->NextNonce();
+    std::copy(nonce.begin(), nonce.end(), envelope.begin() + 72);
+    const DataKey::Tag tag = key->Encrypt(nonce, std::span(envelope).first(112),
+                                          std::span(envelope).subspan(kEnvelopeHeaderBytes));
+    std::copy(tag.begin(), tag.end(), envelope.begin() + 112);
+    std::vector<uint8_t> plain;
+    const auto status = VerifyTile(envelope, key.get(), &plain).status();
+    EXPECT_EQ(status.code(), StatusCode::kDataLoss) << field.at << " " << field.value;
+    EXPECT_NE(Message(status).find("outside their limits"), std::string::npos) << status;
+  }
 }
 
 TEST(EnvelopeKeyTest, NoTwoSealsShareANonce) {

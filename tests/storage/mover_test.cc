@@ -175,6 +175,25 @@ TEST_F(MoverTest, APrefetchedValueIsTakenOnce) {
   }
 }
 
+// What was taken counts no longer among those that nobody came for, which are dropped when there are many.
+TEST_F(MoverTest, AValueThatIsPrefetchedAgainIsNotDroppedForTheFirstTime) {
+  constexpr int kMany = 256;
+  Make(/*host_bytes=*/0);
+  std::vector<TierKey> keys;
+  for (int i = 0; i < kMany; ++i) {
+    Put(i);
+    keys.push_back(Key(i));
+  }
+  ASSERT_TRUE(mover_->Flush(kLong));
+  const std::span<const TierKey> first = std::span(keys).first(1);
+  mover_->Prefetch(first);
+  ASSERT_TRUE(mover_->Get(keys[0]).has_value());
+  mover_->Prefetch(first);
+  mover_->Prefetch(std::span(keys).subspan(1));
+  for (const TierKey& key : keys) ASSERT_TRUE(mover_->Get(key).has_value());
+  EXPECT_EQ(ssd_->Stats().hits, kMany + 1);
+}
+
 TEST_F(MoverTest, OneDamagedValueOfARunIsAMissForItselfAlone) {
   for (const bool encrypt : {true, false}) {
     Make(0, encrypt);

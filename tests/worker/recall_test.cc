@@ -202,6 +202,20 @@ TEST_P(RecallTest, WhatIsGoneIsComputedAgain) {
 INSTANTIATE_TEST_SUITE_P(All, RecallTest, ::testing::ValuesIn(Cases()),
                          [](const auto& test) { return test.param.name; });
 
+// A budget for every token chooses every token that the index has.
+TEST(RecallChoiceTest, ABudgetForAllOfItIsAll) {
+  const auto model = TinyModel({});
+  for (const PrefillMode mode : {kExact, kAnchored}) {
+    Request all = CompressionRequest(CompressionCase{"", mode, "snapkv:budget=70,window=20"}, 10);
+    all.recall = *ParseRecall("all");
+    Request slices = all;
+    slices.recall = *ParseRecall("slices:budget=1024,slice=16");
+    const Answer of_all = AnswerOf(*MakeTinyEngine(model, Options(200)), all);
+    const Answer of_slices = AnswerOf(*MakeTinyEngine(model, Options(200)), slices);
+    EXPECT_EQ(Difference(of_all, of_slices), "");
+  }
+}
+
 class RecallAllTest : public ::testing::TestWithParam<Numerics> {};
 
 // Within one text everything back is everything there was; keys are met in another order, so to rounding.
