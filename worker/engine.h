@@ -157,6 +157,7 @@ struct EngineOptions {
       false;  // sealing a block makes those that recall ranks by; else they are made when asked for
   int64_t index_bytes =
       0;  // host memory for indices of documents that were asked; 0: each question loads them
+  int64_t recall_budgets_kept = 4;  // of the slices that came to a session, in host memory
   int64_t view_bytes = 0;      // host memory for what policies kept of documents; 0: each question reads them
   int64_t chunk_tokens = 512;  // rows of a step at most
   double share = 0.5;          // of a step's prompt rows for one request while others want some

@@ -86,6 +86,7 @@ void Engine::BeginRecall(Job& job) {
                       .index = std::move(index),
                       .residents = std::move(c.stayed),
                       .tiles = {},
+                      .budgets_kept = options_.recall_budgets_kept,
                       .watched = job.request.watched,
                       .oracle = job.request.oracle};
   int64_t next = job.sequence->next_position();

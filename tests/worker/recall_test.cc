@@ -161,6 +161,18 @@ TEST_P(RecallTest, WhatNoTierGivesIsLeftOutAndTold) {
   ExpectAllReturned(*engine);
 }
 
+// However many of the slices that came are still there when they are wanted again.
+TEST_P(RecallTest, TheSameBitsHoweverManySlicesAreKept) {
+  const Request request = RequestOf(GetParam(), 40);
+  TinyEngineOptions one = Options(200), many = one;
+  one.recall_budgets_kept = 1;
+  many.recall_budgets_kept = 100;
+  const Answer of_one = AnswerOf(*Make(one), request), of_many = AnswerOf(*Make(many), request);
+  EXPECT_EQ(Difference(of_one, of_many), "");
+  EXPECT_LE(of_one.outcome.receipt.recalled().device().slices(),
+            of_many.outcome.receipt.recalled().device().slices());
+}
+
 // What no tier gives is computed again of the text, where the tiers have room for it: nothing shows in the
 // answer, whenever it is missed.
 TEST_P(RecallTest, WhatIsGoneIsComputedAgain) {

@@ -33,6 +33,7 @@ std::unique_ptr<Engine> MakeTinyEngine(const std::shared_ptr<const GgufFile>& mo
   options.host_bytes = o.host_bytes;
   options.view_bytes = o.view_bytes;
   options.index_bytes = o.index_bytes;
+  options.recall_budgets_kept = o.recall_budgets_kept;
   options.digests = o.digests;
   if (!o.ssd_folder.empty()) {
     options.ssd = {.folder = o.ssd_folder, .bytes = 1 << 28, .key_file = o.ssd_folder + ".key", .readers = 4};

@@ -29,6 +29,7 @@ struct TinyEngineOptions {
   int64_t host_bytes = 0;
   int64_t view_bytes = 0;
   int64_t index_bytes = 0;
+  int64_t recall_budgets_kept = 4;
   bool digests = false;
   std::string ssd_folder;  // empty: no SSD tier; its key file lies beside it
   std::function<std::unique_ptr<Tier>(std::unique_ptr<Tier>)> wrap_host = nullptr, wrap_ssd = nullptr;

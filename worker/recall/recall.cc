@@ -11,7 +11,6 @@
 namespace palimpsest {
 namespace {
 
-constexpr int64_t kBudgetsKept = 4;  // in host memory
 // Blocks that are looked at between two looks at all: a quarter, and enough to choose from.
 constexpr int64_t kNearShare = 4, kNearBudgets = 4;
 
@@ -31,7 +30,7 @@ Recall::Recall(Setup setup)
   const std::span<const IndexedBlock> blocks = setup_.index->blocks();
   scores_.resize(static_cast<size_t>(setup_.config->kv_heads) * blocks.size() * kTileSlots);
   const bool all = setup_.spec.kind == RecallSpec::Kind::kAll;
-  const int64_t places = std::min<int64_t>(all ? count_ : kBudgetsKept * count_,
+  const int64_t places = std::min<int64_t>(all ? count_ : setup_.budgets_kept * count_,
                                            static_cast<int64_t>(blocks.size()) * kTileSlots / slice_);
   for (size_t i = 0; i < heads_.size(); ++i) {
     Head& head = heads_[i];

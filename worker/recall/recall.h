@@ -57,6 +57,7 @@ class Recall final : public LayerHook {
     std::shared_ptr<const DocumentIndex> index;
     std::vector<std::vector<int32_t>> residents;  // of each head: tokens of the prompt, ascending
     std::vector<std::vector<int32_t>> tiles;      // of each head, for what comes back; base 0
+    int64_t budgets_kept = 4;                     // of slices that came, in host memory
     int64_t first_position = -1;  // of the first token that comes back; -1: each stands at its own
     int64_t rank_position = -1;   // of queries when they rank; -1: their own
     // Tokens of the prompt, ascending, that a measurement asks about. `oracle`: their slices come, and others
