@@ -90,7 +90,7 @@ def prepare():
         here, there = ROOT / name, source / name
         there.parent.mkdir(parents=True, exist_ok=True)
         if not there.exists() or here.read_bytes() != there.read_bytes():
-            shutil.copy2(here, there)
+            shutil.copy(here, there)  # and is newer than what was built of a mutant that an interrupted run left there
     options = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
     if not run(["cmake", "-G", "Ninja", "-S", ".", "-B", "../build", "-DCMAKE_BUILD_TYPE=Release",
                 # What a change leaves unused is no reason to stop.
