@@ -215,6 +215,7 @@ class Engine {
   void PrefetchBlocks(Job& job);
   void FindView(Compression& c);
   void KeepView(const Hash256& key, std::shared_ptr<const View> view);
+  Level LevelOf(const BlockId& id) const;
   bool Declines(Job& job) const;
   double ComputeSeconds() const;
   void StoreBelow(Job& job);

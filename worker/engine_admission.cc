@@ -137,10 +137,11 @@ void Engine::FindCached(Job& job) {
       rest = store_->ReadRest(block.id, block.rows);
       if (!rest.has_value()) break;
     }
-    const bool in_memory = mover_->host() != nullptr && mover_->host()->Contains(block.id);
+    const Level level = LevelOf(block.id);  // before it is brought: from SSD it comes by way of host memory
     std::optional<TieredStore::Found> found = store_->Find(block.id, block.position, /*base=*/0, block.rows);
     if (!found.has_value() || found->source != TieredStore::Source::kDevice) {
-      const bool from_ssd = found.has_value() ? found->source == TieredStore::Source::kSsd : !in_memory;
+      const bool from_ssd =
+          found.has_value() ? found->source == TieredStore::Source::kSsd : level == Level::kSsd;
       load_prices_.Observe(from_ssd ? Level::kSsd : Level::kHost, block.rows, Since(start),
                            options_.clock->Now());
     }

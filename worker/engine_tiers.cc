@@ -95,6 +95,11 @@ double Engine::ComputeSeconds() const {
   return rate > 0 ? 1 / rate : 0;
 }
 
+// Of what is below: where it would come from.
+Level Engine::LevelOf(const BlockId& id) const {
+  return mover_->host() != nullptr && mover_->host()->Contains(id) ? Level::kHost : Level::kSsd;
+}
+
 // Would bringing what follows cost clearly more than computing it? Then this request computes what is not on
 // the device: a slow tier must not make it slower. Small losses are no reason, since prices are of other
 // blocks and of other load.
@@ -103,8 +108,7 @@ bool Engine::Declines(Job& job) const {
   const Job::Block& block = job.blocks[job.next_block];
   if (store_->OnDevice(block.id)) return false;
   if (job.declines) return true;
-  const bool in_memory = mover_->host() != nullptr && mover_->host()->Contains(block.id);
-  const double load = load_prices_.Of(in_memory ? Level::kHost : Level::kSsd, options_.clock->Now());
+  const double load = load_prices_.Of(LevelOf(block.id), options_.clock->Now());
   const double compute = ComputeSeconds();
   const double loss = (load - compute) * static_cast<double>(job.length() - block.first);
   job.declines = compute > 0 && load > kFactor * compute && loss > kLossSeconds && store_->Holds(block.id);

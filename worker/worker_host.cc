@@ -149,6 +149,7 @@ void DescribeTiers(Mover& mover, proto::WorkerStatus* status) {
   for (const auto& [tier, level] : {std::pair(mover.host(), Level::kHost), {mover.ssd(), Level::kSsd}}) {
     if (tier == nullptr) continue;
     const TierStats own = tier->Stats();
+    if (level == Level::kHost) status->set_host_bytes(own.used_bytes);
     const MoverStats::OfLevel& counts = stats.level[static_cast<size_t>(level)];
     proto::TierStatus& to = *status->add_tiers();
     to.set_name(std::string(tier->Name()));
@@ -179,7 +180,6 @@ proto::WorkerStatus StatusOf(Engine& engine) {
   status.set_arena_used_bytes(arena.used_tiles() * arena.tile_bytes());
   status.set_arena_pinned_bytes((arena.capacity_tiles() - engine.store().available_tiles()) *
                                 arena.tile_bytes());
-  if (engine.host_tier() != nullptr) status.set_host_bytes(engine.host_tier()->Stats().used_bytes);
   DescribeTiers(engine.mover(), &status);
   status.set_steps(stats.steps);
   status.set_preemptions(stats.preemptions);

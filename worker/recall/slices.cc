@@ -26,6 +26,17 @@ float BestOf(const float* scores, size_t count) {
   return *std::max_element(best.begin(), best.end());
 }
 
+// Leaves the `count` best of these numbers, ascending; equal ones go by the number.
+void KeepBest(std::span<const float> values, int64_t count, std::vector<int32_t>* numbers) {
+  if (count >= static_cast<int64_t>(numbers->size())) return;
+  std::nth_element(numbers->begin(), numbers->begin() + count, numbers->end(), [&](int32_t a, int32_t b) {
+    const float x = values[static_cast<size_t>(a)], y = values[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  });
+  numbers->resize(static_cast<size_t>(count));
+  std::sort(numbers->begin(), numbers->end());
+}
+
 }  // namespace
 
 void SliceRanking::StrikeOut(std::span<float> scores, std::span<const int32_t> blocks,
@@ -55,15 +66,7 @@ void SliceRanking::Pick(std::span<float> scores, std::span<const int32_t> blocks
   for (size_t s = 0; s < slices; ++s) {
     if (best_[s] >= least && best_[s] > kNone) order_.push_back(static_cast<int32_t>(s));
   }
-  const auto better = [&](int32_t a, int32_t b) {
-    const float x = best_[static_cast<size_t>(a)], y = best_[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  };
-  if (count < static_cast<int64_t>(order_.size())) {
-    std::nth_element(order_.begin(), order_.begin() + count, order_.end(), better);
-    order_.resize(static_cast<size_t>(count));
-    std::sort(order_.begin(), order_.end());
-  }
+  KeepBest(best_, count, &order_);
   picks->assign(order_.begin(), order_.end());
   if (blocks.empty()) return;
   const int32_t per_block = kBlock / static_cast<int32_t>(slice);
@@ -72,21 +75,19 @@ void SliceRanking::Pick(std::span<float> scores, std::span<const int32_t> blocks
 }
 
 void SliceRanking::BestBlocks(int64_t slice, int64_t count, std::vector<int32_t>* blocks) {
-  const size_t per_block = static_cast<size_t>(kBlock / slice);
-  runs_.clear();
-  for (size_t s = 0; s < best_.size(); s += per_block) {
-    const auto first = best_.begin() + static_cast<std::ptrdiff_t>(s);
-    runs_.push_back(*std::max_element(first, first + static_cast<std::ptrdiff_t>(per_block)));
-  }
+  SumUpRuns(static_cast<size_t>(kBlock / slice));
   blocks->resize(runs_.size());
   std::iota(blocks->begin(), blocks->end(), 0);
-  if (count >= static_cast<int64_t>(blocks->size())) return;
-  std::nth_element(blocks->begin(), blocks->begin() + count, blocks->end(), [&](int32_t a, int32_t b) {
-    const float x = runs_[static_cast<size_t>(a)], y = runs_[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  });
-  blocks->resize(static_cast<size_t>(count));
-  std::sort(blocks->begin(), blocks->end());
+  KeepBest(runs_, count, blocks);
+}
+
+void SliceRanking::SumUpRuns(size_t run) {
+  runs_.clear();
+  for (size_t s = 0; s < best_.size(); s += run) {
+    const auto first = best_.begin() + static_cast<std::ptrdiff_t>(s);
+    runs_.push_back(
+        *std::max_element(first, first + static_cast<std::ptrdiff_t>(std::min(run, best_.size() - s))));
+  }
 }
 
 // The best of the count-th best run of slices: at least `count` slices are as good, so none below it is
@@ -95,12 +96,7 @@ float SliceRanking::LeastOfBest(size_t count) {
   constexpr size_t kRunsForEach = 4;
   const size_t run = best_.size() / std::max<size_t>(1, kRunsForEach * count);
   if (count == 0 || run < 2) return kNone;
-  runs_.clear();
-  for (size_t s = 0; s < best_.size(); s += run) {
-    const auto first = best_.begin() + static_cast<std::ptrdiff_t>(s);
-    runs_.push_back(
-        *std::max_element(first, first + static_cast<std::ptrdiff_t>(std::min(run, best_.size() - s))));
-  }
+  SumUpRuns(run);
   const auto last = runs_.begin() + static_cast<std::ptrdiff_t>(count - 1);
   std::nth_element(runs_.begin(), last, runs_.end(), std::greater<>());
   return *last;

@@ -23,6 +23,7 @@ class SliceRanking {
   void BestBlocks(int64_t slice, int64_t count, std::vector<int32_t>* blocks);
 
  private:
+  void SumUpRuns(size_t run);
   float LeastOfBest(size_t count);
   static void StrikeOut(std::span<float> scores, std::span<const int32_t> blocks,
                         std::span<const int32_t> residents);
