@@ -131,54 +131,53 @@ proto::Prefill ModeOf(PrefillChoice prefill) {
   return prefill == PrefillChoice::kPot ? proto::POT : proto::EXACT;
 }
 
-// Where recall can be, with its default budget or as much as leaves half of the free window to the answer.
-RecallSpec DefaultRecall(const PromptOptions& options, const PromptSizes& sizes, const PromptMode& mode,
-                         const PromptModel& model) {
-  const bool can = mode.policy.compresses() && mode.prefill != proto::POT && sizes.documents > 0 &&
-                   sizes.question > 0 && mode.policy.kind != Kind::kStreaming && !options.question_visible &&
-                   mode.kept < mode.candidates;
-  RecallSpec recall{.kind = RecallSpec::Kind::kSlices};
-  const int64_t room = (model.window_tokens - mode.kept - sizes.question) / 2;
-  recall.budget = std::min(recall.budget, room / recall.slice * recall.slice);
-  return can && recall.budget >= recall.slice ? recall : RecallSpec{};
-}
-
 // Slices come back to a question about documents whose blocks stand where they were read.
-absl::Status DecideRecall(const PromptOptions& options, const PromptSizes& sizes, const PromptModel& model,
-                          PromptMode* mode) {
-  if (options.recall.kind == RecallSpec::Kind::kAuto) {
-    mode->recall = DefaultRecall(options, sizes, *mode, model);
-    mode->recalled = mode->recall.BudgetOf(std::max<int64_t>(0, mode->candidates - sizes.prefix));
-    return absl::OkStatus();
-  }
-  if (!options.recall.on() || !mode->policy.compresses()) return absl::OkStatus();
-  const std::string name = RecallText(options.recall);
-  if (mode->prefill == proto::POT) {
+absl::Status CheckRecall(const RecallSpec& recall, const PromptOptions& options, const PromptSizes& sizes,
+                         const PromptMode& mode) {
+  const std::string name = RecallText(recall);
+  if (mode.prefill == proto::POT) {
     return InvalidArgument(
-        "recall {} with a pot, whose positions go with what it drops: take prefill anchored, "
-        "or recall none",
+        "recall {} with a pot, whose positions go with what it drops: take prefill anchored, or recall none",
         name);
   }
   if (sizes.documents == 0) {
     return InvalidArgument(
-        "recall {} brings back parts of documents, and there are 0: name one, or take recall "
-        "none",
-        name);
+        "recall {} brings back parts of documents, and there are 0: name one, or take recall none", name);
   }
-  if (mode->policy.kind == Kind::kStreaming) {
+  if (mode.policy.kind == Kind::kStreaming) {
     return InvalidArgument(
-        "recall {} with policy streaming, whose window slides: take another policy, or recall "
-        "none",
-        name);
+        "recall {} with policy streaming, whose window slides: take another policy, or recall none", name);
   }
-  if (options.question_visible && mode->prefill == proto::EXACT) {
+  if (options.question_visible && mode.prefill == proto::EXACT) {
     return InvalidArgument(
-        "recall {} is for a question that the policy did not see: take question hidden, or "
-        "recall none",
+        "recall {} is for a question that the policy did not see: take question hidden, or recall none",
         name);
   }
-  mode->recall = options.recall;
-  mode->recalled = options.recall.BudgetOf(std::max<int64_t>(0, mode->candidates - sizes.prefix));
+  return absl::OkStatus();
+}
+
+// Where it can be and something was dropped behind the question's back: the default budget, or as much as
+// leaves half of the free window to the answer.
+RecallSpec DefaultRecall(const PromptOptions& options, const PromptSizes& sizes, const PromptMode& mode,
+                         const PromptModel& model) {
+  RecallSpec recall{.kind = RecallSpec::Kind::kSlices};
+  const int64_t room = (model.window_tokens - mode.kept - sizes.question) / 2;
+  recall.budget = std::min(recall.budget, room / recall.slice * recall.slice);
+  const bool helps = sizes.question > 0 && !options.question_visible && mode.kept < mode.candidates &&
+                     recall.budget >= recall.slice;
+  return helps && CheckRecall(recall, options, sizes, mode).ok() ? recall : RecallSpec{};
+}
+
+absl::Status DecideRecall(const PromptOptions& options, const PromptSizes& sizes, const PromptModel& model,
+                          PromptMode* mode) {
+  if (!mode->policy.compresses()) return absl::OkStatus();
+  if (options.recall.kind == RecallSpec::Kind::kAuto) {
+    mode->recall = DefaultRecall(options, sizes, *mode, model);
+  } else if (options.recall.on()) {
+    PALIMPSEST_RETURN_IF_ERROR(CheckRecall(options.recall, options, sizes, *mode));
+    mode->recall = options.recall;
+  }
+  mode->recalled = mode->recall.BudgetOf(std::max<int64_t>(0, mode->candidates - sizes.prefix));
   return absl::OkStatus();
 }
 

@@ -20,6 +20,8 @@ namespace {
 // How often a caller looks at its cancel token; how long the engine sleeps at most, should a wake-up be
 // missed.
 constexpr std::chrono::milliseconds kCancelPeriod{10}, kIdleMax{1000};
+// How old the figures are at most that others see while the engine steps: counting them takes locks.
+constexpr std::chrono::milliseconds kPublishEvery{100};
 
 absl::Status Stopping() { return absl::UnavailableError("the worker is stopping; send the request again"); }
 
@@ -213,7 +215,7 @@ class EngineLoop {
       if (stopping) break;
       const bool stepped = engine_.Step();
       HandOn();
-      Publish();
+      if (!stepped || std::chrono::steady_clock::now() - published_ >= kPublishEvery) Publish();
       if (!stepped) Sleep();
     }
     for (auto& [id, call] : calls_) call->Cancel();
@@ -255,6 +257,7 @@ class EngineLoop {
     }
   }
   void Publish() {
+    published_ = std::chrono::steady_clock::now();
     proto::WorkerStatus status = StatusOf(engine_);
     const std::lock_guard<std::mutex> lock(shared_.mu);
     shared_.status = std::move(status);
@@ -269,6 +272,7 @@ class EngineLoop {
   Engine& engine_;
   Shared& shared_;
   std::unordered_map<Engine::JobId, std::shared_ptr<Call>> calls_;
+  std::chrono::steady_clock::time_point published_;
 };
 
 class ThreadWorkerHost final : public WorkerHost {

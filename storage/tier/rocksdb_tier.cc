@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <list>
 #include <mutex>
 #include <optional>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -15,6 +13,7 @@
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "storage/tier/rocksdb_database.h"
+#include "storage/tier/rocksdb_directory.h"
 #include "storage/tier/rocksdb_folder.h"
 
 namespace palimpsest {
@@ -22,40 +21,13 @@ namespace {
 
 constexpr std::string_view kName = "ssd";
 
-// What one Put stored. Its bytes are held until its files are dropped, whatever became of its values.
-struct Batch {
-  uint64_t number = 0;
-  int64_t bytes = 0;
-  std::array<uint32_t, kValueKinds> values_of_kind{};  // that were put
-  std::vector<TierKey> keys;  // that can be found; empty: its files are to be dropped
-};
-using Recency = std::list<Batch>;  // most recent first
-
-// A value; what it shares with its neighbours is in its batch.
-struct Location {
-  Recency::iterator batch;
-  uint32_t place = 0;
-  uint32_t parts = 0;
-  uint64_t part_bytes = 0;
-
-  StoredValue Stored(const TierKey& key) const {
-    return {.key = key,
-            .batch = batch->number,
-            .place = place,
-            .parts = parts,
-            .part_bytes = part_bytes,
-            .batch_bytes = static_cast<uint64_t>(batch->bytes),
-            .neighbours = batch->values_of_kind[static_cast<size_t>(key.kind)]};
-  }
-};
-
 class RocksDbTier final : public Tier {
  public:
   RocksDbTier(std::shared_ptr<RocksDbFolder> folder, std::unique_ptr<RocksDbDatabase> database,
               int64_t capacity_bytes)
-      : folder_(std::move(folder)), database_(std::move(database)) {
-    stats_.capacity_bytes = capacity_bytes;
-  }
+      : folder_(std::move(folder)),
+        database_(std::move(database)),
+        directory_(folder_->path(), capacity_bytes) {}
 
   // Takes over what the last process left, the newest batch being the most recent.
   absl::Status Load(RocksDbTierReport* report);
@@ -70,10 +42,7 @@ class RocksDbTier final : public Tier {
       const std::lock_guard writer(writer_);
       status = Store(items);
     }
-    if (!status.ok()) {
-      const std::lock_guard lock(mu_);
-      stats_.refused_puts += static_cast<int64_t>(items.size());
-    }
+    if (!status.ok()) directory_.Count(&TierStats::refused_puts, static_cast<int64_t>(items.size()));
     return status;
   }
 
@@ -81,131 +50,55 @@ class RocksDbTier final : public Tier {
   absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) override { return Read(key, part); }
   std::vector<absl::StatusOr<std::vector<uint8_t>>> GetTogether(std::span<const TierKey> keys) override;
 
-  bool Contains(const TierKey& key) const override {
-    const std::lock_guard lock(mu_);
-    return table_.contains(key);
-  }
+  bool Contains(const TierKey& key) const override { return directory_.Contains(key); }
 
   absl::Status Erase(const TierKey& key) override {
     const std::lock_guard writer(writer_);
-    std::optional<StoredValue> value = Find(key);
+    const std::optional<StoredValue> value = directory_.Find(key);
     if (!value) return absl::OkStatus();
     PALIMPSEST_RETURN_IF_ERROR(database_->Erase({&*value, 1}));
-    Forget(*value);
+    directory_.Forget(*value);
     return DropEmptyBatches();
   }
 
-  std::vector<TierEntry> List() const override {
-    std::vector<TierEntry> entries;
-    const std::lock_guard lock(mu_);
-    for (const auto& [key, at] : table_)
-      entries.push_back({key, at.parts, static_cast<int64_t>(at.parts * at.part_bytes)});
-    return entries;
-  }
-
-  TierStats Stats() const override {
-    const std::lock_guard lock(mu_);
-    TierStats stats = stats_;
-    stats.values = static_cast<int64_t>(table_.size());
-    return stats;
-  }
+  std::vector<TierEntry> List() const override { return directory_.List(); }
+  TierStats Stats() const override { return directory_.Stats(); }
 
  private:
   absl::Status Store(std::span<const TierItem> items);
-  std::vector<TierItem> TakeKnown(std::span<const TierItem> items, absl::flat_hash_set<uint64_t>* needed);
-  absl::StatusOr<std::vector<StoredValue>> ChooseVictims(int64_t bytes,
-                                                         const absl::flat_hash_set<uint64_t>& needed) const;
   absl::Status Evict(std::span<const StoredValue> values);
   absl::Status DropEmptyBatches();
-  void Insert(std::span<const StoredValue> values);
-
-  std::optional<StoredValue> Find(const TierKey& key) const {
-    const std::lock_guard lock(mu_);
-    const auto found = table_.find(key);
-    return found == table_.end() ? std::nullopt : std::optional(found->second.Stored(key));
-  }
-  // False: it was forgotten before, or put again since.
-  bool Forget(const StoredValue& value) {
-    const std::lock_guard lock(mu_);
-    const auto found = table_.find(value.key);
-    if (found == table_.end() || found->second.batch->number != value.batch) return false;
-    std::erase(found->second.batch->keys, value.key);
-    table_.erase(found);
-    return true;
-  }
-
-  absl::StatusOr<StoredValue> Use(const TierKey& key, std::optional<uint32_t> part);
   absl::StatusOr<TierView> Read(const TierKey& key, std::optional<uint32_t> part);
   absl::Status Answered(const StoredValue& value, const absl::Status& status);
   absl::Status GiveUp(const StoredValue& value, absl::Status damage);
 
-  const std::shared_ptr<RocksDbFolder>
-      folder_;  // holds the lock; shared with who opens it, to outlive database_
+  // Holds the lock; shared with who opens it, to outlive database_.
+  const std::shared_ptr<RocksDbFolder> folder_;
   const std::unique_ptr<RocksDbDatabase> database_;
+  RocksDbDirectory directory_;
 
-  std::mutex writer_;        // held over I/O: batches are written and dropped one at a time. Before mu_.
+  std::mutex writer_;        // held over I/O: batches are written and dropped one at a time
   uint64_t next_batch_ = 1;  // guarded by writer_
-
-  mutable std::mutex
-      mu_;  // never held over I/O; guards what follows. Batches are added and removed by writers only.
-  Recency recent_;
-  absl::flat_hash_map<TierKey, Location, TierKeyHash> table_;
-  TierStats stats_;
 };
 
 absl::Status RocksDbTier::Load(RocksDbTierReport* report) {
-  PALIMPSEST_ASSIGN_OR_RETURN(const StoredDirectory directory, database_->Recover());
-  next_batch_ = directory.next_batch;
-  for (size_t first = 0, last = 0; first < directory.values.size(); first = last) {
-    while (last < directory.values.size() && directory.values[last].batch == directory.values[first].batch)
-      ++last;
-    Insert(std::span(directory.values).subspan(first, last - first));
+  PALIMPSEST_ASSIGN_OR_RETURN(const StoredDirectory stored, database_->Recover());
+  next_batch_ = stored.next_batch;
+  for (size_t first = 0, last = 0; first < stored.values.size(); first = last) {
+    while (last < stored.values.size() && stored.values[last].batch == stored.values[first].batch) ++last;
+    directory_.Insert(std::span(stored.values).subspan(first, last - first));
   }
   // The capacity may have been lowered.
-  const absl::StatusOr<std::vector<StoredValue>> victims = ChooseVictims(0, {});
+  const absl::StatusOr<std::vector<StoredValue>> victims = directory_.ChooseVictims(0, {});
   PALIMPSEST_RETURN_IF_ERROR(victims.status());
   PALIMPSEST_RETURN_IF_ERROR(Evict(*victims));
-  report->values = static_cast<int64_t>(table_.size());
-  report->bytes = stats_.used_bytes;
-  report->dropped_batches = directory.dropped_batches;
+  report->values = directory_.Stats().values;
+  report->bytes = directory_.Stats().used_bytes;
+  report->dropped_batches = stored.dropped_batches;
   return absl::OkStatus();
 }
 
-// Values of one batch. Adds their batch as the most recent.
-void RocksDbTier::Insert(std::span<const StoredValue> values) {
-  if (values.empty()) return;
-  Batch batch{.number = values[0].batch, .bytes = static_cast<int64_t>(values[0].batch_bytes)};
-  for (const StoredValue& value : values) {
-    uint32_t& count = batch.values_of_kind[static_cast<size_t>(value.key.kind)];
-    count = std::max(count, value.place + 1);
-    batch.keys.push_back(value.key);
-  }
-  const std::lock_guard lock(mu_);
-  recent_.push_front(std::move(batch));
-  for (const StoredValue& value : values) {
-    table_.insert_or_assign(value.key, Location{recent_.begin(), value.place, value.parts, value.part_bytes});
-  }
-  stats_.used_bytes += recent_.front().bytes;
-}
-
 // ---- Put
-
-// Counts and touches what is here; returns the rest, each key once.
-std::vector<TierItem> RocksDbTier::TakeKnown(std::span<const TierItem> items,
-                                             absl::flat_hash_set<uint64_t>* needed) {
-  std::vector<TierItem> fresh;
-  absl::flat_hash_set<TierKey, TierKeyHash> seen;
-  const std::lock_guard lock(mu_);
-  for (const TierItem& item : items) {
-    if (const auto found = table_.find(item.key); found != table_.end()) {
-      recent_.splice(recent_.begin(), recent_, found->second.batch);
-      needed->insert(found->second.batch->number);
-    } else if (seen.insert(item.key).second) {
-      fresh.push_back(item);
-    }
-  }
-  return fresh;
-}
 
 // Numbers the items as one batch: places count the values of a kind.
 std::vector<StoredValue> Place(std::span<const TierItem> items, uint64_t batch) {
@@ -226,101 +119,57 @@ std::vector<StoredValue> Place(std::span<const TierItem> items, uint64_t batch) 
 
 absl::Status RocksDbTier::Store(std::span<const TierItem> items) {
   absl::flat_hash_set<uint64_t> needed;
-  const std::vector<TierItem> fresh = TakeKnown(items, &needed);
+  const std::vector<TierItem> fresh = directory_.TakeKnown(items, &needed);
   if (!fresh.empty()) {
     PALIMPSEST_RETURN_IF_ERROR(DropEmptyBatches());  // else more would be evicted in their place
     const std::vector<StoredValue> values = Place(fresh, next_batch_);
-    PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<StoredValue> victims,
-                                ChooseVictims(static_cast<int64_t>(values[0].batch_bytes), needed));
+    PALIMPSEST_ASSIGN_OR_RETURN(
+        const std::vector<StoredValue> victims,
+        directory_.ChooseVictims(static_cast<int64_t>(values[0].batch_bytes), needed));
     PALIMPSEST_RETURN_IF_ERROR(Evict(victims));
     ++next_batch_;  // also if writing fails: what it may have left behind has the number
     PALIMPSEST_RETURN_IF_ERROR(database_->Write(fresh, values));
-    Insert(values);
+    directory_.Insert(values);
   }
-  const std::lock_guard lock(mu_);
-  stats_.puts += static_cast<int64_t>(fresh.size());
-  stats_.known_puts += static_cast<int64_t>(items.size() - fresh.size());
+  directory_.Count(&TierStats::puts, static_cast<int64_t>(fresh.size()));
+  directory_.Count(&TierStats::known_puts, static_cast<int64_t>(items.size() - fresh.size()));
   return absl::OkStatus();
 }
 
 // ---- eviction
-
-// The values of the least recently used batches that have to go before `bytes` more fit; none if they never
-// will.
-absl::StatusOr<std::vector<StoredValue>> RocksDbTier::ChooseVictims(
-    int64_t bytes, const absl::flat_hash_set<uint64_t>& needed) const {
-  const std::lock_guard lock(mu_);
-  const int64_t missing = stats_.used_bytes + bytes - stats_.capacity_bytes;
-  int64_t found = 0;
-  std::vector<StoredValue> victims;
-  for (auto batch = recent_.rbegin(); found < missing && batch != recent_.rend(); ++batch) {
-    if (batch->keys.empty() || needed.contains(batch->number)) continue;
-    found += batch->bytes;
-    for (const TierKey& key : batch->keys) victims.push_back(table_.at(key).Stored(key));
-  }
-  if (found >= missing) return victims;
-  return ResourceExhausted(
-      "ssd tier {}: no room for {} bytes: capacity {}, of {} used {} could be evicted; raise its capacity",
-      Quoted(folder_->path(), 4096), bytes, stats_.capacity_bytes, stats_.used_bytes, found);
-}
 
 // Whole batches. Erased in the directory first: after a crash a batch without entries is dropped, while
 // entries without files would be damage.
 absl::Status RocksDbTier::Evict(std::span<const StoredValue> values) {
   PALIMPSEST_RETURN_IF_ERROR(database_->Erase(values));
   for (const StoredValue& value : values) {
-    if (!Forget(value)) continue;
-    const std::lock_guard lock(mu_);
-    ++stats_.evictions;
-    stats_.evicted_bytes += static_cast<int64_t>(value.parts * value.part_bytes);
+    if (!directory_.Forget(value)) continue;
+    directory_.Count(&TierStats::evictions);
+    directory_.Count(&TierStats::evicted_bytes, static_cast<int64_t>(value.parts * value.part_bytes));
   }
   return DropEmptyBatches();
 }
 
 // A reader that found the batch before it was emptied gets a miss from here on.
 absl::Status RocksDbTier::DropEmptyBatches() {
-  std::vector<Recency::iterator> empty;
-  {
-    const std::lock_guard lock(mu_);
-    for (auto batch = recent_.begin(); batch != recent_.end(); ++batch) {
-      if (batch->keys.empty()) empty.push_back(batch);
-    }
-  }
-  for (const Recency::iterator batch : empty) {
-    PALIMPSEST_RETURN_IF_ERROR(database_->Drop(batch->number));
-    const std::lock_guard lock(mu_);
-    stats_.used_bytes -= batch->bytes;
-    recent_.erase(batch);
+  for (const uint64_t batch : directory_.EmptyBatches()) {
+    PALIMPSEST_RETURN_IF_ERROR(database_->Drop(batch));
+    directory_.Remove(batch);
   }
   return absl::OkStatus();
 }
 
 // ---- Get
 
-// Where it lies, and its batch is the most recent.
-absl::StatusOr<StoredValue> RocksDbTier::Use(const TierKey& key, std::optional<uint32_t> part) {
-  const std::lock_guard lock(mu_);
-  const auto found = table_.find(key);
-  if (found == table_.end()) {
-    ++stats_.misses;
-    return NotFound("{} is not in the ssd tier", key.ToString());
-  }
-  const Location& location = found->second;
-  if (part && *part >= location.parts) return NoSuchPart(kName, key, *part, location.parts);
-  recent_.splice(recent_.begin(), recent_, location.batch);
-  return location.Stored(key);
-}
-
 // Counts what reading it gave; what to tell who asked.
 absl::Status RocksDbTier::Answered(const StoredValue& value, const absl::Status& status) {
   if (status.code() == absl::StatusCode::kDataLoss) return GiveUp(value, status);
-  const std::lock_guard lock(mu_);
-  if (status.ok()) ++stats_.hits;
+  if (status.ok()) directory_.Count(&TierStats::hits);
   return status;
 }
 
 absl::StatusOr<TierView> RocksDbTier::Read(const TierKey& key, std::optional<uint32_t> part) {
-  PALIMPSEST_ASSIGN_OR_RETURN(const StoredValue value, Use(key, part));
+  PALIMPSEST_ASSIGN_OR_RETURN(const StoredValue value, directory_.Use(key, part));
   absl::StatusOr<TierView> view = part ? database_->ReadPart(value, *part) : database_->ReadValue(value);
   PALIMPSEST_RETURN_IF_ERROR(Answered(value, view.status()));
   return view;
@@ -333,7 +182,7 @@ std::vector<absl::StatusOr<std::vector<uint8_t>>> RocksDbTier::GetTogether(std::
   std::vector<size_t> places;  // of what is stored among the values
   for (size_t i = 0; i < keys.size(); ++i) {
     if (!first.emplace(keys[i], i).second) continue;
-    const absl::StatusOr<StoredValue> value = Use(keys[i], std::nullopt);
+    const absl::StatusOr<StoredValue> value = directory_.Use(keys[i], std::nullopt);
     if (value.ok()) {
       stored.push_back(*value);
       places.push_back(i);
@@ -357,15 +206,11 @@ std::vector<absl::StatusOr<std::vector<uint8_t>>> RocksDbTier::GetTogether(std::
 }
 
 absl::Status RocksDbTier::GiveUp(const StoredValue& value, absl::Status damage) {
-  if (!Forget(value)) {  // it was dropped while it was read
-    const std::lock_guard lock(mu_);
-    ++stats_.misses;
+  if (!directory_.Forget(value)) {  // it was dropped while it was read
+    directory_.Count(&TierStats::misses);
     return NotFound("{} is not in the ssd tier any more", value.key.ToString());
   }
-  {
-    const std::lock_guard lock(mu_);
-    ++stats_.damaged;
-  }
+  directory_.Count(&TierStats::damaged);
   // Should the disk refuse this, the value is found damaged once more after a restart.
   database_->Erase({&value, 1}).IgnoreError();
   if (writer_.try_lock()) {  // else the writer's next step does it
@@ -377,16 +222,7 @@ absl::Status RocksDbTier::GiveUp(const StoredValue& value, absl::Status damage) 
 
 void RocksDbTier::Visit(const std::function<bool(const TierKey& key, uint32_t parts,
                                                  const absl::StatusOr<TierView>& value)>& visit) {
-  std::vector<StoredValue> values;
-  {
-    const std::lock_guard lock(mu_);
-    for (const auto& [key, location] : table_) values.push_back(location.Stored(key));
-  }
-  const auto order = [](const StoredValue& value) {
-    return std::tuple(value.batch, value.key.kind, value.place);
-  };
-  std::sort(values.begin(), values.end(),
-            [&](const StoredValue& a, const StoredValue& b) { return order(a) < order(b); });
+  const std::vector<StoredValue> values = directory_.Values();
   for (size_t first = 0, last = 0; first < values.size(); first = last) {
     const auto together = [&](const StoredValue& value) {
       return value.batch == values[first].batch && value.key.kind == values[first].key.kind;
