@@ -1,106 +1,18 @@
-// What goes down comes back bit for bit, from whichever tier has it; a disk that refuses, stalls or lies is a
-// miss and nothing else. Values are functions of their key, so that any reader can check any of them.
-#include "storage/mover.h"
-
+// What goes down comes back bit for bit, from whichever tier has it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "kernels/tensor.h"
-#include "proto/base/rng.h"
-#include "storage/tier/faulty_tier.h"
-#include "storage/tier/host_tier.h"
+#include "tests/storage/mover_fixture.h"
 
 namespace palimpsest {
 namespace {
-
-constexpr int32_t kLayers = 2, kHeads = 2, kHeadSize = 16, kTokens = 8;
-constexpr uint32_t kParts = kLayers * kHeads;
-constexpr size_t kPayload = 2 * kTokens * kHeadSize * 2, kTile = kEnvelopeHeaderBytes + kPayload;
-constexpr auto kLong = std::chrono::seconds(20);
-
-TierKey Key(int number, ValueKind kind = ValueKind::kBlock) {
-  return {BlockId{Sha256("value " + std::to_string(number))}, kind};
-}
-
-TileGeometry Geometry(uint32_t part) {
-  return {.layers = kLayers,
-          .kv_heads = kHeads,
-          .layer = static_cast<int32_t>(part) / kHeads,
-          .kv_head = static_cast<int32_t>(part) % kHeads,
-          .head_size = kHeadSize,
-          .tokens = kTokens,
-          .format = kTileBf16};
-}
-
-std::vector<uint8_t> Payload(int number, uint32_t part) {
-  RngSequence rng{Rng(static_cast<uint64_t>(number) * 100 + part)};
-  std::vector<uint8_t> payload(kPayload);
-  for (uint8_t& byte : payload) byte = static_cast<uint8_t>(rng.Below(256));
-  return payload;
-}
-
-// As host memory holds it.
-std::vector<uint8_t> Value(int number) {
-  std::vector<uint8_t> value;
-  for (uint32_t part = 0; part < kParts; ++part) {
-    std::vector<uint8_t> tile(kEnvelopeHeaderBytes);
-    const std::vector<uint8_t> payload = Payload(number, part);
-    tile.insert(tile.end(), payload.begin(), payload.end());
-    SealTile(Key(number).id, Geometry(part), tile, nullptr);
-    value.insert(value.end(), tile.begin(), tile.end());
-  }
-  return value;
-}
-
-class MoverTest : public ::testing::Test {
- protected:
-  void Make(int64_t host_bytes, bool encrypt = true, MoverOptions options = {}) {
-    mover_.reset();
-    auto ssd = MakeFaultyTier(MakeHostTier({.capacity_bytes = 1 << 24}), {});
-    ssd_ = ssd.get();
-    key_ = encrypt ? DataKey::FromBytes(std::array<uint8_t, 32>{1, 2, 3}, 7) : nullptr;
-    mover_ = std::make_unique<Mover>(
-        options,
-        host_bytes > 0 ? MakeHostTier({.capacity_bytes = host_bytes, .verify_reads = false}) : nullptr,
-        std::move(ssd), key_);
-  }
-  bool Put(int number) { return mover_->Put(Key(number), Value(number), kParts); }
-  void ExpectFound(int number, Level level) {
-    const auto found = mover_->Get(Key(number));
-    ASSERT_TRUE(found.has_value()) << number;
-    const std::vector<uint8_t> expected = Value(number);
-    EXPECT_TRUE(
-        std::equal(found->value.bytes.begin(), found->value.bytes.end(), expected.begin(), expected.end()))
-        << number;
-    EXPECT_EQ(found->level, level) << number;
-  }
-  // All tiles of a value, one by one; how many came.
-  int ExpectTiles(int number, std::optional<Level> level = std::nullopt) {
-    std::vector<Mover::TileRequest> requests;
-    for (uint32_t part = 0; part < kParts; ++part) requests.push_back({Key(number), part});
-    const auto tiles = mover_->GetTiles(requests);
-    int came = 0;
-    for (uint32_t part = 0; part < kParts; ++part) {
-      if (!tiles[part].has_value()) continue;
-      ++came;
-      const std::vector<uint8_t> expected = Payload(number, part);
-      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), tiles[part]->payload.begin(),
-                             tiles[part]->payload.end()));
-      EXPECT_EQ(tiles[part]->geometry, Geometry(part));
-      EXPECT_EQ(tiles[part]->level, level.value_or(tiles[part]->level));
-    }
-    return came;
-  }
-
-  FaultyTier* ssd_ = nullptr;  // the mover's
-  std::shared_ptr<DataKey> key_;
-  std::unique_ptr<Mover> mover_;
-};
 
 TEST_F(MoverTest, WhatWasPutIsFoundOnBothTiers) {
   for (const bool encrypt : {true, false}) {
@@ -194,145 +106,6 @@ TEST_F(MoverTest, AValueThatIsPrefetchedAgainIsNotDroppedForTheFirstTime) {
   EXPECT_EQ(ssd_->Stats().hits, kMany + 1);
 }
 
-TEST_F(MoverTest, OneDamagedValueOfARunIsAMissForItselfAlone) {
-  for (const bool encrypt : {true, false}) {
-    Make(0, encrypt);
-    std::vector<TierKey> keys;
-    for (int i = 0; i < 20; ++i) {
-      Put(i);
-      keys.push_back(Key(i));
-    }
-    ASSERT_TRUE(mover_->Flush(kLong));
-    const auto replace = [&](int number, auto change) {
-      const absl::StatusOr<TierView> stored = ssd_->Get(Key(number));
-      ASSERT_TRUE(stored.ok()) << stored.status();
-      std::vector<uint8_t> value(stored->bytes.begin(), stored->bytes.end());
-      ASSERT_TRUE(ssd_->Erase(Key(number)).ok());
-      const uint32_t parts = change(value);
-      if (parts > 0) {
-        ASSERT_TRUE(ssd_->Put(Key(number), value, parts).ok());
-      }
-    };
-    replace(3, [](std::vector<uint8_t>& value) {  // a tile is missing
-      value.erase(value.end() - kTile, value.end());
-      return kParts - 1;
-    });
-    replace(5, [](std::vector<uint8_t>& value) {  // a bit is another
-      value[2 * kTile + kEnvelopeHeaderBytes + 9] ^= 1;
-      return kParts;
-    });
-    replace(11, [](std::vector<uint8_t>&) { return 0u; });  // it is gone
-    mover_->Prefetch(keys);
-    for (int i = 0; i < 20; ++i) {
-      if (i == 3 || i == 5 || i == 11) {
-        EXPECT_FALSE(mover_->Get(Key(i)).has_value()) << i;
-      } else {
-        ExpectFound(i, Level::kSsd);
-      }
-    }
-    EXPECT_EQ(mover_->stats().damaged, 2);
-    EXPECT_FALSE(mover_->OnSsd(Key(3))) << "forgotten";
-    EXPECT_TRUE(mover_->OnSsd(Key(4)));
-  }
-}
-
-// Who waits gives up at the deadline; what comes later is thrown away, and nothing waits for ever.
-TEST_F(MoverTest, ALateRunIsAMiss) {
-  MoverOptions options;
-  options.read_wait = std::chrono::milliseconds(-480);  // 8 values of a run add 500 ms
-  options.breaker_pause = std::chrono::milliseconds(1);
-  Make(0, true, options);
-  std::vector<TierKey> keys;
-  for (int i = 0; i < 8; ++i) {
-    Put(i);
-    keys.push_back(Key(i));
-  }
-  ASSERT_TRUE(mover_->Flush(kLong));
-  std::atomic<bool> hangs{true};
-  ssd_->SetFaults({.slow = 1, .delay = std::chrono::milliseconds(1), .sleep = [&](std::chrono::nanoseconds) {
-                     while (hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-                   }});
-  mover_->Prefetch(keys);
-  EXPECT_FALSE(mover_->Get(Key(0)).has_value());
-  EXPECT_EQ(mover_->stats().late, 1);
-  hangs = false;
-  ssd_->SetFaults({});
-  mover_.reset();  // ends with the run
-}
-
-TEST_F(MoverTest, LiesOfTheDiskAreMisses) {
-  for (const TierFaults& faults : {TierFaults{.seed = 1, .get_corrupt = 1}, TierFaults{.get_truncated = 1},
-                                   TierFaults{.get_misplaced = 1}}) {
-    Make(0);
-    for (int i = 0; i < 6; ++i) Put(i);
-    ASSERT_TRUE(mover_->Flush(kLong));
-    ssd_->SetFaults(faults);
-    for (int i = 0; i < 6; ++i) {
-      if (const auto found = mover_->Get(Key(i)); found.has_value()) ExpectFound(i, Level::kSsd);
-    }
-    EXPECT_GT(mover_->stats().damaged, 0);
-    ssd_->SetFaults({});
-    EXPECT_EQ(ExpectTiles(5), 0) << "what was damaged was forgotten";
-  }
-}
-
-TEST_F(MoverTest, ADiskThatFailsIsLeftAloneForAWhile) {
-  MoverOptions options;
-  options.breaker_pause = std::chrono::hours(1);
-  Make(0, true, options);
-  for (int i = 0; i < 20; ++i) Put(i);
-  ASSERT_TRUE(mover_->Flush(kLong));
-  ssd_->SetFaults({.get_error = 1});
-  for (int i = 0; i < 20; ++i) EXPECT_FALSE(mover_->Get(Key(i)).has_value());
-  EXPECT_TRUE(mover_->stats().disk_off);
-  EXPECT_FALSE(mover_->Contains(Key(1))) << "it is not offered";
-  ssd_->SetFaults({});
-  EXPECT_FALSE(mover_->Get(Key(1)).has_value()) << "still left alone";
-  EXPECT_LE(ssd_->Stats().hits, 0);
-}
-
-TEST_F(MoverTest, ARefusedBatchIsTriedAgain) {
-  MoverOptions options;
-  options.retry = std::chrono::milliseconds(20);
-  options.tries = 1000;
-  Make(0, true, options);
-  ssd_->SetFaults({.put_full = 1});
-  Put(1);
-  EXPECT_FALSE(mover_->Flush(std::chrono::milliseconds(200)));
-  ExpectFound(1, Level::kHost);
-  ssd_->SetFaults({});
-  EXPECT_TRUE(mover_->Flush(kLong));
-  ExpectFound(1, Level::kSsd);
-}
-
-TEST_F(MoverTest, WhatTheDiskNeverTakesIsDroppedAndCounted) {
-  MoverOptions options;
-  options.retry = std::chrono::milliseconds(1);
-  options.tries = 3;
-  Make(1 << 20, true, options);
-  ssd_->SetFaults({.put_error = 1});
-  Put(1);
-  EXPECT_TRUE(mover_->Flush(kLong));
-  EXPECT_EQ(mover_->stats().dropped_refused, 1);
-  ExpectFound(1, Level::kHost);
-  EXPECT_TRUE(Put(2)) << "host memory has it";
-}
-
-// A put waits for the memory of what is on its way, but not for ever, and not for a disk that refuses.
-TEST_F(MoverTest, APutGivesUpWhenTooMuchWaits) {
-  MoverOptions options;
-  options.waiting_bytes_max = 3 * kParts * kTile;
-  options.put_wait = std::chrono::milliseconds(50);
-  options.retry = std::chrono::hours(1);
-  Make(0, true, options);
-  ssd_->SetFaults({.put_full = 1});
-  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Put(i));
-  EXPECT_FALSE(Put(3));
-  EXPECT_FALSE(Put(4));
-  EXPECT_EQ(mover_->stats().dropped_full, 2);
-  for (int i = 0; i < 3; ++i) ExpectFound(i, Level::kHost);
-}
-
 TEST_F(MoverTest, ASecondPutOfAKeyWritesNothing) {
   Make(0);
   EXPECT_TRUE(Put(1));
@@ -356,25 +129,6 @@ TEST_F(MoverTest, WithoutADiskHostMemoryIsAll) {
   mover_ = std::make_unique<Mover>(MoverOptions{}, nullptr, nullptr, nullptr);
   EXPECT_FALSE(Put(1));
   EXPECT_FALSE(mover_->Get(Key(1)).has_value());
-}
-
-// Each tile of it is right and in its place: only their number tells.
-TEST_F(MoverTest, AValueCutBetweenTwoTilesIsAMiss) {
-  for (const bool encrypt : {true, false}) {
-    Make(0, encrypt);
-    Put(1);
-    ASSERT_TRUE(mover_->Flush(kLong));
-    const absl::StatusOr<TierView> stored = ssd_->Get(Key(1));
-    ASSERT_TRUE(stored.ok()) << stored.status();
-    for (uint32_t kept = 1; kept < kParts; ++kept) {
-      const std::vector<uint8_t> cut(stored->bytes.begin(),
-                                     stored->bytes.begin() + static_cast<std::ptrdiff_t>(kept * kTile));
-      ASSERT_TRUE(ssd_->Erase(Key(1)).ok());
-      ASSERT_TRUE(ssd_->Put(Key(1), cut, kept).ok());
-      EXPECT_FALSE(mover_->Get(Key(1)).has_value()) << kept << " of " << kParts << " tiles";
-      EXPECT_FALSE(ssd_->Contains(Key(1))) << "it is forgotten";
-    }
-  }
 }
 
 // An index and picks are one tile of a whole model, whatever its layers and heads.

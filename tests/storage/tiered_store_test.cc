@@ -1,112 +1,14 @@
-#include "storage/tiered_store.h"
-
+// What is sealed is found while it is pinned, there is room, or a copy lies below.
 #include <gtest/gtest.h>
 
-#include <map>
-#include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "proto/base/rng.h"
-#include "proto/base/status.h"
-#include "storage/tier/faulty_tier.h"
-#include "storage/tier/host_tier.h"
+#include "tests/storage/tiered_store_fixture.h"
 
 namespace palimpsest {
 namespace {
-
-constexpr KvShape kShape = {.layers = 2, .kv_heads = 3, .head_size = 16};
-constexpr int64_t kTiles = 6;  // of a group
-
-BlockId Id(int number) { return BlockId{Sha256(std::to_string(number))}; }
-
-int64_t EnvelopeBytes(int64_t rows) { return kShape.group_bytes(rows); }
-
-// A device of `groups` groups over a host tier with faults.
-class TieredStoreTest : public ::testing::Test {
- protected:
-  void Make(int64_t groups, int64_t host_bytes = 1 << 24) {
-    store_.reset();
-    arena_ = std::make_unique<TileArena>(groups * kTiles * TileArena(1, kShape.head_size).tile_bytes(),
-                                         kShape.head_size);
-    auto tier = host_bytes > 0 ? MakeFaultyTier(MakeHostTier({.capacity_bytes = host_bytes}), {}) : nullptr;
-    tier_ = tier.get();
-    mover_ = std::make_unique<Mover>(MoverOptions{}, std::move(tier), nullptr, nullptr);
-    store_ = std::make_unique<TieredStore>(kShape, arena_.get(), backend_.get(), &rope_, mover_.get());
-  }
-  void TearDown() override {  // I-12
-    if (store_ == nullptr) return;
-    store_->DropUnpinned();
-    EXPECT_EQ(arena_->used_tiles(), 0);
-  }
-
-  // A full group of random keys and values, a function of the number and the position.
-  BlockGroup Filled(int number, int64_t position, int64_t rows, int64_t base = 0) {
-    absl::StatusOr<BlockGroup> group = store_->Open(position, base, rows, /*keep_rest=*/true);
-    PALIMPSEST_CHECK(group.ok(), "{}", Message(group.status()));
-    RngSequence rng{Rng(static_cast<uint64_t>(number))};
-    const int64_t columns = kShape.kv_heads * kShape.head_size;
-    for (int64_t layer = 0; layer < kShape.layers; ++layer) {
-      std::vector<float> kv(static_cast<size_t>(rows * columns * 2));
-      for (float& x : kv) x = static_cast<float>(rng.Uniform() * 8 - 4);
-      std::vector<KvRow> places;
-      std::vector<int32_t> tiles;
-      for (int64_t row = 0; row < rows; ++row) {
-        places.push_back({.position = position + row,
-                          .slot = static_cast<int32_t>(row),
-                          .rest = group->rest(layer, kShape),
-                          .rest_rows = rows,
-                          .rest_stride = kShape.tile_stride(rows)});
-        const auto first = group->tiles.begin() + layer * kShape.kv_heads;
-        tiles.insert(tiles.end(), first, first + kShape.kv_heads);
-      }
-      backend_->StoreKv({.k = {kv.data(), rows, columns, columns},
-                         .v = {kv.data() + rows * columns, rows, columns, columns},
-                         .kv_heads = kShape.kv_heads,
-                         .head_size = kShape.head_size,
-                         .rope = &rope_,
-                         .pool = arena_->pool(),
-                         .rows = places,
-                         .tiles = tiles});
-    }
-    group->filled = rows;
-    for (const int32_t tile : group->tiles) arena_->pool().counts[tile] = static_cast<int32_t>(rows);
-    return *std::move(group);
-  }
-  TieredStore::Pin Sealed(int number, int64_t position = 0, int64_t rows = 64) {
-    return store_->Seal(Id(number), Filled(number, position, rows));
-  }
-  std::optional<TieredStore::Found> Find(int number, int64_t position = 0, int64_t rows = 64,
-                                         int64_t base = 0) {
-    return store_->Find(Id(number), position, base, rows);
-  }
-
-  // All that attention sees of a group: counts, bases, positions, keys and values of the filled slots.
-  std::vector<int64_t> Seen(const BlockGroup& group) {
-    const TilePool pool = arena_->pool();
-    std::vector<int64_t> seen = {group.first_position, group.base, group.rows, group.filled};
-    for (const int32_t tile : group.tiles) {
-      seen.push_back(pool.counts[tile]);
-      seen.push_back(pool.bases[tile]);
-      for (int64_t slot = 0; slot < pool.counts[tile]; ++slot) {
-        seen.push_back(pool.positions[tile * kTileSlots + slot]);
-        for (int64_t i = 0; i < kShape.head_size; ++i) {
-          seen.push_back(pool.k(tile)[i / 2 * 128 + slot * 2 + i % 2]);
-          seen.push_back(pool.v(tile, kShape.head_size)[slot / 2 * 128 + i * 2 + slot % 2]);
-        }
-      }
-    }
-    return seen;
-  }
-
-  const std::unique_ptr<Backend> backend_ =
-      MakeBackend({.isa = "portable", .threads = {.threads = 1, .pin = false}}).value();
-  const RopeTable rope_{kShape.head_size, kShape.head_size, 10000, {}, 512};
-  std::unique_ptr<TileArena> arena_;
-  FaultyTier* tier_ = nullptr;  // the mover's
-  std::unique_ptr<Mover> mover_;
-  std::unique_ptr<TieredStore> store_;
-};
 
 TEST_F(TieredStoreTest, AnOpenGroupKnowsItsPlaceAndIsEmpty) {
   Make(2);
@@ -266,97 +168,6 @@ TEST_F(TieredStoreTest, StatsCountGroupsAndBytes) {
   EXPECT_EQ(stats.loaded_bytes, 40 * kShape.bytes_per_token());
   EXPECT_EQ(stats.evicted, 1);
   EXPECT_EQ(stats.device_groups, 1);
-}
-
-TEST_F(TieredStoreTest, ADamagedValueIsAMissAndIsErased) {
-  for (const TierFaults& faults : {TierFaults{.seed = 1, .get_corrupt = 1}, TierFaults{.get_truncated = 1}}) {
-    Make(3);
-    Sealed(1);
-    store_->DropUnpinned();
-    tier_->SetFaults(faults);
-    EXPECT_FALSE(Find(1).has_value());
-    EXPECT_EQ(store_->stats().damaged, 1);
-    EXPECT_EQ(store_->stats().misses, 1);
-    EXPECT_FALSE(tier_->Contains(Id(1)));
-    EXPECT_EQ(arena_->used_tiles(), 0);
-    tier_->SetFaults({});
-    Sealed(1);  // computed again, it is stored again
-    store_->DropUnpinned();
-    EXPECT_TRUE(Find(1).has_value());
-  }
-}
-
-TEST_F(TieredStoreTest, AnotherBlocksValueIsAMiss) {
-  Make(3);
-  Sealed(1);
-  Sealed(2);
-  store_->DropUnpinned();
-  tier_->SetFaults({.get_misplaced = 1});
-  { EXPECT_TRUE(Find(1).has_value()); }
-  EXPECT_FALSE(Find(2).has_value()) << "the tier answered with block 1";
-  EXPECT_EQ(store_->stats().damaged, 1);
-}
-
-// The id is right, but the caller expects another length: not its block.
-TEST_F(TieredStoreTest, AValueOfAnotherLengthIsAMiss) {
-  Make(3);
-  Sealed(1, 0, 40);
-  store_->DropUnpinned();
-  EXPECT_FALSE(Find(1, 0, 41).has_value());
-}
-
-TEST_F(TieredStoreTest, ATierThatFailsIsAMissAndKeepsItsValues) {
-  Make(3);
-  Sealed(1);
-  store_->DropUnpinned();
-  tier_->SetFaults({.get_error = 1});
-  EXPECT_FALSE(Find(1).has_value());
-  EXPECT_EQ(store_->stats().damaged, 0);
-  tier_->SetFaults({});
-  EXPECT_TRUE(Find(1).has_value());
-}
-
-// Dropping the only copy costs a recomputation: it is counted, whatever became of the one below.
-TEST_F(TieredStoreTest, LostCountsDropsWithoutACopyBelow) {
-  Make(3, /*host_bytes=*/0);
-  Sealed(1);
-  store_->DropUnpinned();
-  EXPECT_EQ(store_->stats().lost, 1) << "no tier below";
-  EXPECT_EQ(store_->stats().spilled_bytes, 0);
-
-  for (const TierFaults& faults :
-       {TierFaults{.put_error = 1}, TierFaults{.put_full = 1}, TierFaults{.put_lost = 1}}) {
-    Make(3);
-    tier_->SetFaults(faults);
-    Sealed(1);
-    store_->DropUnpinned();
-    EXPECT_EQ(store_->stats().lost, 1);
-    EXPECT_FALSE(Find(1).has_value());
-  }
-
-  Make(3, /*host_bytes=*/EnvelopeBytes(64) * 3 / 2);
-  Sealed(1);
-  Sealed(2);  // evicts 1 from the host
-  store_->DropUnpinned();
-  EXPECT_EQ(store_->stats().evicted, 2);
-  EXPECT_EQ(store_->stats().lost, 1);
-}
-
-TEST_F(TieredStoreTest, GroupsThatKeptNoFormAtRestStayOnTheDevice) {
-  Make(3);
-  BlockGroup group = *store_->Open(0, 0, 64, /*keep_rest=*/false);
-  group.filled = 64;
-  { const auto pin = store_->Seal(Id(1), std::move(group)); }
-  EXPECT_EQ(tier_->Stats().values, 0);
-  EXPECT_TRUE(Find(1).has_value());
-}
-
-TEST_F(TieredStoreTest, SealingAGroupThatIsNotFullDies) {
-  Make(3);
-  BlockGroup group = Filled(1, 0, 64);
-  group.filled = 63;
-  EXPECT_DEATH(store_->Seal(Id(1), group), "63 of 64 rows");
-  store_->Discard(std::move(group));
 }
 
 // Any order of calls over a tier with every fault: what is found is what was stored, and no tile is lost or
