@@ -161,6 +161,43 @@ json::array KeptJson(const Outcome::Kept& kept) {
   return layers;
 }
 
+AttentionShare MeanOf(std::span<const AttentionShare> layers) {
+  AttentionShare mean;
+  const double count = static_cast<double>(std::max<size_t>(1, layers.size()));
+  for (const AttentionShare& layer : layers) {
+    mean.resident += layer.resident / count;
+    mean.seen += layer.seen / count;
+    mean.error += layer.error / count;
+  }
+  return mean;
+}
+
+json::object AuditJson(const Inspection& inspection) {
+  const auto share = [](const AttentionShare& of) {
+    return json::object{{"resident", of.resident}, {"seen", of.seen}, {"error", of.error}};
+  };
+  json::array layers;
+  for (const AttentionShare& layer : inspection.audit->layers) layers.push_back(share(layer));
+  return {{"tokens", inspection.audit->tokens},
+          {"recall", inspection.recall},
+          {"mean", share(MeanOf(inspection.audit->layers))},
+          {"layers", std::move(layers)}};
+}
+
+std::string AuditText(const Inspection& inspection) {
+  std::string text = fmt::format(
+      "attention of the last {} tokens, recall {}\n    share on what stays, with what comes back; error of "
+      "the output\n",
+      inspection.audit->tokens, inspection.recall);
+  const auto line = [&](std::string_view name, const AttentionShare& of) {
+    text += fmt::format("{:>9} {:9.4f} {:9.4f} {:9.4f}\n", name, of.resident, of.seen, of.error);
+  };
+  for (size_t layer = 0; layer < inspection.audit->layers.size(); ++layer)
+    line(fmt::format("layer {}", layer), inspection.audit->layers[layer]);
+  line("mean", MeanOf(inspection.audit->layers));
+  return text;
+}
+
 }  // namespace
 
 std::string InspectionJson(const Inspection& inspection) {
@@ -177,6 +214,7 @@ std::string InspectionJson(const Inspection& inspection) {
     for (const Outcome::Kept& kept : inspection.cycles) cycles.push_back(KeptJson(kept));
     all["cycles"] = std::move(cycles);
   }
+  if (inspection.audit.has_value()) all["audit"] = AuditJson(inspection);
   all["generated"] = json::array(inspection.generated.begin(), inspection.generated.end());
   return PrintJson(all);
 }
@@ -185,8 +223,8 @@ std::string InspectionText(const Inspection& inspection, const Tokenizer& tokeni
   const auto token_text = [&](int32_t id) {
     return Quoted(tokenizer.Decode(std::span(&id, 1), /*with_special=*/true));
   };
-  std::string text = fmt::format("{} tokens; the likeliest next ones:\n    id      logit  log-prob  text\n",
-                                 inspection.ids.size());
+  std::string text = fmt::format("{} tokens\n", inspection.ids.size());
+  if (!inspection.top.empty()) text += "the likeliest next ones:\n    id      logit  log-prob  text\n";
   for (const TopToken& token : inspection.top) {
     text += fmt::format("{:6} {:10.4f} {:9.4f}  {}\n", token.id, token.logit, token.log_probability,
                         token_text(token.id));
@@ -197,6 +235,7 @@ std::string InspectionText(const Inspection& inspection, const Tokenizer& tokeni
         inspection.resident_tokens, inspection.ids.size(),
         inspection.cycles.empty() ? "" : fmt::format(", after {} cycles", inspection.cycles.size()));
   }
+  if (inspection.audit.has_value()) text += AuditText(inspection);
   if (inspection.generated.empty()) return text;
   return text + fmt::format("generated: {}\n", tokenizer.Decode(inspection.generated, /*with_special=*/true));
 }

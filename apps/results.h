@@ -1,6 +1,7 @@
 // What commands answer, as JSON and as text for people. Field names of the JSON are a contract.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,6 +38,8 @@ struct Inspection {
   Outcome::Kept kept;  // empty: nothing was dropped
   std::vector<Outcome::Kept> cycles;
   double resident_tokens = 0;
+  std::optional<Outcome::Audit> audit;
+  std::string recall = "none";  // of the audit
 };
 std::string InspectionJson(const Inspection& inspection);
 std::string InspectionText(const Inspection& inspection, const Tokenizer& tokenizer);

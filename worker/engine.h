@@ -48,11 +48,14 @@
 #include "worker/model/sampler.h"
 #include "worker/model/transformer.h"
 #include "worker/model/weights.h"
+#include "worker/recall/attention_share.h"
 #include "worker/recall/document_index.h"
 #include "worker/scheduler.h"
 #include "worker/sequence.h"
 
 namespace palimpsest {
+
+struct RecallSetup;
 
 // A part of the prompt.
 struct Segment {
@@ -99,6 +102,9 @@ struct Request {
   // brings their slices, and others by chance, instead of choosing.
   std::vector<int32_t> watched;
   bool oracle = false;
+  // Measurement: with recall `all`, what of the attention of each token of the answer this recall would have
+  // left to see (none: the policy by itself).
+  std::optional<RecallSpec> audit;
   // The answer's first tokens, which the client has: run like the prompt, told to nobody again.
   std::vector<int32_t> generated;
   int64_t top = 0;                          // best tokens to report at the prompt's end
@@ -131,6 +137,11 @@ struct Outcome {
   // Share of the watched tokens that was resident or recalled when the answer began, over layers and KV
   // heads; -1: nothing was recalled.
   double watched_seen = -1;
+  struct Audit {
+    int64_t tokens = 0;  // of the answer, that were looked at
+    std::vector<AttentionShare> layers;
+  };
+  std::optional<Audit> audit;
   int64_t blocks = 0;  // of the last shared segment: one for at most 64 tokens of a layer
   proto::Usage usage;
   proto::Receipt receipt;
@@ -226,6 +237,8 @@ class Engine {
   bool MustMend(Job& job);
   static bool LacksSlices(Job& job);
   void BeginRecall(Job& job);
+  std::shared_ptr<const DocumentIndex> IndexOf(const Job& job, const RecallSpec& recall);
+  void BeginAudit(Job& job, RecallSetup* audited);
   static bool Recalls(const Job& job);
   static LayerHook* HookAt(const Job& job, int64_t token);
   static void DescribeRecall(Job& job);

@@ -14,6 +14,7 @@
 #include "worker/compression/view.h"
 #include "worker/engine.h"
 #include "worker/model/query_capture.h"
+#include "worker/recall/attention_audit.h"
 #include "worker/recall/recall.h"
 
 namespace palimpsest {
@@ -78,6 +79,7 @@ struct Engine::Compression {
   size_t front_tiles = 0;
   std::vector<std::vector<int32_t>> stayed;  // exact, with recall: tokens of each head that stayed
   std::unique_ptr<Recall> recall;            // once the context is done
+  std::unique_ptr<AttentionAudit> audit;     // beside it
 
   bool pot() const { return mode == PrefillMode::kPot; }
   bool anchored() const { return mode == PrefillMode::kAnchored; }

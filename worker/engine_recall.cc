@@ -29,6 +29,10 @@ absl::Status Engine::PlanRecall(const Request& request, Compression& c) const {
     }
     return absl::OkStatus();  // an ingest
   }
+  if (request.audit.has_value() && request.recall.kind != RecallSpec::Kind::kAll) {
+    return InvalidArgument("an audit of attention is beside recall all, and this request has recall {}",
+                           RecallText(request.recall));
+  }
   c.recall_tokens = request.recall.BudgetOf(c.context_end - c.fixed);
   return absl::OkStatus();
 }
@@ -62,33 +66,39 @@ bool Engine::LacksSlices(Job& job) {
   return true;
 }
 
-void Engine::BeginRecall(Job& job) {
-  Compression& c = *job.compression;
-  if (c.recall_tokens == 0) return;
-  const TimePoint start = options_.clock->Now();
+// Of the context's blocks, as this recall ranks them.
+std::shared_ptr<const DocumentIndex> Engine::IndexOf(const Job& job, const RecallSpec& recall) {
+  const Compression& c = *job.compression;
   std::vector<IndexedBlock> blocks;
   for (const Job::Block& block : job.blocks) {
     if (block.first >= c.fixed && block.first < c.context_end)
       blocks.push_back({block.id, block.first, block.rows, block.position});
   }
-  const auto kind = static_cast<DigestKind>(job.request.recall.index);
+  const auto kind = static_cast<DigestKind>(recall.index);
   std::shared_ptr<const DocumentIndex> index = indices_.Find(kind, blocks);
   if (index == nullptr) {
     index = DocumentIndex::Load(*store_, kind, std::move(blocks));
     indices_.Put(index);
   }
-  Recall::Setup setup{.spec = job.request.recall,
-                      .config = &config_,
-                      .backend = backend_.get(),
-                      .rope = rope_.get(),
-                      .store = store_.get(),
-                      .clock = options_.clock,
-                      .index = std::move(index),
-                      .residents = std::move(c.stayed),
-                      .tiles = {},
-                      .budgets_kept = options_.recall_budgets_kept,
-                      .watched = job.request.watched,
-                      .oracle = job.request.oracle};
+  return index;
+}
+
+void Engine::BeginRecall(Job& job) {
+  Compression& c = *job.compression;
+  if (c.recall_tokens == 0) return;
+  const TimePoint start = options_.clock->Now();
+  RecallSetup setup{.spec = job.request.recall,
+                    .config = &config_,
+                    .backend = backend_.get(),
+                    .rope = rope_.get(),
+                    .store = store_.get(),
+                    .clock = options_.clock,
+                    .index = IndexOf(job, job.request.recall),
+                    .residents = std::move(c.stayed),
+                    .tiles = {},
+                    .budgets_kept = options_.recall_budgets_kept,
+                    .watched = job.request.watched,
+                    .oracle = job.request.oracle};
   int64_t next = job.sequence->next_position();
   if (c.anchored()) {
     for (const RestHead& head : c.view->heads) setup.residents.push_back(head.tokens);
@@ -101,8 +111,32 @@ void Engine::BeginRecall(Job& job) {
   const absl::Status placed =
       job.sequence->AppendTiles(DivideUp(c.recall_tokens, kTileSlots), next, &setup.tiles);
   PALIMPSEST_CHECK(placed.ok(), "an admitted request found no room: {}", Message(placed));
+  RecallSetup audited;
+  if (job.request.audit.has_value()) audited = setup;
   c.recall = std::make_unique<Recall>(std::move(setup));
+  if (job.request.audit.has_value()) BeginAudit(job, &audited);
   job.recall_seconds += Since(start);
+}
+
+// Beside a recall of everything, which is `c.recall`.
+void Engine::BeginAudit(Job& job, RecallSetup* audited) {
+  Compression& c = *job.compression;
+  AttentionAudit::Setup audit{.config = &config_,
+                              .backend = backend_.get(),
+                              .rope = rope_.get(),
+                              .pool = arena_->pool(),
+                              .sequence = job.sequence.get(),
+                              .tiles = std::move(audited->tiles),
+                              .everything = c.recall.get(),
+                              .chooser = nullptr,
+                              .refresh = job.request.audit->refresh};
+  if (job.request.audit->on()) {
+    audited->spec = *job.request.audit;
+    audited->index = IndexOf(job, audited->spec);
+    audited->budgets_kept = 0;  // it fetches nothing
+    audit.chooser = std::make_unique<Recall>(std::move(*audited));
+  }
+  c.audit = std::make_unique<AttentionAudit>(std::move(audit));
 }
 
 // Its question must run in pieces that do not depend on what runs beside it: all of a piece's queries choose.
@@ -115,7 +149,9 @@ LayerHook* Engine::HookAt(const Job& job, int64_t token) {
   if (!Recalls(job)) return nullptr;
   const int64_t of_answer = token - job.prompt_tokens;
   const bool chooses = of_answer < 0 || of_answer % job.request.recall.refresh == 0;
-  return chooses ? job.compression->recall.get() : nullptr;
+  if (!chooses) return nullptr;
+  if (job.compression->audit != nullptr) return job.compression->audit.get();
+  return job.compression->recall.get();
 }
 
 void Engine::DescribeRecall(Job& job) {
@@ -123,6 +159,8 @@ void Engine::DescribeRecall(Job& job) {
   const bool on = job.compression != nullptr && job.compression->recall_tokens > 0;
   receipt.set_recall(RecallText(on ? job.request.recall : RecallSpec{}));
   if (!Recalls(job)) return;
+  if (const auto& audit = job.compression->audit; audit != nullptr)
+    job.outcome.audit = {.tokens = audit->rows(), .layers = audit->shares()};
   const RecallCounts& counts = job.compression->recall->counts();
   const auto tell = [](const RecallCounts::OfTier& from, proto::Recalled* to) {
     to->set_slices(from.slices);

@@ -17,6 +17,7 @@
 #include "proto/base/policy_spec.h"
 #include "proto/base/progress.h"
 #include "proto/base/quote.h"
+#include "proto/base/recall_spec.h"
 #include "proto/base/status.h"
 
 namespace palimpsest {
@@ -26,8 +27,9 @@ constexpr int64_t kTop = 10;
 constexpr int64_t kIdsBytesMax = 64 << 20;
 
 struct Flags {
-  std::string prompt_file, token_ids, policy = "full", html;
+  std::string prompt_file, token_ids, policy = "full", recall = "none", html;
   int64_t generate = 0;
+  int64_t audit = 0;  // last tokens whose attention is looked at
 };
 
 absl::StatusOr<std::vector<int32_t>> ReadIds(const Flags& flags, const Model& model,
@@ -50,6 +52,22 @@ absl::StatusOr<std::vector<int32_t>> ReadIds(const Flags& flags, const Model& mo
 absl::Status CheckFlags(const Flags& flags) {
   if (flags.prompt_file.empty() == flags.token_ids.empty()) {
     return UsageError(InvalidArgument("palimpsest inspect: give --prompt-file FILE or --token-ids FILE"));
+  }
+  const absl::StatusOr<RecallSpec> recall = ParseRecall(flags.recall);
+  if (!recall.ok()) return UsageError(recall.status());
+  if (recall->kind == RecallSpec::Kind::kAuto) {
+    return UsageError(
+        InvalidArgument("palimpsest inspect: --recall auto: an audit measures one: slices:..., all or none"));
+  }
+  if (flags.audit == 0 && flags.recall != "none") {
+    return UsageError(InvalidArgument(
+        "palimpsest inspect: --recall says what an audit measures: give --audit N, or leave it out"));
+  }
+  if (flags.audit > 0 && flags.generate > 0) {
+    return UsageError(InvalidArgument(
+        "palimpsest inspect: --audit {} looks at the last tokens of the text, --generate {} goes on behind "
+        "them: give one of them",
+        flags.audit, flags.generate));
   }
   return flags.html.empty() ? absl::OkStatus() : CheckOutputFile(flags.html);
 }
@@ -91,6 +109,34 @@ absl::StatusOr<std::vector<int32_t>> CatalystOf(const PolicySpec& policy, const 
   return planner->TextCatalyst(policy, text);
 }
 
+// The last tokens are run one by one behind the rest, with all of it there.
+absl::Status AddAudit(const Flags& flags, Request* request) {
+  std::vector<int32_t> tokens = request->segments.front().tokens;
+  const int64_t count = static_cast<int64_t>(tokens.size());
+  if (flags.audit >= count) {
+    return InvalidArgument("--audit {}: of {} tokens at most {} can be looked at, the rest is what they see",
+                           flags.audit, count, count - 1);
+  }
+  if (request->prefill == PrefillMode::kPot || !request->policy.compresses()) {
+    return InvalidArgument(
+        "--audit {} with policy {}: it is for policies that drop tokens of a text that was "
+        "read as one: snapkv, random",
+        flags.audit, request->policy.name());
+  }
+  const auto first = tokens.end() - flags.audit;
+  request->generated.assign(first + 1, tokens.end());
+  Segment question{.tokens = {*first}, .role = Segment::Role::kQuestion};
+  tokens.erase(first, tokens.end());
+  request->segments.front().tokens = std::move(tokens);
+  request->segments.push_back(std::move(question));
+  request->recall = {.kind = RecallSpec::Kind::kAll};
+  request->audit = *ParseRecall(flags.recall);  // CheckFlags read it
+  request->sampling = GreedySampling(flags.audit);
+  request->ignore_end = true;
+  request->top = 0;
+  return CheckPolicyFits(request->policy, count - flags.audit, 0, /*fixed=*/0);
+}
+
 absl::StatusOr<Request> MakeRequest(const Flags& flags, const PolicySpec& policy,
                                     const std::vector<int32_t>& ids, const Model& model,
                                     const CommandContext& context) {
@@ -106,6 +152,7 @@ absl::StatusOr<Request> MakeRequest(const Flags& flags, const PolicySpec& policy
   request.top = kTop;
   request.sampling = GreedySampling(flags.generate);
   request.cancel = context.cancel;
+  if (flags.audit > 0) PALIMPSEST_RETURN_IF_ERROR(AddAudit(flags, &request));
   return request;
 }
 
@@ -144,6 +191,8 @@ std::string CommandText(const Flags& flags, const CommandContext& context) {
   if (!flags.token_ids.empty()) add("--token-ids", flags.token_ids);
   add("--policy", flags.policy);
   if (flags.generate > 0) add("--generate", std::to_string(flags.generate));
+  if (flags.audit > 0) add("--audit", std::to_string(flags.audit));
+  if (flags.recall != "none") add("--recall", flags.recall);
   if (!context.config.model.empty()) add("--model", context.config.model);
   add("--html", flags.html);
   return text;
@@ -177,6 +226,9 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   inspection.generated = std::move(outcome.tokens);
   inspection.kept = std::move(outcome.kept);
   inspection.cycles = std::move(outcome.cycles);
+  inspection.audit = std::move(outcome.audit);
+  inspection.recall = flags.recall;
+  if (inspection.audit.has_value()) inspection.generated.clear();  // they are the text's own
   inspection.resident_tokens = outcome.receipt.resident_tokens();
   if (policy.compresses()) inspection.policy = PolicyText(policy);
   if (!flags.html.empty()) PALIMPSEST_RETURN_IF_ERROR(WritePage(flags, inspection, *model, context));
@@ -209,6 +261,18 @@ void AddInspectCommand(CommandSet& commands) {
                   "likeliest tokens to go on with, up to an end token; default 0")
       ->type_name("N")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  inspect
+      .add_option(
+          "--audit", flags->audit,
+          "the last N tokens are run one by one behind the rest: how much of their attention falls on "
+          "what the policy keeps, and how far its output is off without the rest; default 0")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 16));
+  inspect
+      .add_option("--recall", flags->recall,
+                  "of an audit: what comes back is seen too: none, or slices:...; default none")
+      ->type_name("NAME:key=value,...")
+      ->take_last();
   inspect
       .add_option("--html", flags->html,
                   "also writes a page for a browser: kept tokens over the text, by layer and head")

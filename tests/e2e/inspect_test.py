@@ -123,6 +123,43 @@ class HtmlTest(cli.CliTest):
             self.expect_error(cli.FAILED, *prompt, "closed/out.html", contains=["closed/out.html", "may not be written"])
 
 
+class AuditTest(cli.CliTest):
+    def setUp(self):
+        super().setUp()
+        self.tiny_model()
+
+    def audit(self, *arguments) -> list:
+        text = " ".join(f"line {i} says {i * i % 97}." for i in range(60))
+        return ["inspect", "--prompt-file", self.write("p.txt", text), "--audit", "8", *arguments]
+
+    def test_more_that_comes_back_is_more_that_is_seen(self):
+        seen = []
+        for recall in ("none", "slices:budget=64,slice=8", "all"):
+            found = self.expect_done(*self.audit("--policy", "snapkv:budget=64", "--recall", recall, "--json")).json
+            audit = found["audit"]
+            self.assertEqual((audit["tokens"], audit["recall"], found["generated"]), (8, recall, []))
+            self.assertEqual(len(audit["layers"]), len(found["kept"]))
+            for field, mean in audit["mean"].items():
+                self.assertAlmostEqual(mean, sum(layer[field] for layer in audit["layers"]) / len(audit["layers"]))
+            seen.append(audit["mean"]["seen"])
+        self.assertEqual(seen, sorted(set(seen)))
+        self.assertAlmostEqual(seen[-1], 1)
+
+    def test_for_people(self):
+        out = self.expect_done(*self.audit("--policy", "snapkv:budget=64")).out
+        self.assertIn("attention of the last 8 tokens, recall none", out)
+        self.assertRegex(out, r"mean +0\.\d{4} +0\.\d{4} +\d\.\d{4}")
+
+    def test_what_cannot_be_looked_at_is_refused(self):
+        self.expect_error(cli.USAGE, *self.audit("--recall", "slice"), contains=["did you mean slices"])
+        self.expect_error(cli.USAGE, *self.audit("--recall", "auto"), contains=["auto"])
+        self.expect_error(cli.USAGE, *self.audit("--generate", "3"), contains=["--audit 8", "--generate 3"])
+        self.expect_error(cli.USAGE, "inspect", "--prompt-file", "p.txt", "--recall", "all", contains=["--audit N"])
+        self.expect_error(cli.FAILED, *self.audit(), contains=["full", "snapkv"])
+        self.expect_error(cli.FAILED, "inspect", "--prompt-file", "p.txt", "--audit", "60000", "--policy", "snapkv",
+                          contains=["60000"])
+
+
 class PolicyTest(cli.CliTest):
     def test_wrong_policy_is_wrong_usage_before_any_work(self):
         def refused(policy: str, *contains: str):  # there is no model either

@@ -17,7 +17,7 @@ constexpr int64_t kNearShare = 4, kNearBudgets = 4;
 }  // namespace
 
 // `all` is one slice a block, as many as there are.
-Recall::Recall(Setup setup)
+Recall::Recall(RecallSetup setup)
     : setup_(std::move(setup)),
       slice_(setup_.spec.kind == RecallSpec::Kind::kAll ? kTileSlots : setup_.spec.slice),
       count_(setup_.spec.kind == RecallSpec::Kind::kAll ? static_cast<int64_t>(setup_.index->blocks().size())
@@ -42,6 +42,7 @@ Recall::Recall(Setup setup)
     const size_t tokens = static_cast<size_t>(count_ * slice_);
     head.sources.reserve(tokens);
     head.positions.reserve(tokens);
+    head.came.reserve(tokens);
     head.slices.reserve(static_cast<size_t>(count_));
     head.wanted.reserve(static_cast<size_t>(count_));
   }
@@ -73,18 +74,22 @@ double Recall::WatchedSeen() const {
   return all == 0 ? 0 : static_cast<double>(seen) / static_cast<double>(all);
 }
 
-void Recall::BeforeAttention(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) {
-  const TimePoint start = setup_.clock->Now();
+void Recall::Choose(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) {
   if (layer == 0) BeginTurn(q.rows);
   if (setup_.spec.kind == RecallSpec::Kind::kAll) {
-    if (turn_ > 1) return;
-    WantAll(layer);
+    if (turn_ == 1) WantAll(layer);
   } else if (setup_.oracle) {
-    if (turn_ > 1) return;
-    WantWatched(layer);
+    if (turn_ == 1) WantWatched(layer);
   } else {
     Rank(layer, q, positions);
   }
+}
+
+void Recall::BeforeAttention(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) {
+  const TimePoint start = setup_.clock->Now();
+  Choose(layer, q, positions);
+  const bool chosen_for_good = setup_.spec.kind == RecallSpec::Kind::kAll || setup_.oracle;
+  if (chosen_for_good && turn_ > 1) return;
   for (int64_t h = 0; h < setup_.config->kv_heads; ++h) {
     const Head& head = HeadOf(layer, h);
     changed_[static_cast<size_t>(h)] = head.wanted != head.slices;
@@ -292,6 +297,7 @@ void Recall::PackHead(Head& head) {
   std::swap(head.slices, head.wanted);
   head.sources.clear();
   head.positions.clear();
+  head.came.clear();
   auto resident = head.places.begin();
   for (const int32_t slice : head.slices) {
     const IndexedBlock& block = setup_.index->blocks()[static_cast<size_t>(slice / per_block)];
@@ -308,6 +314,7 @@ void Recall::PackHead(Head& head) {
                                    : setup_.first_position + static_cast<int64_t>(head.positions.size());
       head.sources.push_back({.key = keys + i * d, .value = keys + (slice_ + i) * d});
       head.positions.push_back(static_cast<int32_t>(position));
+      head.came.push_back(static_cast<int32_t>(place + i));
     }
   }
 }

@@ -45,34 +45,41 @@ struct RecallCounts {
   double seconds = 0;
 };
 
+struct RecallSetup {
+  RecallSpec spec;
+  const ModelConfig* config;
+  Backend* backend;
+  const RopeTable* rope;
+  TieredStore* store;
+  const Clock* clock;
+  std::shared_ptr<const DocumentIndex> index;
+  std::vector<std::vector<int32_t>> residents;  // of each head: tokens of the prompt, ascending
+  std::vector<std::vector<int32_t>> tiles;      // of each head, for what comes back; base 0
+  int64_t budgets_kept = 4;                     // of slices that came, in host memory
+  int64_t first_position = -1;  // of the first token that comes back; -1: each stands at its own
+  int64_t rank_position = -1;   // of queries when they rank; -1: their own
+  // Tokens of the prompt, ascending, that a measurement asks about. `oracle`: their slices come, and others
+  // by chance, once for the question, whatever ranks how.
+  std::vector<int32_t> watched = {};
+  bool oracle = false;
+};
+
 class Recall final : public LayerHook {
  public:
-  struct Setup {
-    RecallSpec spec;
-    const ModelConfig* config;
-    Backend* backend;
-    const RopeTable* rope;
-    TieredStore* store;
-    const Clock* clock;
-    std::shared_ptr<const DocumentIndex> index;
-    std::vector<std::vector<int32_t>> residents;  // of each head: tokens of the prompt, ascending
-    std::vector<std::vector<int32_t>> tiles;      // of each head, for what comes back; base 0
-    int64_t budgets_kept = 4;                     // of slices that came, in host memory
-    int64_t first_position = -1;  // of the first token that comes back; -1: each stands at its own
-    int64_t rank_position = -1;   // of queries when they rank; -1: their own
-    // Tokens of the prompt, ascending, that a measurement asks about. `oracle`: their slices come, and others
-    // by chance, once for the question, whatever ranks how.
-    std::vector<int32_t> watched = {};
-    bool oracle = false;
-  };
-  explicit Recall(Setup setup);
+  explicit Recall(RecallSetup setup);
 
   void BeforeAttention(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) override;
+  // Only decides what should come, in `wanted`; fetches nothing. Of one recall either this is called, or
+  // BeforeAttention.
+  void Choose(int64_t layer, Rows<const float> q, std::span<const int64_t> positions);
 
   const RecallCounts& counts() const { return counts_; }
   int64_t missing_tokens() const { return setup_.index->missing_tokens(); }  // that cannot come back
   // Numbers of the slices that are there now, of head layer * kv_heads + kv_head (tests, traces).
   std::span<const int32_t> slices(int64_t head) const { return heads_[static_cast<size_t>(head)].slices; }
+  std::span<const int32_t> wanted(int64_t head) const { return heads_[static_cast<size_t>(head)].wanted; }
+  // Where what is there stands in the index (block * 64 + slot), in the order of its tiles.
+  std::span<const int32_t> came(int64_t head) const { return heads_[static_cast<size_t>(head)].came; }
   int64_t slice_tokens() const { return slice_; }
   // Share of the watched tokens that is resident or there now, over all heads.
   double WatchedSeen() const;
@@ -89,6 +96,7 @@ class Recall final : public LayerHook {
     std::vector<Bf16> slab;                          // (places, 2, slice, D)
     std::vector<KvSource> sources;
     std::vector<int32_t> positions;
+    std::vector<int32_t> came;  // of each source: block * 64 + slot
     SliceRanking ranking;
     std::vector<int32_t> near;                 // blocks that ranked best when all were looked at
     std::vector<const uint8_t*> near_digests;  // theirs
@@ -113,7 +121,7 @@ class Recall final : public LayerHook {
     return heads_[static_cast<size_t>(layer * setup_.config->kv_heads + kv_head)];
   }
 
-  const Setup setup_;
+  const RecallSetup setup_;
   const int64_t slice_, count_;         // tokens of a slice; slices at most
   const std::vector<int32_t> watched_;  // places: block * 64 + slot
   std::vector<Head> heads_;
