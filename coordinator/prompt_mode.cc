@@ -90,11 +90,17 @@ absl::StatusOr<PolicySpec> PolicyInPot(const PromptOptions& options, const Promp
         "policy infinipot or auto, or shorten it",
         Described(sizes), model.name, model.window_tokens);
   }
-  if (PolicyText(asked) != PolicyText(PolicySpec{.kind = asked.kind})) {
+  if (PolicyText(asked) != PolicyText(DefaultPolicy(asked.kind))) {
     return InvalidArgument(
         "policy {} would pick in a pot here, whose sizes its own parameters do not say: take policy "
         "infinipot:score={} with pot=TOKENS and keep=TOKENS",
         PolicyText(asked), asked.name());
+  }
+  if (asked.merge != PolicySpec::Merge::kNone) {
+    return InvalidArgument(
+        "policy {} merges what it drops, which a pot cannot, and this prompt has {}, {} was trained for {}: "
+        "take policy infinipot:score={}, which picks and merges nothing, or shorten it",
+        asked.name(), Described(sizes), model.name, model.window_tokens, asked.name());
   }
   policy.score = asked.name();
   return policy;
@@ -136,7 +142,7 @@ RecallSpec DefaultRecall(const PromptOptions& options, const PromptSizes& sizes,
                          const PromptModel& model) {
   const bool can = mode.policy.compresses() && mode.prefill != proto::POT && sizes.documents > 0 &&
                    sizes.question > 0 && mode.policy.kind != Kind::kStreaming && !options.question_visible &&
-                   mode.kept < mode.candidates;
+                   mode.policy.merge == PolicySpec::Merge::kNone && mode.kept < mode.candidates;
   RecallSpec recall{.kind = RecallSpec::Kind::kSlices};
   const int64_t room = (model.window_tokens - mode.kept - sizes.question) / 2;
   recall.budget = std::min(recall.budget, room / recall.slice * recall.slice);
@@ -170,6 +176,12 @@ absl::Status DecideRecall(const PromptOptions& options, const PromptSizes& sizes
         "recall {} with policy streaming, whose window slides: take another policy, or recall "
         "none",
         name);
+  }
+  if (mode->policy.merge != PolicySpec::Merge::kNone) {
+    return InvalidArgument(
+        "recall {} with policy {}, whose tokens hold what was merged into them: it would be seen twice; take "
+        "merge=none, or recall none",
+        name, mode->policy.name());
   }
   if (options.question_visible && mode->prefill == proto::EXACT) {
     return InvalidArgument(
@@ -248,7 +260,7 @@ absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const 
   // In one text with a question in view the policy chooses from all of it.
   const bool with_question = mode.prefill == proto::EXACT && options.question_visible;
   mode.candidates = sizes.prefix + sizes.context + (with_question ? sizes.question : 0);
-  mode.kept = mode.policy.BudgetOf(mode.candidates);
+  mode.kept = mode.policy.BudgetOf(mode.candidates, sizes.prefix);
   if (mode.prefill != proto::POT) mode.kept = std::max(mode.kept, sizes.prefix);
   PALIMPSEST_RETURN_IF_ERROR(DecideRecall(options, sizes, model, &mode));
   return mode;

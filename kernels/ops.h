@@ -140,6 +140,45 @@ struct AttentionArgs {
   const RopeTable* rope;
   TilePool pool;
   std::span<const AttentionSequence> sequences;
+  // Wanted if not null: what makes weights of a row's scores, w = 2^(log2(e) q k / sqrt(D) - top) * inverse.
+  float* tops = nullptr;      // (T, H)
+  float* inverses = nullptr;  // (T, H)
+};
+
+// How much the rows of a step attend to each slot, added to what the rows before them did: the columns of the
+// attention matrix, which is never there as a whole. One pass over the keys, with the normalisers that
+// Attention left.
+//   sums[h][i * 64 + slot] += sum over rows r of w, squares += sum of w^2; nothing for slots that no row sees
+//   and those whose score is not a number.
+// Rows join in their order, each column in one thread: bits depend neither on how rows are cut into steps nor
+// on the threads. The sequence must have no shifts.
+struct ColumnSumsArgs {
+  Rows<const float> q;    // (T, H * D) before rotation
+  const float* tops;      // (T, H)
+  const float* inverses;  // (T, H)
+  int64_t heads, kv_heads, head_size;
+  const RopeTable* rope;
+  TilePool pool;
+  const AttentionSequence* sequence;
+  float* sums;               // (H, stride); stride >= 64 times the tiles of each KV head
+  float* squares = nullptr;  // the same, or null: not wanted
+  int64_t stride;
+};
+
+// Which of some keys each of others is most like, by the cosine, with a running maximum: never sources x
+// targets in memory.
+//   best[i] = the j of the largest cos(sources[i], targets[j]), ties to the lower; similarity[i] = that
+//   cosine.
+// A key without length, or with a number that is not finite, is like none: its cosines are 0.
+struct MatchHead {                       // one layer and KV head
+  std::span<const Bf16* const> sources;  // (n), each (D)
+  std::span<const Bf16* const> targets;  // (m), each (D); m >= 1
+  int32_t* best;                         // (n)
+  float* similarity;                     // (n)
+};
+struct MatchKeysArgs {
+  int64_t head_size;
+  std::span<const MatchHead> heads;
 };
 
 // How much some rows attend to each slot, without the product with V. Two passes over the keys: the rows' own

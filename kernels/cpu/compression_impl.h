@@ -6,6 +6,7 @@
 
 namespace {
 
+using palimpsest::cpu::MatchBlock;
 using palimpsest::cpu::ScoreBlock;
 
 // Max takes its second operand when the first is not a number.
@@ -24,6 +25,16 @@ inline void AddToSums(const ScoreBlock& t, int64_t row, const F32x16 (&s)[4]) {
   const F32x16 shift = Set1(-*m), scale = Set1(t.scale_log2);
   for (int i = 0; i < 4; ++i) sum = Add(sum, Exp2(Fma(s[i], scale, shift)));
   Store(l, sum);
+}
+
+// The same where squares are wanted too.
+inline void AddToSquares(const ScoreBlock& t, int64_t row, const F32x16 (&s)[4], float* out, float* squares) {
+  const F32x16 shift = Set1(-t.m[row]), scale = Set1(t.scale_log2), inverse = Set1(t.inverse[row]);
+  for (int i = 0; i < 4; ++i) {
+    const F32x16 w = Mul(Exp2(Fma(s[i], scale, shift)), inverse);
+    Store(out + i * 16, Add(w, Load(out + i * 16)));
+    Store(squares + i * 16, Fma(w, w, Load(squares + i * 16)));
+  }
 }
 
 // Second pass: one row's weights of a tile join those of the rows before it.
@@ -56,7 +67,12 @@ inline void ScoreRows(const ScoreBlock& t, int64_t row, int64_t tile_index) {
       for (int i = 0; i < 4; ++i) s[i] = KeepUpTo(s[i], visible + i * 16, limit);
     }
     if constexpr (kWeights) {
-      AddToWeights(t, row + r, s, t.out + (row + r) / t.tokens * t.out_stride + tile_index * 64);
+      const int64_t at = (row + r) / t.tokens * t.out_stride + tile_index * 64;
+      if (t.squares != nullptr) {
+        AddToSquares(t, row + r, s, t.out + at, t.squares + at);
+      } else {
+        AddToWeights(t, row + r, s, t.out + at);
+      }
     } else {
       AddToSums(t, row + r, s);
     }
@@ -73,6 +89,31 @@ inline void ScoreTiles(const ScoreBlock& t) {
     }
     for (; row < t.rows; ++row) ScoreRows<1, kWeights>(t, row, i);
   }
+}
+
+template <int MR>
+inline void MatchRows(const MatchBlock& t, int64_t row) {
+  alignas(64) float scores[MR][64];
+  MultiplyKeys<MR, false>(LeftOf(t.q, t.q_wide) + row * t.head_size, t.panel, t.head_size, 0, scores);
+  for (int r = 0; r < MR; ++r) {
+    F32x16 s[4];
+    for (int i = 0; i < 4; ++i) {
+      s[i] = Fma(Load(scores[r] + i * 16), Load(t.inverse + i * 16), Load(t.bias + i * 16));
+    }
+    const float top = ReduceMax(Max(Max(s[0], s[1]), Max(s[2], s[3])));
+    if (!(top > t.best[row + r])) continue;  // seldom after the first tiles
+    t.best[row + r] = top;
+    for (int i = 0; i < 4; ++i) Store(scores[r] + i * 16, s[i]);
+    int32_t first = 0;
+    while (scores[r][first] != top) ++first;
+    t.index[row + r] = t.first + first;
+  }
+}
+
+void Match(const MatchBlock& t) {
+  int64_t row = 0;
+  for (; row + kGemmRows <= t.rows; row += kGemmRows) MatchRows<kGemmRows>(t, row);
+  for (; row < t.rows; ++row) MatchRows<1>(t, row);
 }
 
 void ScoreSums(const ScoreBlock& t) { ScoreTiles<false>(t); }

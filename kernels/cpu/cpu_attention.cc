@@ -143,6 +143,12 @@ void CpuBackend::WriteOut(const AttentionArgs& args, const AttentionTask& task, 
       Bf16* out = row + g * d;
       const int64_t r = t * group + g;
       kernels_.finish(1, d, state.l + r * 16, state.o + r * o_stride, o_stride, &out);
+      if (args.tops == nullptr) continue;
+      float sum = 0;
+      for (int64_t lane = 0; lane < 16; ++lane) sum += state.l[r * 16 + lane];
+      const int64_t at = (sequence.first_row + task.first_row + t) * args.heads + task.kv_head * group + g;
+      args.tops[at] = state.m[r];
+      args.inverses[at] = sum > 0 ? 1.0f / sum : 0.0f;
     }
   }
 }

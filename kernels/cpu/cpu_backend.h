@@ -29,6 +29,8 @@ class CpuBackend final : public Backend {
   void LoadBlock(const LoadBlockArgs& args) override;
   void Attention(const AttentionArgs& args) override;
   void ScoreKeys(const ScoreKeysArgs& args) override;
+  void AddColumnSums(const ColumnSumsArgs& args) override;
+  void MatchKeys(const MatchKeysArgs& args) override;
   void GatherKv(const GatherKvArgs& args) override;
   void TokenLosses(const TokenLossesArgs& args) override;
   void BuildDigest(const BuildDigestArgs& args) override;
@@ -85,6 +87,10 @@ class CpuBackend final : public Backend {
   void RotateKey(const RopeTable& rope, int64_t head_size, int64_t offset, const Bf16* key, Bf16* out) const;
   void ScoreHeadKeys(const ScoreKeysArgs& args, const ScoreHead& head, Scratch& scratch) const;
   void TurnQueries(const ScoreKeysArgs& args, const ScoreHead& head, int64_t base, Scratch& scratch) const;
+  void AddHeadSums(const ColumnSumsArgs& args, int64_t kv_head, int64_t first_tile, int64_t tile_count,
+                   Scratch& scratch) const;
+  void MatchSources(const MatchHead& head, int64_t head_size, int64_t first, int64_t count,
+                    Scratch& scratch) const;
   void GatherHeadKv(const GatherKvArgs& args, const GatherHead& head) const;
   void ReserveDigestQueries(const ScoreDigestsArgs& args);
   void TurnDigestQueries(const ScoreDigestsArgs& args, int64_t head);

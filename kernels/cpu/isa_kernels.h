@@ -77,7 +77,21 @@ struct ScoreBlock {
   float* inverse;  // (rows) second pass: 1 / sum of l; 0 where nothing was seen
   bool largest;    // second pass: the largest weight of the tokens, not their sum
   float* out;      // second pass: (query heads, out_stride), at the first of these tiles' slots
+  float* squares;  // second pass, sums only: the same of squared weights; null: not wanted
   int64_t out_stride;
+};
+
+// Keys against 64 others, of which each keeps the one it is most like.
+struct MatchBlock {
+  const uint16_t* q;    // bf16 (rows, head_size)
+  const float* q_wide;  // wide_left: q widened; else null
+  int64_t rows, head_size;
+  const uint16_t* panel;  // bf16 (head_size / 2, 64, 2)
+  const float* inverse;   // (64) 1 / length of each; 0: like none
+  const float* bias;      // (64) 0; minus infinity where there is no key
+  int32_t first;          // number of the panel's first key
+  float* best;            // (rows) q . key / length of the best so far
+  int32_t* index;         // (rows) its number
 };
 
 // Digests in their layouts (kernels/digest.h): slots that share a scale, slots of a box, bytes before the
@@ -130,6 +144,7 @@ struct IsaKernels {
   // First pass of scores: m and l. Second pass: out, from m and inverse.
   void (*score_sums)(const ScoreBlock&);
   void (*score_weights)(const ScoreBlock&);
+  void (*match)(const MatchBlock&);
   // The largest of x and the sum of e^(x - largest); what is not a number is passed over.
   void (*sum_exp)(const float* x, int64_t n, float* largest, float* sum);
   // Digests: q2 of keys, boxes of keys (minmax, or else middle and distance), scores of each form.

@@ -27,6 +27,7 @@ inline IsaKernels MakeKernels(const char* name) {
       .finish = Finish,
       .score_sums = ScoreSums,
       .score_weights = ScoreWeights,
+      .match = Match,
       .sum_exp = SumExp,
       .digest_q2 = DigestQ2,
       .digest_boxes = DigestBoxes,

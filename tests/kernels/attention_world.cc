@@ -168,6 +168,16 @@ Guarded<Bf16> AttentionWorld::Attend(Backend& backend) {
   return out;
 }
 
+Guarded<Bf16> AttentionWorld::AttendWithNormalisers(Backend& backend) {
+  Guarded<Bf16> out = FreshOut();
+  std::vector<float> tops(static_cast<size_t>(rows_ * shape_.heads)), inverses(tops.size());
+  AttentionArgs args = Args(sequences_, out.All());
+  args.tops = tops.data();
+  args.inverses = inverses.data();
+  backend.Attention(args);
+  return out;
+}
+
 void AttentionWorld::AttendPart(Backend& backend, size_t s, const std::vector<int64_t>& cuts,
                                 Guarded<Bf16>* out) {
   for (size_t i = 0; i + 1 < cuts.size(); ++i) {
@@ -177,6 +187,71 @@ void AttentionWorld::AttendPart(Backend& backend, size_t s, const std::vector<in
     part.rows = cuts[i + 1] - cuts[i];
     backend.Attention(Args(std::span(&part, 1), out->All()));
   }
+}
+
+void AttentionWorld::AddSums(Backend& backend, size_t s, const std::vector<int64_t>& cuts,
+                             Guarded<float>* sums, Guarded<float>* squares) {
+  Guarded<Bf16> out = FreshOut();
+  std::vector<float> tops(static_cast<size_t>(rows_ * shape_.heads)), inverses(tops.size());
+  for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+    AttentionSequence part = sequences_[s];
+    part.first_row += cuts[i];
+    part.positions += cuts[i];
+    part.rows = cuts[i + 1] - cuts[i];
+    AttentionArgs args = Args(std::span(&part, 1), out.All());
+    args.tops = tops.data();
+    args.inverses = inverses.data();
+    backend.Attention(args);
+    backend.AddColumnSums({.q = args.q,
+                           .tops = tops.data(),
+                           .inverses = inverses.data(),
+                           .heads = shape_.heads,
+                           .kv_heads = shape_.kv_heads,
+                           .head_size = shape_.head_size,
+                           .rope = &table_,
+                           .pool = Pool(),
+                           .sequence = &part,
+                           .sums = &(*sums)(0, 0),
+                           .squares = squares == nullptr ? nullptr : &(*squares)(0, 0),
+                           .stride = sums->All().stride});
+  }
+}
+
+reference::ScoreResult AttentionWorld::ReferenceSums(size_t s, int64_t stride, bool squared) {
+  std::vector<ScoreHead> heads;
+  const ScoreKeysArgs args = ScoreArgs(s, RowReduce::kSum, &heads);
+  const int64_t group = shape_.heads / shape_.kv_heads;
+  reference::ScoreResult all{.out = reference::Matrix(shape_.heads, stride)};
+  for (size_t h = 0; h < heads.size(); ++h) {
+    for (int64_t row = 0; row < static_cast<int64_t>(args.positions.size()); ++row) {  // each by itself
+      ScoreKeysArgs one = args;
+      one.positions = args.positions.subspan(static_cast<size_t>(row), 1);
+      ScoreHead head = heads[h];
+      head.q = {heads[h].q.row(row), 1, heads[h].q.columns, heads[h].q.stride};
+      const reference::ScoreResult weights = reference::ScoreKeys(one, head, rope_);
+      for (int64_t g = 0; g < group; ++g) {
+        for (int64_t i = 0; i < weights.out.columns; ++i) {
+          const double w = weights.out(g, i);
+          all.out(static_cast<int64_t>(h) * group + g, i) += squared ? w * w : w;
+        }
+      }
+      all.score_magnitude = std::max(all.score_magnitude, weights.score_magnitude);
+      all.score_ties = std::max(all.score_ties, weights.score_ties);
+    }
+  }
+  return all;
+}
+
+// As of scores below; attention's splits add as many factors again as there are splits, and a square errs
+// twice.
+reference::Matrix AttentionWorld::SumsBound(const reference::ScoreResult& exact, size_t s,
+                                            bool squared) const {
+  const double splits = static_cast<double>(most_tiles_) / kSplitTiles + 1;
+  reference::Matrix bound = Bound(exact, s);
+  for (size_t i = 0; i < bound.data.size(); ++i) {
+    bound.data[i] = (bound.data[i] + exact.out.data[i] * 2 * splits * 0x1p-22) * (squared ? 2 : 1);
+  }
+  return bound;
 }
 
 reference::AttentionResult AttentionWorld::Reference() {

@@ -32,7 +32,9 @@ Transformer::Transformer(const ModelConfig& config, const Weights* weights, Back
 }
 
 int64_t Transformer::activation_bytes() const {
-  return (x_.size() + qkv_.size() + last_rows_.size() + logits_.size() + loss_logits_.size()) * 4 +
+  return (x_.size() + qkv_.size() + normalisers_.size() + last_rows_.size() + logits_.size() +
+          loss_logits_.size()) *
+             4 +
          (normed_.size() + attended_.size() + gated_.size()) * 2;
 }
 
@@ -103,6 +105,9 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
     if (entry.hook != nullptr) entry.hook->BeforeAttention(layer, q, positions);
     row += n;
   }
+  const bool sums =
+      std::any_of(step.begin(), step.end(), [](const StepRows& entry) { return entry.sums != nullptr; });
+  if (sums) normalisers_.Reserve(2 * max_rows_ * config_.heads);
   backend_->Attention({.q = {qkv_.data(), rows_, config_.q_columns(), columns},
                        .out = {attended_.data(), rows_, config_.q_columns(), config_.q_columns()},
                        .heads = config_.heads,
@@ -110,7 +115,33 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
                        .head_size = config_.head_size,
                        .rope = rope_,
                        .pool = pool,
-                       .sequences = sequences_});
+                       .sequences = sequences_,
+                       .tops = sums ? normalisers_.data() : nullptr,
+                       .inverses = sums ? normalisers_.data() + max_rows_ * config_.heads : nullptr});
+  if (sums) AddSums(step, layer, pool);
+}
+
+void Transformer::AddSums(std::span<const StepRows> step, int64_t layer, TilePool pool) {
+  const int64_t columns = config_.q_columns() + 2 * config_.kv_columns();
+  for (size_t i = 0; i < step.size(); ++i) {
+    AttentionSums* const sums = step[i].sums;
+    if (sums == nullptr) continue;
+    size_t tiles = 0;
+    for (int64_t h = 0; h < config_.kv_heads; ++h) tiles = std::max(tiles, sequences_[i].tiles[h].size());
+    sums->Reserve(layer, static_cast<int64_t>(tiles));
+    backend_->AddColumnSums({.q = {qkv_.data(), rows_, config_.q_columns(), columns},
+                             .tops = normalisers_.data(),
+                             .inverses = normalisers_.data() + max_rows_ * config_.heads,
+                             .heads = config_.heads,
+                             .kv_heads = config_.kv_heads,
+                             .head_size = config_.head_size,
+                             .rope = rope_,
+                             .pool = pool,
+                             .sequence = &sequences_[i],
+                             .sums = sums->sums(layer),
+                             .squares = sums->squares(layer),
+                             .stride = sums->stride(layer)});
+  }
 }
 
 void Transformer::Layer(std::span<const StepRows> step, int64_t layer, TilePool pool) {

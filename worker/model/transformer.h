@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "worker/model/attention_sums.h"
 #include "worker/model/layer_hook.h"
 #include "worker/model/model_config.h"
 #include "worker/model/query_capture.h"
@@ -30,6 +31,7 @@ struct StepRows {
   // first.
   QueryCapture* queries = nullptr;
   int64_t first_token = 0;
+  AttentionSums* sums = nullptr;  // takes in how much the rows attend to each token
   // What follows each of the first targets.size() rows, and where -log p of it goes. Empty: not wanted.
   std::span<const int32_t> targets;
   std::span<float> losses;
@@ -51,6 +53,7 @@ class Transformer {
  private:
   void Gather(std::span<const StepRows> step);
   void Attend(std::span<const StepRows> step, int64_t layer, TilePool pool);
+  void AddSums(std::span<const StepRows> step, int64_t layer, TilePool pool);
   void Layer(std::span<const StepRows> step, int64_t layer, TilePool pool);
   Rows<const float> Logits(std::span<const StepRows> step);
   void Losses(std::span<const StepRows> step);
@@ -66,6 +69,7 @@ class Transformer {
   AlignedBuffer<Bf16> normed_;           // (max_rows, hidden)
   AlignedBuffer<float> qkv_;             // (max_rows, q + 2 kv columns)
   AlignedBuffer<Bf16> attended_;         // (max_rows, q columns)
+  AlignedBuffer<float> normalisers_;     // (2, max_rows, heads): tops and inverses, once sums were wanted
   AlignedBuffer<Bf16> gated_;            // (max_rows, ffn)
   AlignedBuffer<float> last_rows_;       // (entries with logits, hidden)
   AlignedBuffer<float> logits_;          // (entries with logits, vocabulary); grows
