@@ -11,6 +11,7 @@
 #include "kernels/backend.h"
 #include "proto/base/rng.h"
 #include "tests/testing/reference.h"
+#include "tests/worker/compression/merge_reference.h"
 
 namespace palimpsest {
 namespace {
@@ -20,10 +21,8 @@ using Merge = PolicySpec::Merge;
 constexpr Merge kAll[] = {Merge::kAveraged,  Merge::kPivotal,    Merge::kWeighted,
                           Merge::kThreshold, Merge::kNormalized, Merge::kValues};
 
-struct Token {
-  std::vector<double> key, value;
-};
-using Tokens = std::vector<Token>;
+using reference::Token;
+using reference::Tokens;
 
 // Of head size 16, with zeros behind what is given.
 Token Of(std::vector<double> key, std::vector<double> value) {
@@ -85,62 +84,6 @@ std::vector<Tokens> Merged(Merge merge, const std::vector<std::pair<Tokens, Toke
   return out;
 }
 
-double Dot(const std::vector<double>& a, const std::vector<double>& b) {
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum;
-}
-double Cosine(const std::vector<double>& a, const std::vector<double>& b) {
-  const double lengths = std::sqrt(Dot(a, a) * Dot(b, b));
-  return lengths > 0 ? Dot(a, b) / lengths : 0;
-}
-
-// The words of the header, one loop for each.
-Tokens Reference(Merge merge, const Tokens& stays, const Tokens& goes) {
-  std::vector<size_t> best;
-  std::vector<double> similarity;
-  double mean = 0;
-  for (const Token& token : goes) {
-    size_t at = 0;
-    for (size_t j = 1; j < stays.size(); ++j) {
-      if (Cosine(token.key, stays[j].key) > Cosine(token.key, stays[at].key)) at = j;
-    }
-    best.push_back(at);
-    similarity.push_back(Cosine(token.key, stays[at].key));
-    mean += similarity.back() / static_cast<double>(goes.size());
-  }
-  Tokens out = stays;
-  for (size_t j = 0; j < stays.size(); ++j) {
-    std::vector<double> key = stays[j].key, value = stays[j].value;
-    double n = 0, weights = 0;
-    for (size_t i = 0; i < goes.size(); ++i) {
-      const double s = similarity[i];
-      if (best[i] != j || (merge == Merge::kThreshold && s < mean)) continue;
-      double w = 1;
-      if (merge == Merge::kWeighted || merge == Merge::kThreshold) w = s;
-      if (merge == Merge::kNormalized) w = std::max((s + 1) / 2, 1e-6);
-      if (merge == Merge::kValues) {
-        const double own = std::sqrt(Dot(goes[i].value, goes[i].value));
-        const double pivot = std::sqrt(Dot(stays[j].value, stays[j].value));
-        w = std::max(s, 0.0) * own / (own + pivot + 1e-6);
-      }
-      for (size_t d = 0; d < key.size(); ++d) {
-        const bool half = merge == Merge::kPivotal;
-        key[d] += half ? (goes[i].key[d] + stays[j].key[d]) / 2 : w * goes[i].key[d];
-        value[d] += half ? (goes[i].value[d] + stays[j].value[d]) / 2 : w * goes[i].value[d];
-      }
-      n += 1;
-      weights += w;
-    }
-    const bool by_weight = merge == Merge::kNormalized || merge == Merge::kValues;
-    for (size_t d = 0; d < key.size(); ++d) {
-      if (merge != Merge::kValues) out[j].key[d] = key[d] / (by_weight ? 1 + weights : n + 1);
-      out[j].value[d] = value[d] / (by_weight ? 1 + weights : n + 1);
-    }
-  }
-  return out;
-}
-
 Tokens RandomTokens(RngSequence& rng, int64_t count, int64_t head_size) {
   Tokens tokens(static_cast<size_t>(count));
   for (Token& token : tokens) {
@@ -188,7 +131,7 @@ TEST(MergingTest, IsItsDefinition) {
     for (const Merge merge : kAll) {
       const std::vector<Tokens> merged = Merged(merge, heads);
       for (size_t h = 0; h < heads.size(); ++h) {
-        const Tokens exact = Reference(merge, heads[h].first, heads[h].second);
+        const Tokens exact = reference::Merge(merge, heads[h].first, heads[h].second);
         for (size_t j = 0; j < exact.size(); ++j) {
           for (size_t i = 0; i < exact[j].key.size(); ++i) {
             const double k = exact[j].key[i], v = exact[j].value[i];
@@ -211,7 +154,8 @@ TEST(MergingTest, AveragedKeepsTheMass) {
   for (const Token& token : goes) {
     size_t best = 0;
     for (size_t j = 1; j < stays.size(); ++j) {
-      if (Cosine(token.key, stays[j].key) > Cosine(token.key, stays[best].key)) best = j;
+      if (reference::Cosine(token.key, stays[j].key) > reference::Cosine(token.key, stays[best].key))
+        best = j;
     }
     ++joined[best];
     for (size_t i = 0; i < 64; ++i) before[i] += token.value[i];
@@ -300,7 +244,7 @@ TEST(MergingTest, AMergedKeyIsOfKeysTurnedToItsPlace) {
   const reference::Rope rope{.head_size = 16, .rope_size = 16, .theta = 1e4, .factors = {}};
   const Tokens stays = RandomTokens(rng, 1, 16), goes = RandomTokens(rng, 1, 16);
   const int64_t at = 7, from = 90;
-  const std::vector<double> merged = Reference(Merge::kAveraged, stays, goes)[0].key;
+  const std::vector<double> merged = reference::Merge(Merge::kAveraged, stays, goes)[0].key;
   const std::vector<double> turned = reference::Rotate(rope, at, merged);
   const std::vector<double> own = reference::Rotate(rope, at, stays[0].key);
   const std::vector<double> there = reference::Rotate(rope, at, goes[0].key);
