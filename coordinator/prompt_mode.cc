@@ -98,9 +98,9 @@ absl::StatusOr<PolicySpec> PolicyInPot(const PromptOptions& options, const Promp
   }
   if (asked.merge != PolicySpec::Merge::kNone) {
     return InvalidArgument(
-        "policy {} merges what it drops, which a pot cannot, and this prompt has {}, {} was trained for {}: "
-        "take policy infinipot:score={}, which picks and merges nothing, or shorten it",
-        asked.name(), Described(sizes), model.name, model.window_tokens, asked.name());
+        "policy {} merges what it drops, which a pot cannot: take policy infinipot:score={}, which merges "
+        "nothing, or prefill exact with at most {} tokens",
+        asked.name(), asked.name(), model.window_tokens);
   }
   policy.score = asked.name();
   return policy;

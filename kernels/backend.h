@@ -49,7 +49,6 @@ class Backend {
   virtual void LoadBlock(const LoadBlockArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
   virtual void ScoreKeys(const ScoreKeysArgs& args) = 0;
-  virtual void AddColumnSums(const ColumnSumsArgs& args) = 0;
   virtual void MatchKeys(const MatchKeysArgs& args) = 0;
   virtual void GatherKv(const GatherKvArgs& args) = 0;
   virtual void TokenLosses(const TokenLossesArgs& args) = 0;

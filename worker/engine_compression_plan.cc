@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "proto/base/log.h"
 #include "proto/base/status.h"
 #include "worker/compression/view_format.h"
 #include "worker/engine_compression.h"
@@ -102,6 +103,11 @@ absl::Status Engine::PlanCompression(Job& job) const {
     // With room for all of it nothing is dropped; a window that slides must own its tiles all the same.
     if (c->mode == PrefillMode::kExact && c->budget >= context && !c->policy->sliding().has_value()) {
       return absl::OkStatus();
+    }
+    if (const int64_t asked = c->spec.budget.value;
+        c->spec.kind == PolicySpec::Kind::kLookM && c->budget > asked) {
+      PALIMPSEST_LOG(kInfo, "policy lookm keeps all text: {} tokens, {} over its budget", c->budget,
+                     c->budget - asked);
     }
     c->budget = std::min(c->budget, context);
     if (const int64_t stays = c->fixed + context - c->question_first;

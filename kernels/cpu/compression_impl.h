@@ -6,6 +6,7 @@
 
 namespace {
 
+using palimpsest::cpu::ColumnBlock;
 using palimpsest::cpu::MatchBlock;
 using palimpsest::cpu::ScoreBlock;
 
@@ -25,16 +26,6 @@ inline void AddToSums(const ScoreBlock& t, int64_t row, const F32x16 (&s)[4]) {
   const F32x16 shift = Set1(-*m), scale = Set1(t.scale_log2);
   for (int i = 0; i < 4; ++i) sum = Add(sum, Exp2(Fma(s[i], scale, shift)));
   Store(l, sum);
-}
-
-// The same where squares are wanted too.
-inline void AddToSquares(const ScoreBlock& t, int64_t row, const F32x16 (&s)[4], float* out, float* squares) {
-  const F32x16 shift = Set1(-t.m[row]), scale = Set1(t.scale_log2), inverse = Set1(t.inverse[row]);
-  for (int i = 0; i < 4; ++i) {
-    const F32x16 w = Mul(Exp2(Fma(s[i], scale, shift)), inverse);
-    Store(out + i * 16, Add(w, Load(out + i * 16)));
-    Store(squares + i * 16, Fma(w, w, Load(squares + i * 16)));
-  }
 }
 
 // Second pass: one row's weights of a tile join those of the rows before it.
@@ -67,12 +58,7 @@ inline void ScoreRows(const ScoreBlock& t, int64_t row, int64_t tile_index) {
       for (int i = 0; i < 4; ++i) s[i] = KeepUpTo(s[i], visible + i * 16, limit);
     }
     if constexpr (kWeights) {
-      const int64_t at = (row + r) / t.tokens * t.out_stride + tile_index * 64;
-      if (t.squares != nullptr) {
-        AddToSquares(t, row + r, s, t.out + at, t.squares + at);
-      } else {
-        AddToWeights(t, row + r, s, t.out + at);
-      }
+      AddToWeights(t, row + r, s, t.out + (row + r) / t.tokens * t.out_stride + tile_index * 64);
     } else {
       AddToSums(t, row + r, s);
     }
@@ -88,6 +74,54 @@ inline void ScoreTiles(const ScoreBlock& t) {
       for (; row + 3 <= t.rows; row += 3) ScoreRows<3, kWeights>(t, row, i);
     }
     for (; row < t.rows; ++row) ScoreRows<1, kWeights>(t, row, i);
+  }
+}
+
+void Factors(float* tops, int64_t count, float m, float inverse) {
+  for (int64_t i = 0; i < count; i += 16) {
+    Store(tops + i, Mul(Exp2(Add(Load(tops + i), Set1(-m))), Set1(inverse)));
+  }
+}
+
+inline F32x16 LoadKept(const Left* p) {
+  if constexpr (sizeof(Left) == sizeof(float)) {
+    return Load(reinterpret_cast<const float*>(p));
+  } else {
+    return LoadBf16(reinterpret_cast<const uint16_t*>(p));
+  }
+}
+
+// One tile's columns stay in registers while all rows join.
+template <bool kSquares>
+inline void SumTile(const ColumnBlock& c, int64_t tile) {
+  F32x16 sums[4], squares[4];
+  for (int i = 0; i < 4; ++i) {
+    sums[i] = Load(c.sums + tile * 64 + i * 16);
+    if constexpr (kSquares) squares[i] = Load(c.squares + tile * 64 + i * 16);
+  }
+  for (int64_t r = 0; r < c.rows; ++r) {
+    const float factor = c.factors[r * c.factors_stride + tile];
+    if (factor == 0) continue;  // what is there may be anything
+    const Left* const weights = static_cast<const Left*>(c.weights) + r * c.weights_stride + tile * 64;
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (kSquares) {
+        const F32x16 w = Mul(LoadKept(weights + i * 16), Set1(factor));
+        sums[i] = Add(w, sums[i]);
+        squares[i] = Fma(w, w, squares[i]);
+      } else {
+        sums[i] = Fma(LoadKept(weights + i * 16), Set1(factor), sums[i]);
+      }
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    Store(c.sums + tile * 64 + i * 16, sums[i]);
+    if constexpr (kSquares) Store(c.squares + tile * 64 + i * 16, squares[i]);
+  }
+}
+
+void SumColumns(const ColumnBlock& c) {
+  for (int64_t tile = 0; tile < c.tiles; ++tile) {
+    c.squares != nullptr ? SumTile<true>(c, tile) : SumTile<false>(c, tile);
   }
 }
 

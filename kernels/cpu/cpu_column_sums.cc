@@ -1,4 +1,4 @@
-// Sums of attention over all rows of a step, and which keys are most alike: what policies need that weigh
+// Sums of attention over all rows of a sequence, and which keys are most alike: what policies need that weigh
 // tokens by every query, and merging. How both are cut into tasks changes no bit.
 #include <algorithm>
 #include <cmath>
@@ -11,8 +11,8 @@
 namespace palimpsest::cpu {
 namespace {
 
-constexpr int64_t kTilesTogether = 8;   // of one task: their keys stay in L2, rows are turned once for each
-constexpr int64_t kRowsTogether = 192;  // tokens x heads of the group that meet a tile one after the other
+// Tokens whose weights are kept at once: of 8K keys and a group of 3 they take 1.5 MiB in float.
+constexpr int64_t kPieceTokens = 16;
 constexpr int64_t kSourcesTogether = 768;  // keys of one task that meet each packed panel
 
 // 1 / length; 0 for keys that are like none.
@@ -49,100 +49,133 @@ struct Panel {
   }
 };
 
-}  // namespace
-
-// Some tiles of one KV head. Blocks of rows in their order; in a block each tile meets its rows in order.
-void CpuBackend::AddHeadSums(const ColumnSumsArgs& args, int64_t kv_head, int64_t first_tile,
-                             int64_t tile_count, Scratch& scratch) const {
-  const AttentionSequence& sequence = *args.sequence;
-  const int64_t group = args.heads / args.kv_heads, d = args.head_size;
-  const int64_t together = std::max<int64_t>(1, kRowsTogether / group);
-  const int32_t* const tiles = sequence.tiles[kv_head].data();
-  float* const tops = scratch.state[0].data();
-  ScoreBlock block{.q = scratch.q.data(),
-                   .q_wide = nullptr,
-                   .rows = 0,
-                   .tokens = 0,
-                   .positions = scratch.positions.data(),
-                   .head_size = d,
-                   .scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(d))),
-                   .pool = args.pool.data,
-                   .tile_elements = args.pool.tile_elements,
-                   .counts = args.pool.counts,
-                   .starts = args.pool.starts,
-                   .slot_positions = args.pool.positions,
-                   .tiles = nullptr,
-                   .tile_count = 0,
-                   .m = tops,
-                   .l = nullptr,
-                   .inverse = tops + together * group,
-                   .largest = false,
-                   .out = nullptr,
-                   .squares = nullptr,
-                   .out_stride = args.stride};
-  for (int64_t first_row = 0; first_row < sequence.rows; first_row += together) {
-    block.tokens = std::min(together, sequence.rows - first_row);
-    block.rows = block.tokens * group;
-    for (int64_t t = 0; t < block.tokens; ++t) {
-      const int64_t normaliser = (sequence.first_row + first_row + t) * args.heads + kv_head * group;
-      for (int64_t g = 0; g < group; ++g) {
-        const int64_t r = g * block.tokens + t;
-        scratch.positions[r] = sequence.positions[first_row + t];
-        block.m[r] = args.tops[normaliser + g];
-        block.inverse[r] = args.inverses[normaliser + g];
-      }
+// Adds the blocks of one head, `step` floats apart, of `rows` rows that follow `before` others.
+void JoinBlocks(int64_t before, int64_t rows, const float* part, int64_t step, int64_t columns, float* sums,
+                float* open) {
+  for (int64_t first = 0, last; first < rows; first = last, part += step) {
+    last = std::min(rows, first + kSumTokens - (before + first) % kSumTokens);
+    if ((before + last) % kSumTokens != 0) {
+      std::copy_n(part, columns, open);
+      continue;
     }
-    for (int64_t first = first_tile, last; first < first_tile + tile_count; first = last) {
-      const int32_t base = args.pool.bases[tiles[first]];
-      for (last = first + 1; last < first_tile + tile_count && args.pool.bases[tiles[last]] == base;) ++last;
-      for (int64_t t = 0; t < block.tokens; ++t) {
-        const int64_t offset = std::max<int64_t>(0, scratch.positions[t] - base);
-        const float* const rope = args.rope->Row(offset, scratch.rope.data());
-        const float* const q = args.q.row(sequence.first_row + first_row + t) + kv_head * group * d;
-        for (int64_t g = 0; g < group; ++g) {
-          kernels_.rotate(q + g * d, rope, d, scratch.q.data() + (g * block.tokens + t) * d);
-        }
-      }
-      block.q_wide = WidenQueries(block.rows * d, scratch);
-      block.tiles = tiles + first;
-      block.tile_count = last - first;
-      const int64_t at = kv_head * group * args.stride + first * kTileSlots;
-      block.out = args.sums + at;
-      if (args.squares != nullptr) block.squares = args.squares + at;
-      kernels_.score_weights(block);
-    }
+    for (int64_t i = 0; i < columns; ++i) sums[i] += part[i];
+    std::fill_n(open, columns, 0.0f);
   }
 }
 
-void CpuBackend::AddColumnSums(const ColumnSumsArgs& args) {
-  CheckHeadSize(args.head_size);
-  PALIMPSEST_CHECK(args.heads % args.kv_heads == 0, "{} heads over {} KV heads", args.heads, args.kv_heads);
-  PALIMPSEST_CHECK(args.sequence->shifts == nullptr, "sums of {} rows over shifted tiles",
-                   args.sequence->rows);
-  const int64_t group = args.heads / args.kv_heads;
-  const int64_t rows = std::max<int64_t>(1, kRowsTogether / group) * group;
+}  // namespace
+
+// Blocks of rows that begin where they would in one call for all rows; of each, sums of its own for all
+// heads.
+void CpuBackend::PlanColumns(const AttentionArgs& args, size_t s, int64_t* columns) {
+  const AttentionSequence& sequence = args.sequences[s];
+  const ColumnSums& sums = *sequence.sums;
+  PALIMPSEST_CHECK(sequence.shifts == nullptr, "sums of {} rows over shifted tiles", sequence.rows);
+  columns_first_[s] = *columns;
+  const int64_t group = args.heads / args.kv_heads, kinds = sums.squares == nullptr ? 1 : 2;
+  for (int64_t first = 0, last; first < sequence.rows; first = last) {
+    last = std::min(sequence.rows, first + kSumTokens - (sums.rows + first) % kSumTokens);
+    for (int64_t h = 0; h < args.kv_heads; ++h) {
+      const int64_t tiles = static_cast<int64_t>(sequence.tiles[h].size());
+      PALIMPSEST_CHECK(tiles * kTileSlots <= sums.stride, "sums of {} tiles in rows of {}", tiles,
+                       sums.stride);
+      tasks_.push_back({.sequence = static_cast<int32_t>(s),
+                        .kv_head = static_cast<int32_t>(h),
+                        .first_row = first,
+                        .rows = last - first,
+                        .first_tile = 0,
+                        .tile_count = tiles,
+                        .partial = -1,
+                        .columns = *columns + h * group * sums.stride * kinds});
+    }
+    *columns += args.heads * sums.stride * kinds;
+  }
+}
+
+void CpuBackend::ReserveColumns(const AttentionArgs& args, int64_t columns) {
+  const int64_t rows = kPieceTokens * (args.heads / args.kv_heads);
+  int64_t most = 0;
+  for (const AttentionTask& task : tasks_) most = std::max(most, task.columns < 0 ? 0 : task.tile_count);
+  columns_.Reserve(columns);
   for (Scratch& scratch : scratch_) {
     scratch.q.Reserve(rows * args.head_size);
     if (kernels_.wide_left) scratch.wide.Reserve(rows * args.head_size);
     scratch.positions.Reserve(rows);
-    scratch.state[0].Reserve(2 * rows);
-    scratch.rope.Reserve(args.rope->row_floats());
+    for (auto& state : scratch.state) state.Reserve(StateFloats(rows, OutputStride(args.head_size)));
+    scratch.kept.Reserve(rows * most * kTileSlots / (kernels_.wide_left ? 1 : 2));
+    scratch.tops.Reserve(rows * RoundUp16(most));
   }
-  int64_t most = 0;
-  for (int64_t h = 0; h < args.kv_heads; ++h) {
-    const int64_t tiles = static_cast<int64_t>(args.sequence->tiles[h].size());
-    PALIMPSEST_CHECK(tiles * kTileSlots <= args.stride, "sums of {} tiles in rows of {}", tiles, args.stride);
-    most = std::max(most, tiles);
+}
+
+// Some rows at a time, so that what is kept of them is small; their columns join the block's in the rows'
+// order.
+void CpuBackend::RunColumnsTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch) {
+  const AttentionSequence& sequence = args.sequences[static_cast<size_t>(task.sequence)];
+  const ColumnSums& to = *sequence.sums;
+  const int64_t group = args.heads / args.kv_heads, floats = group * to.stride;
+  const int64_t head = task.kv_head * group * to.stride;
+  float* const sums = columns_.data() + task.columns;
+  float* const squares = to.squares == nullptr ? nullptr : sums + floats;
+  if (task.first_row == 0 && to.rows % kSumTokens != 0) {  // an earlier call began the block
+    std::copy_n(to.open + head, floats, sums);
+    if (squares != nullptr) std::copy_n(to.open_squares + head, floats, squares);
+  } else {
+    std::fill_n(sums, squares == nullptr ? floats : 2 * floats, 0.0f);
   }
-  const int64_t parts = (most + kTilesTogether - 1) / kTilesTogether;
-  // The first tiles, which most rows see, first.
-  pool_.ParallelFor(parts * args.kv_heads, [&](int64_t task, int thread) {
-    const int64_t head = task % args.kv_heads, first = task / args.kv_heads * kTilesTogether;
-    const int64_t tiles = static_cast<int64_t>(args.sequence->tiles[head].size());
-    if (first >= tiles) return;
-    AddHeadSums(args, head, first, std::min(kTilesTogether, tiles - first),
-                scratch_[static_cast<size_t>(thread)]);
-  });
+  const int64_t tops = kPieceTokens * group * RoundUp16(task.tile_count);
+  for (int64_t first = 0; first < task.rows; first += kPieceTokens) {
+    AttentionTask piece = task;
+    piece.first_row += first;
+    piece.rows = std::min(kPieceTokens, task.rows - first);
+    std::fill_n(scratch.tops.data(), tops, -std::numeric_limits<float>::infinity());
+    const State state = AttendRows(args, piece, scratch);
+    WriteOut(args, piece, state);
+    AddColumns(args, piece, state, scratch, sums, squares);
+  }
+}
+
+void CpuBackend::AddColumns(const AttentionArgs& args, const AttentionTask& piece, const State& state,
+                            Scratch& scratch, float* sums, float* squares) const {
+  const int64_t group = args.heads / args.kv_heads, tops_stride = RoundUp16(piece.tile_count);
+  const int64_t kept_stride = piece.tile_count * kTileSlots;
+  const int64_t stride = args.sequences[static_cast<size_t>(piece.sequence)].sums->stride;
+  for (int64_t r = 0; r < piece.rows * group; ++r) {
+    float sum = 0;
+    for (int64_t lane = 0; lane < 16; ++lane) sum += state.l[r * 16 + lane];
+    kernels_.factors(scratch.tops.data() + r * tops_stride, tops_stride, state.m[r],
+                     sum > 0 ? 1 / sum : 0.0f);
+  }
+  for (int64_t g = 0; g < group; ++g) {
+    kernels_.sum_columns({.rows = piece.rows,
+                          .tiles = piece.tile_count,
+                          .weights = KeptAt(scratch, g * kept_stride),
+                          .weights_stride = group * kept_stride,
+                          .factors = scratch.tops.data() + g * tops_stride,
+                          .factors_stride = group * tops_stride,
+                          .sums = sums + g * stride,
+                          .squares = squares == nullptr ? nullptr : squares + g * stride});
+  }
+}
+
+// The blocks of each sequence in their order; a last one that is not whole stays open.
+void CpuBackend::JoinColumns(const AttentionArgs& args) {
+  for (size_t s = 0; s < args.sequences.size(); ++s) {
+    if (columns_first_[s] < 0) continue;
+    const AttentionSequence& sequence = args.sequences[s];
+    const ColumnSums& to = *sequence.sums;
+    const int64_t group = args.heads / args.kv_heads, kinds = to.squares == nullptr ? 1 : 2;
+    pool_.ParallelFor(args.heads, [&](int64_t head, int) {
+      const int64_t kv_head = head / group;
+      const int64_t used = static_cast<int64_t>(sequence.tiles[kv_head].size()) * kTileSlots;
+      const float* const parts =
+          columns_.data() + columns_first_[s] + (kv_head * group * kinds + head % group) * to.stride;
+      const int64_t step = args.heads * to.stride * kinds, at = head * to.stride;
+      JoinBlocks(to.rows, sequence.rows, parts, step, used, to.sums + at, to.open + at);
+      if (to.squares == nullptr) return;
+      JoinBlocks(to.rows, sequence.rows, parts + group * to.stride, step, used, to.squares + at,
+                 to.open_squares + at);
+    });
+  }
 }
 
 // Panels in order, so that of equals the first stays.

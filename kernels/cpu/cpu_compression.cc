@@ -55,7 +55,6 @@ void CpuBackend::ScoreHeadKeys(const ScoreKeysArgs& args, const ScoreHead& head,
       .inverse = l + rows * 17,
       .largest = args.reduce == RowReduce::kMax,
       .out = nullptr,
-      .squares = nullptr,
       .out_stride = tiles * kTileSlots};
   for (int64_t r = 0; r < rows; ++r) {
     scratch.positions[r] = args.positions[static_cast<size_t>(r % tokens)];

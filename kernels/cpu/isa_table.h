@@ -27,6 +27,8 @@ inline IsaKernels MakeKernels(const char* name) {
       .finish = Finish,
       .score_sums = ScoreSums,
       .score_weights = ScoreWeights,
+      .factors = Factors,
+      .sum_columns = SumColumns,
       .match = Match,
       .sum_exp = SumExp,
       .digest_q2 = DigestQ2,

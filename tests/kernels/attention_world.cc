@@ -168,16 +168,6 @@ Guarded<Bf16> AttentionWorld::Attend(Backend& backend) {
   return out;
 }
 
-Guarded<Bf16> AttentionWorld::AttendWithNormalisers(Backend& backend) {
-  Guarded<Bf16> out = FreshOut();
-  std::vector<float> tops(static_cast<size_t>(rows_ * shape_.heads)), inverses(tops.size());
-  AttentionArgs args = Args(sequences_, out.All());
-  args.tops = tops.data();
-  args.inverses = inverses.data();
-  backend.Attention(args);
-  return out;
-}
-
 void AttentionWorld::AttendPart(Backend& backend, size_t s, const std::vector<int64_t>& cuts,
                                 Guarded<Bf16>* out) {
   for (size_t i = 0; i + 1 < cuts.size(); ++i) {
@@ -189,31 +179,48 @@ void AttentionWorld::AttendPart(Backend& backend, size_t s, const std::vector<in
   }
 }
 
-void AttentionWorld::AddSums(Backend& backend, size_t s, const std::vector<int64_t>& cuts,
-                             Guarded<float>* sums, Guarded<float>* squares) {
-  Guarded<Bf16> out = FreshOut();
-  std::vector<float> tops(static_cast<size_t>(rows_ * shape_.heads)), inverses(tops.size());
+AttentionWorld::Columns::Columns(int64_t heads, int64_t columns)
+    : sums(heads, columns, 3),
+      open(heads, columns, 3),
+      squares(heads, columns, 3),
+      open_squares(heads, columns, 3) {
+  for (Guarded<float>* const x : {&sums, &open, &squares, &open_squares}) {
+    for (int64_t h = 0; h < heads; ++h) std::fill_n(&(*x)(h, 0), columns, 0.0f);
+  }
+}
+
+bool AttentionWorld::Columns::SameBits(const Columns& other) const {
+  return sums.SameBits(other.sums) && open.SameBits(other.open) && squares.SameBits(other.squares) &&
+         open_squares.SameBits(other.open_squares);
+}
+
+bool AttentionWorld::Columns::GuardsIntact() const {
+  return sums.GuardsIntact() && open.GuardsIntact() && squares.GuardsIntact() && open_squares.GuardsIntact();
+}
+
+reference::Matrix AttentionWorld::Columns::Together(const Guarded<float>& a, const Guarded<float>& b) {
+  reference::Matrix both = a.Values();
+  const reference::Matrix more = b.Values();
+  for (size_t i = 0; i < both.data.size(); ++i) both.data[i] += more.data[i];
+  return both;
+}
+
+void AttentionWorld::AddSums(Backend& backend, size_t s, const std::vector<int64_t>& cuts, bool squares,
+                             Columns* columns, Guarded<Bf16>* out) {
   for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+    const ColumnSums sums{.sums = &columns->sums(0, 0),
+                          .open = &columns->open(0, 0),
+                          .squares = squares ? &columns->squares(0, 0) : nullptr,
+                          .open_squares = squares ? &columns->open_squares(0, 0) : nullptr,
+                          .stride = columns->sums.All().stride,
+                          .rows = columns->rows};
     AttentionSequence part = sequences_[s];
     part.first_row += cuts[i];
     part.positions += cuts[i];
     part.rows = cuts[i + 1] - cuts[i];
-    AttentionArgs args = Args(std::span(&part, 1), out.All());
-    args.tops = tops.data();
-    args.inverses = inverses.data();
-    backend.Attention(args);
-    backend.AddColumnSums({.q = args.q,
-                           .tops = tops.data(),
-                           .inverses = inverses.data(),
-                           .heads = shape_.heads,
-                           .kv_heads = shape_.kv_heads,
-                           .head_size = shape_.head_size,
-                           .rope = &table_,
-                           .pool = Pool(),
-                           .sequence = &part,
-                           .sums = &(*sums)(0, 0),
-                           .squares = squares == nullptr ? nullptr : &(*squares)(0, 0),
-                           .stride = sums->All().stride});
+    part.sums = &sums;
+    backend.Attention(Args(std::span(&part, 1), out->All()));
+    columns->rows += part.rows;
   }
 }
 
@@ -242,14 +249,16 @@ reference::ScoreResult AttentionWorld::ReferenceSums(size_t s, int64_t stride, b
   return all;
 }
 
-// As of scores below; attention's splits add as many factors again as there are splits, and a square errs
+// As of scores below. Attention's splits add as many factors again as there are splits, and a factor from the
+// maximum that a weight is relative to; where products are of bf16 a weight rounds to it; a square errs
 // twice.
 reference::Matrix AttentionWorld::SumsBound(const reference::ScoreResult& exact, size_t s,
                                             bool squared) const {
   const double splits = static_cast<double>(most_tiles_) / kSplitTiles + 1;
   reference::Matrix bound = Bound(exact, s);
   for (size_t i = 0; i < bound.data.size(); ++i) {
-    bound.data[i] = (bound.data[i] + exact.out.data[i] * 2 * splits * 0x1p-22) * (squared ? 2 : 1);
+    const double more = exact.out.data[i] * (0x1p-8 + (2 * splits + 2) * 0x1p-22);
+    bound.data[i] = 1.01 * (bound.data[i] + more) * (squared ? 2 : 1);
   }
   return bound;
 }

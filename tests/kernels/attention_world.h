@@ -28,21 +28,32 @@ class AttentionWorld {
 
   // All sequences in one call. The result holds a guard after each row.
   Guarded<Bf16> Attend(Backend& backend);
-  Guarded<Bf16> AttendWithNormalisers(Backend& backend);
   // Sequence s alone, its rows cut into calls as given: cuts start at 0 and end at its rows.
   void AttendPart(Backend& backend, size_t s, const std::vector<int64_t>& cuts, Guarded<Bf16>* out);
   // How much the rows of sequence s attend to its keys: by KV head, (group, tiles * 64).
   std::vector<Guarded<float>> Score(Backend& backend, size_t s, RowReduce reduce);
   std::vector<reference::ScoreResult> ReferenceScores(size_t s, RowReduce reduce);
   reference::Matrix Bound(const reference::ScoreResult& exact, size_t s) const;
-  // How much all rows of sequence s attend to its keys, their rows cut into steps as given, on top of what is
-  // in the rows of `sums`, (heads, stride), and of `squares` unless null.
-  void AddSums(Backend& backend, size_t s, const std::vector<int64_t>& cuts, Guarded<float>* sums,
-               Guarded<float>* squares);
+  // What attention adds up, (heads, most_tiles * 64), each row with a guard.
+  struct Columns {
+    Columns(int64_t heads, int64_t columns);
+    // The whole and the open blocks together.
+    reference::Matrix Sums() const { return Together(sums, open); }
+    reference::Matrix Squares() const { return Together(squares, open_squares); }
+    bool SameBits(const Columns& other) const;
+    bool GuardsIntact() const;
+    static reference::Matrix Together(const Guarded<float>& a, const Guarded<float>& b);
+    Guarded<float> sums, open, squares, open_squares;
+    int64_t rows = 0;
+  };
+  Columns NoColumns() const { return {shape_.heads, most_tiles_ * kTileSlots}; }
+  // How much all rows of sequence s attend to its keys, their rows cut into calls as given; what they attend
+  // to goes to `out`.
+  void AddSums(Backend& backend, size_t s, const std::vector<int64_t>& cuts, bool squares, Columns* columns,
+               Guarded<Bf16>* out);
   // Of the same, or of squared weights: (heads, stride), with the bound of each element.
   reference::ScoreResult ReferenceSums(size_t s, int64_t stride, bool squared);
   reference::Matrix SumsBound(const reference::ScoreResult& exact, size_t s, bool squared) const;
-  int64_t most_tiles() const { return most_tiles_; }
   // Moves each tile to where it is shifted to, and shifts none.
   void Replace();
 

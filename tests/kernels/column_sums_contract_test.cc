@@ -1,4 +1,4 @@
-// The contract of AddColumnSums, and of the normalisers that Attention leaves for it.
+// The contract of the columns that Attention adds up (ColumnSums).
 #include <cmath>
 #include <limits>
 
@@ -10,14 +10,7 @@ namespace {
 class ColumnSumsContractTest : public BackendTest {};
 PALIMPSEST_OVER_ALL_ISAS(ColumnSumsContractTest);
 
-constexpr int64_t kPad = 3;
-
-// Sums that begin at nothing.
-Guarded<float> Zeros(AttentionWorld& world, int64_t heads) {
-  Guarded<float> sums(heads, world.most_tiles() * kTileSlots, kPad);
-  for (int64_t h = 0; h < heads; ++h) std::fill_n(&sums(h, 0), sums.columns(), 0.0f);
-  return sums;
-}
+using Columns = AttentionWorld::Columns;
 
 TEST_P(ColumnSumsContractTest, SumsAndSquaresMatchTheReferenceForEveryHeadShape) {
   uint64_t seed = 3000;
@@ -29,16 +22,18 @@ TEST_P(ColumnSumsContractTest, SumsAndSquaresMatchTheReferenceForEveryHeadShape)
       for (size_t s = 0; s < world.sequences().size(); ++s) {
         SCOPED_TRACE(::testing::Message() << "head size " << head_size << ", group " << group << ", sequence "
                                           << s << ", seed " << seed - 1);
-        Guarded<float> sums = Zeros(world, heads), squares = Zeros(world, heads), alone = Zeros(world, heads);
+        Columns columns = world.NoColumns(), alone = world.NoColumns();
+        Guarded<Bf16> out = world.FreshOut();
         const std::vector<int64_t> whole = {0, world.sequences()[s].rows};
-        world.AddSums(*backend_, s, whole, &sums, &squares);
-        const auto exact = world.ReferenceSums(s, sums.columns(), false);
-        ExpectWithin(sums, exact.out, world.SumsBound(exact, s, false));
-        const auto exact_squares = world.ReferenceSums(s, sums.columns(), true);
-        ExpectWithin(squares, exact_squares.out, world.SumsBound(exact_squares, s, true));
-        EXPECT_TRUE(sums.GuardsIntact() && squares.GuardsIntact());
-        world.AddSums(*backend_, s, whole, &alone, nullptr);
-        ExpectWithin(alone, exact.out, world.SumsBound(exact, s, false));
+        world.AddSums(*backend_, s, whole, true, &columns, &out);
+        const auto exact = world.ReferenceSums(s, columns.sums.columns(), false);
+        ExpectWithin(columns.Sums(), exact.out, world.SumsBound(exact, s, false));
+        const auto squares = world.ReferenceSums(s, columns.sums.columns(), true);
+        ExpectWithin(columns.Squares(), squares.out, world.SumsBound(squares, s, true));
+        EXPECT_TRUE(columns.GuardsIntact());
+        world.AddSums(*backend_, s, whole, false, &alone, &out);
+        ExpectWithin(alone.Sums(), exact.out, world.SumsBound(exact, s, false));
+        for (const double x : alone.Squares().data) ASSERT_EQ(x, 0);
       }
     }
   }
@@ -47,51 +42,56 @@ TEST_P(ColumnSumsContractTest, SumsAndSquaresMatchTheReferenceForEveryHeadShape)
 TEST_P(ColumnSumsContractTest, TheWeightsOfEachRowSumToOne) {
   AttentionWorld world({.heads = 6, .kv_heads = 2, .head_size = 64}, {{130, 20, false, true}, {1, 9}}, 3100);
   for (size_t s = 0; s < world.sequences().size(); ++s) {
-    const int64_t rows = world.sequences()[s].rows;
-    Guarded<float> sums = Zeros(world, 6);
-    world.AddSums(*backend_, s, {0, rows}, &sums, nullptr);
+    const double rows = static_cast<double>(world.sequences()[s].rows);
+    Columns columns = world.NoColumns();
+    Guarded<Bf16> out = world.FreshOut();
+    world.AddSums(*backend_, s, {0, world.sequences()[s].rows}, false, &columns, &out);
+    const reference::Matrix sums = columns.Sums();
     for (int64_t h = 0; h < 6; ++h) {
       double sum = 0;
-      for (int64_t i = 0; i < sums.columns(); ++i) sum += sums.Value(h, i);
-      EXPECT_NEAR(sum, static_cast<double>(rows), 1e-4 * static_cast<double>(rows));
+      for (int64_t i = 0; i < sums.columns; ++i) sum += sums(h, i);
+      EXPECT_NEAR(sum, rows, 0x1p-9 * rows);
     }
   }
 }
 
-// What steps the rows came in, and how many threads there were, is in no bit.
-TEST_P(ColumnSumsContractTest, SumsDoNotDependOnTheCutOfRowsOrTheThreads) {
+// What calls the rows came in, and how many threads there were, is in no bit of the sums, nor of what the
+// rows attend to, which is the same as without them.
+TEST_P(ColumnSumsContractTest, NoBitDependsOnTheCutOfRowsOrTheThreads) {
   RngSequence rng{Rng(3200)};
   AttentionWorld world({.heads = 9, .kv_heads = 3, .head_size = 64}, {{300, 20, true, true}, {9, 20}}, 3201);
+  const Guarded<Bf16> without = world.Attend(*backend_);
+  Guarded<Bf16> with = world.FreshOut();
   for (size_t s = 0; s < world.sequences().size(); ++s) {
     const int64_t rows = world.sequences()[s].rows;
-    Guarded<float> together = Zeros(world, 9), squares = Zeros(world, 9);
-    world.AddSums(*backend_, s, {0, rows}, &together, &squares);
-    for (int trial = 0; trial < 4; ++trial) {
+    Columns together = world.NoColumns();
+    world.AddSums(*backend_, s, {0, rows}, true, &together, &with);
+    for (int trial = 0; trial < 6; ++trial) {
       auto other = MakeTestBackend(1 + 2 * (trial % 2));
       ASSERT_TRUE(other.ok());
-      Guarded<float> parts = Zeros(world, 9), square_parts = Zeros(world, 9);
-      world.AddSums(**other, s, RandomCuts(rng, rows), &parts, &square_parts);
-      EXPECT_TRUE(parts.SameBits(together) && square_parts.SameBits(squares)) << "trial " << trial;
+      Columns parts = world.NoColumns();
+      Guarded<Bf16> out = with;
+      std::vector<int64_t> cuts = RandomCuts(rng, rows);
+      if (trial == 4) cuts = {0, std::min<int64_t>(64, rows), rows};  // where a block ends
+      world.AddSums(**other, s, cuts, true, &parts, &out);
+      EXPECT_TRUE(parts.SameBits(together)) << "trial " << trial;
+      EXPECT_TRUE(out.SameBits(with)) << "trial " << trial;
     }
   }
+  EXPECT_TRUE(with.SameBits(without));
 }
 
+// Sums of a row are those of the row, whoever attends beside it and whether their columns are wanted.
 TEST_P(ColumnSumsContractTest, RowsJoinWhatIsThere) {
   AttentionWorld world({.heads = 2, .kv_heads = 1, .head_size = 64}, {{20, 3}}, 3300);
-  Guarded<float> once = Zeros(world, 2), twice = Zeros(world, 2);
-  world.AddSums(*backend_, 0, {0, 20}, &once, nullptr);
-  world.AddSums(*backend_, 0, {0, 20}, &twice, nullptr);
-  world.AddSums(*backend_, 0, {0, 20}, &twice, nullptr);
-  for (int64_t i = 0; i < once.columns(); ++i) {
-    EXPECT_NEAR(twice.Value(0, i), 2 * once.Value(0, i), 20 * 0x1p-23 * once.Value(0, i));
-  }
-}
-
-// Attention's own result is the same whether its normalisers are wanted or not.
-TEST_P(ColumnSumsContractTest, NormalisersChangeNoBitOfAttention) {
-  AttentionWorld world({.heads = 6, .kv_heads = 2, .head_size = 64}, {{3, 20}, {100, 20, true}}, 3400);
-  const Guarded<Bf16> without = world.Attend(*backend_);
-  EXPECT_TRUE(world.AttendWithNormalisers(*backend_).SameBits(without));
+  Columns once = world.NoColumns(), twice = world.NoColumns();
+  Guarded<Bf16> out = world.FreshOut();
+  world.AddSums(*backend_, 0, {0, 20}, false, &once, &out);
+  world.AddSums(*backend_, 0, {0, 20}, false, &twice, &out);
+  world.AddSums(*backend_, 0, {0, 20}, false, &twice, &out);
+  const reference::Matrix one = once.Sums(), two = twice.Sums();
+  for (size_t i = 0; i < one.data.size(); ++i)
+    EXPECT_NEAR(two.data[i], 2 * one.data[i], 0x1p-18 * one.data[i]);
 }
 
 // Four tokens whose rows of attention are [1], [.5 .5], [.2 .3 .5], [.1 .2 .3 .4]: a key answers to three
@@ -114,6 +114,7 @@ class FourTokens {
     }
   }
 
+  // Of all four rows in one call: they stay in the open block.
   std::vector<float> Sums(Backend& backend, std::vector<float>* squares) {
     const RopeTable still(16, 0, 1e4, {}, 1);
     const int64_t at[] = {0, 1, 2, 3};
@@ -125,33 +126,25 @@ class FourTokens {
                         .starts = &start_,
                         .bases = &base_,
                         .positions = positions_.data()};
-    const AttentionSequence sequence{.first_row = 0, .rows = 4, .positions = at, .tiles = &tiles};
     std::vector<Bf16> out(64);
-    std::vector<float> tops(4), inverses(4), sums(64);
+    std::vector<float> sums(64), none(64);
     squares->assign(64, 0.0f);
-    const Rows<const float> q{q_.data(), 4, 16, 16};
-    backend.Attention({.q = q,
+    const ColumnSums columns{.sums = none.data(),
+                             .open = sums.data(),
+                             .squares = none.data(),
+                             .open_squares = squares->data(),
+                             .stride = 64,
+                             .rows = 0};
+    const AttentionSequence sequence{
+        .first_row = 0, .rows = 4, .positions = at, .tiles = &tiles, .sums = &columns};
+    backend.Attention({.q = {q_.data(), 4, 16, 16},
                        .out = {out.data(), 4, 16, 16},
                        .heads = 1,
                        .kv_heads = 1,
                        .head_size = 16,
                        .rope = &still,
                        .pool = pool,
-                       .sequences = std::span(&sequence, 1),
-                       .tops = tops.data(),
-                       .inverses = inverses.data()});
-    backend.AddColumnSums({.q = q,
-                           .tops = tops.data(),
-                           .inverses = inverses.data(),
-                           .heads = 1,
-                           .kv_heads = 1,
-                           .head_size = 16,
-                           .rope = &still,
-                           .pool = pool,
-                           .sequence = &sequence,
-                           .sums = sums.data(),
-                           .squares = squares->data(),
-                           .stride = 64});
+                       .sequences = std::span(&sequence, 1)});
     return sums;
   }
 
@@ -168,8 +161,8 @@ TEST_P(ColumnSumsContractTest, SumsOfTheGoldenExample) {
   const std::vector<float> sums = FourTokens().Sums(*backend_, &squares);
   const double want[] = {1.8, 1.0, 0.8, 0.4}, want_squares[] = {1.30, 0.38, 0.34, 0.16};
   for (size_t i = 0; i < 4; ++i) {
-    EXPECT_NEAR(sums[i], want[i], 1e-5);
-    EXPECT_NEAR(squares[i], want_squares[i], 1e-5);
+    EXPECT_NEAR(sums[i], want[i], 0x1p-8 * want[i]);  // a weight may round to bf16
+    EXPECT_NEAR(squares[i], want_squares[i], 0x1p-7 * want_squares[i]);
   }
   for (size_t i = 4; i < 64; ++i) EXPECT_EQ(sums[i] + squares[i], 0.0f);
 }

@@ -28,18 +28,20 @@ struct HeadSums {
   std::vector<float> seen_by;        // (n)
 
   void Take(const TilePool& pool, std::span<const int32_t> tiles, const Candidates& candidates, int64_t layer,
-            int64_t first_head, int64_t group, std::span<const int32_t> tokens) {
+            int64_t first_head, int64_t group, bool with_squares, std::span<const int32_t> tokens) {
     const AttentionSums& from = *candidates.sums;
     const size_t n = tokens.size();
-    const auto squeeze = [&](const float* rows, std::vector<float>* to) {
+    std::vector<float> columns(tiles.size() * kTileSlots);
+    const auto read = [&](bool squared, std::vector<float>* to) {
       to->resize(static_cast<size_t>(group) * n);
       for (int64_t g = 0; g < group; ++g) {
-        Squeeze(pool, tiles, rows + (first_head + g) * from.stride(layer), candidates.skip,
+        from.Read(layer, first_head + g, squared, columns);
+        Squeeze(pool, tiles, columns.data(), candidates.skip,
                 std::span(*to).subspan(static_cast<size_t>(g) * n, n));
       }
     };
-    squeeze(from.sums(layer), &sums);
-    if (from.squares(layer) != nullptr) squeeze(from.squares(layer), &squares);
+    read(false, &sums);
+    if (with_squares) read(true, &squares);
     // A token is seen by itself and what comes after; one from before the first row, by all rows.
     for (const int32_t token : tokens) {
       seen_by.push_back(static_cast<float>(candidates.end - std::max<int64_t>(token, from.first())));
@@ -130,7 +132,7 @@ void ScoreCandidates(const Scoring& scoring, const CompressionPolicy& policy, co
     HeadSums sums;
     if (needs.sums) {
       sums.Take(scoring.pool, candidates.sequence->tiles(input.layer, input.kv_head), candidates, input.layer,
-                input.kv_head * group, group, tokens);
+                input.kv_head * group, group, needs.squares, tokens);
       input.sums = sums.sums.data();
       input.squares = needs.squares ? sums.squares.data() : nullptr;
       input.sums_stride = static_cast<int64_t>(tokens.size());

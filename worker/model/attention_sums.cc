@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/ops.h"
+#include "proto/base/status.h"
 
 namespace palimpsest {
 namespace {
@@ -20,22 +20,38 @@ void Widen(int64_t heads, int64_t from, int64_t to, std::vector<float>* rows) {
 void AttentionSums::Begin(int64_t layers, int64_t heads, int64_t first, int64_t tiles, bool squares) {
   heads_ = heads;
   first_ = first;
+  rows_ = 0;
   squares_ = squares;
-  layers_.resize(static_cast<size_t>(layers));
-  for (Layer& layer : layers_) {
-    layer.stride = tiles * kTileSlots;
-    layer.sums.assign(static_cast<size_t>(heads * layer.stride), 0.0f);
-    layer.squares.assign(squares ? static_cast<size_t>(heads * layer.stride) : 0, 0.0f);
-  }
+  layers_.assign(static_cast<size_t>(layers), {});
+  for (int64_t layer = 0; layer < layers; ++layer) Of(layer, tiles);
 }
 
-void AttentionSums::Reserve(int64_t layer, int64_t tiles) {
+ColumnSums AttentionSums::Of(int64_t layer, int64_t tiles) {
   Layer& at = layers_[static_cast<size_t>(layer)];
-  if (tiles * kTileSlots <= at.stride) return;
-  const int64_t stride = std::max(tiles, at.stride / kTileSlots * 3 / 2) * kTileSlots;
-  Widen(heads_, at.stride, stride, &at.sums);
-  if (squares_) Widen(heads_, at.stride, stride, &at.squares);
-  at.stride = stride;
+  if (tiles * kTileSlots > at.stride) {
+    const int64_t stride = std::max(tiles, at.stride / kTileSlots * 3 / 2) * kTileSlots;
+    for (std::vector<float>* const rows : {&at.sums, &at.open}) Widen(heads_, at.stride, stride, rows);
+    if (squares_) {
+      for (std::vector<float>* const rows : {&at.squares, &at.open_squares})
+        Widen(heads_, at.stride, stride, rows);
+    }
+    at.stride = stride;
+  }
+  return {.sums = at.sums.data(),
+          .open = at.open.data(),
+          .squares = squares_ ? at.squares.data() : nullptr,
+          .open_squares = squares_ ? at.open_squares.data() : nullptr,
+          .stride = at.stride,
+          .rows = rows_};
+}
+
+void AttentionSums::Read(int64_t layer, int64_t head, bool squares, std::span<float> out) const {
+  const Layer& at = layers_[static_cast<size_t>(layer)];
+  PALIMPSEST_CHECK(static_cast<int64_t>(out.size()) <= at.stride, "{} columns of {}", out.size(), at.stride);
+  const size_t first = static_cast<size_t>(head * at.stride);
+  const std::vector<float>&whole = squares ? at.squares : at.sums,
+        &open = squares ? at.open_squares : at.open;
+  for (size_t i = 0; i < out.size(); ++i) out[i] = whole[first + i] + open[first + i];
 }
 
 }  // namespace palimpsest

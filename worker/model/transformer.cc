@@ -27,14 +27,13 @@ Transformer::Transformer(const ModelConfig& config, const Weights* weights, Back
   kv_rows_.reserve(rows);
   kv_tiles_.reserve(rows * static_cast<size_t>(config.kv_heads));
   sequences_.reserve(rows);
+  column_sums_.reserve(rows);
   head_tiles_.reserve(rows * static_cast<size_t>(config.kv_heads));
   head_shifts_.reserve(rows * static_cast<size_t>(config.kv_heads));
 }
 
 int64_t Transformer::activation_bytes() const {
-  return (x_.size() + qkv_.size() + normalisers_.size() + last_rows_.size() + logits_.size() +
-          loss_logits_.size()) *
-             4 +
+  return (x_.size() + qkv_.size() + last_rows_.size() + logits_.size() + loss_logits_.size()) * 4 +
          (normed_.size() + attended_.size() + gated_.size()) * 2;
 }
 
@@ -83,6 +82,7 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
        .tiles = kv_tiles_});
 
   sequences_.clear();
+  column_sums_.clear();
   head_tiles_.clear();
   head_shifts_.clear();
   int64_t row = 0;
@@ -95,6 +95,14 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
                           .positions = positions_.data() + row,
                           .tiles = head_tiles_.data() + head_tiles_.size(),
                           .shifts = shifted ? head_shifts_.data() + head_shifts_.size() : nullptr});
+    if (entry.sums != nullptr) {
+      size_t tiles = 0;
+      for (int64_t h = 0; h < config_.kv_heads; ++h) {
+        tiles = std::max(tiles, entry.sequence->tiles(layer, h).size());
+      }
+      column_sums_.push_back(entry.sums->Of(layer, static_cast<int64_t>(tiles)));
+      sequences_.back().sums = &column_sums_.back();
+    }
     for (int64_t h = 0; h < config_.kv_heads; ++h) {
       head_tiles_.push_back(entry.sequence->tiles(layer, h));
       head_shifts_.push_back(entry.sequence->shifts(layer, h));
@@ -105,9 +113,6 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
     if (entry.hook != nullptr) entry.hook->BeforeAttention(layer, q, positions);
     row += n;
   }
-  const bool sums =
-      std::any_of(step.begin(), step.end(), [](const StepRows& entry) { return entry.sums != nullptr; });
-  if (sums) normalisers_.Reserve(2 * max_rows_ * config_.heads);
   backend_->Attention({.q = {qkv_.data(), rows_, config_.q_columns(), columns},
                        .out = {attended_.data(), rows_, config_.q_columns(), config_.q_columns()},
                        .heads = config_.heads,
@@ -115,33 +120,7 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
                        .head_size = config_.head_size,
                        .rope = rope_,
                        .pool = pool,
-                       .sequences = sequences_,
-                       .tops = sums ? normalisers_.data() : nullptr,
-                       .inverses = sums ? normalisers_.data() + max_rows_ * config_.heads : nullptr});
-  if (sums) AddSums(step, layer, pool);
-}
-
-void Transformer::AddSums(std::span<const StepRows> step, int64_t layer, TilePool pool) {
-  const int64_t columns = config_.q_columns() + 2 * config_.kv_columns();
-  for (size_t i = 0; i < step.size(); ++i) {
-    AttentionSums* const sums = step[i].sums;
-    if (sums == nullptr) continue;
-    size_t tiles = 0;
-    for (int64_t h = 0; h < config_.kv_heads; ++h) tiles = std::max(tiles, sequences_[i].tiles[h].size());
-    sums->Reserve(layer, static_cast<int64_t>(tiles));
-    backend_->AddColumnSums({.q = {qkv_.data(), rows_, config_.q_columns(), columns},
-                             .tops = normalisers_.data(),
-                             .inverses = normalisers_.data() + max_rows_ * config_.heads,
-                             .heads = config_.heads,
-                             .kv_heads = config_.kv_heads,
-                             .head_size = config_.head_size,
-                             .rope = rope_,
-                             .pool = pool,
-                             .sequence = &sequences_[i],
-                             .sums = sums->sums(layer),
-                             .squares = sums->squares(layer),
-                             .stride = sums->stride(layer)});
-  }
+                       .sequences = sequences_});
 }
 
 void Transformer::Layer(std::span<const StepRows> step, int64_t layer, TilePool pool) {
@@ -238,6 +217,9 @@ Rows<const float> Transformer::Step(std::span<const StepRows> step, TilePool poo
                    .weights = &weights_->embedding,
                    .x = {x_.data(), rows_, config_.hidden, config_.hidden}});
   for (int64_t layer = 0; layer < config_.layers; ++layer) Layer(step, layer, pool);
+  for (const StepRows& entry : step) {
+    if (entry.sums != nullptr) entry.sums->Joined(static_cast<int64_t>(entry.tokens.size()));
+  }
   Losses(step);
   return Logits(step);
 }

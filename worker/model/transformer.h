@@ -53,7 +53,6 @@ class Transformer {
  private:
   void Gather(std::span<const StepRows> step);
   void Attend(std::span<const StepRows> step, int64_t layer, TilePool pool);
-  void AddSums(std::span<const StepRows> step, int64_t layer, TilePool pool);
   void Layer(std::span<const StepRows> step, int64_t layer, TilePool pool);
   Rows<const float> Logits(std::span<const StepRows> step);
   void Losses(std::span<const StepRows> step);
@@ -69,7 +68,6 @@ class Transformer {
   AlignedBuffer<Bf16> normed_;           // (max_rows, hidden)
   AlignedBuffer<float> qkv_;             // (max_rows, q + 2 kv columns)
   AlignedBuffer<Bf16> attended_;         // (max_rows, q columns)
-  AlignedBuffer<float> normalisers_;     // (2, max_rows, heads): tops and inverses, once sums were wanted
   AlignedBuffer<Bf16> gated_;            // (max_rows, ffn)
   AlignedBuffer<float> last_rows_;       // (entries with logits, hidden)
   AlignedBuffer<float> logits_;          // (entries with logits, vocabulary); grows
@@ -80,6 +78,7 @@ class Transformer {
   std::vector<KvRow> kv_rows_;           // (rows)
   std::vector<int32_t> kv_tiles_;        // (rows, kv_heads)
   std::vector<AttentionSequence> sequences_;
+  std::vector<ColumnSums> column_sums_;                // of those that are wanted
   std::vector<std::span<const int32_t>> head_tiles_;   // (sequences, kv_heads)
   std::vector<std::span<const int32_t>> head_shifts_;  // the same
 };
