@@ -68,7 +68,7 @@ TEST(PolicySpecTest, WhatIsPrintedIsReadBack) {
            "snapkv:merge=values",
            "random:merge=averaged",
            "h2o:heavy=512,recent=1%,normalize=queries,reduce=sum,merge=weighted",
-           "lookm:budget=200,recent=1K,text_prior=hard,images=0-576/576-577/600-1176,merge=none",
+           "lookm:budget=2K,recent=1K,text_prior=hard,images=0-576/576-577/600-1176,merge=none",
            "lookm:text_prior=none,merge=normalized",
            "tova:budget=5%,last=free,merge=threshold",
            "roco:budget=30%,volatile=5%,sink=0,recent=1,merge=pivotal",
@@ -272,13 +272,13 @@ TEST(PolicySpecTest, BudgetsOfPoliciesThatWeighEveryQuery) {
   EXPECT_EQ(Parsed(images).BudgetOf(1000, 0), 200);
   const PolicySpec hard = Parsed("lookm:images=450-950,text_prior=hard");
   EXPECT_EQ(hard.BudgetOf(1000, 0), 550);
-  EXPECT_EQ(hard.BudgetOf(1100, 100), 560);  // of 1100 tokens the last 110 stay, 60 of them the image's
+  EXPECT_EQ(hard.BudgetOf(1100, 100), 660);  // of 1100 tokens the last 110 stay, 60 of them the image's
   EXPECT_EQ(Parsed("lookm:text_prior=hard").BudgetOf(1000), 200);
   EXPECT_EQ(Parsed("lookm:budget=90%,text_prior=hard,images=0-900").BudgetOf(1000), 900);
 }
 
 TEST(PolicyFitsTest, ImagesAreWithinTheTextAndNotAllOfIt) {
-  EXPECT_TRUE(Fits("lookm:images=0-576/600-900", 1000, 0, 100));
+  EXPECT_TRUE(Fits("lookm:budget=50%,images=0-576/600-900", 1000, 0, 100));
   EXPECT_EQ(Misfit("lookm:images=0-576/600-901", 1000, 0, 100),
             "policy lookm: the image 600-901 is not in the 900 tokens there are: 0 to 900");
   EXPECT_EQ(Misfit("lookm:images=0-576/576-900", 1000, 0, 100),
