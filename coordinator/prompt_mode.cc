@@ -257,6 +257,12 @@ absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const 
   PALIMPSEST_ASSIGN_OR_RETURN(const PrefillChoice prefill, DecidePrefill(options, sizes, model));
   PromptMode mode{.prefill = ModeOf(prefill), .policy = {}, .reason = Reason(options, prefill, sizes, model)};
   PALIMPSEST_ASSIGN_OR_RETURN(mode.policy, DecidePolicy(options, prefill, sizes, model));
+  if (mode.policy.merge != PolicySpec::Merge::kNone && mode.prefill == proto::ANCHORED) {
+    return InvalidArgument(
+        "policy {} merges what it drops, which needs all of it at once, and this prompt is read span by span "
+        "({}): take prefill exact with at most {} tokens, or merge=none",
+        mode.policy.name(), mode.reason, model.window_tokens);
+  }
   // In one text with a question in view the policy chooses from all of it.
   const bool with_question = mode.prefill == proto::EXACT && options.question_visible;
   mode.candidates = sizes.prefix + sizes.context + (with_question ? sizes.question : 0);

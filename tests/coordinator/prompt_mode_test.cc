@@ -174,6 +174,10 @@ TEST(PromptModeTest, MergingRefusesRecallAndThePot) {
   EXPECT_TRUE(Plan({800}, Options("lookm:merge=none"))->mode.recall.on());
   EXPECT_THAT(ErrorOf(Plan({50}, Options("lookm", "pot"), 10, 5000), false),
               AllOf(HasSubstr("merges what it drops"), HasSubstr("infinipot:score=lookm")));
+  EXPECT_THAT(ErrorOf(Plan({400, 300}, Options("lookm")), false),
+              AllOf(HasSubstr("span by span (2 documents"), HasSubstr("at most 1000 tokens, or merge=none")));
+  EXPECT_TRUE(Plan({400, 300}, Options("lookm", "exact")).ok());
+  EXPECT_TRUE(Plan({400, 300}, Options("lookm:merge=none")).ok());
   EXPECT_EQ(Plan({50}, Options("h2o", "pot"), 10, 5000)->mode.policy.score, "h2o");
 }
 
