@@ -90,11 +90,17 @@ absl::StatusOr<PolicySpec> PolicyInPot(const PromptOptions& options, const Promp
         "policy infinipot or auto, or shorten it",
         Described(sizes), model.name, model.window_tokens);
   }
-  if (PolicyText(asked) != PolicyText(PolicySpec{.kind = asked.kind})) {
+  if (PolicyText(asked) != PolicyText(DefaultPolicy(asked.kind))) {
     return InvalidArgument(
         "policy {} would pick in a pot here, whose sizes its own parameters do not say: take policy "
         "infinipot:score={} with pot=TOKENS and keep=TOKENS",
         PolicyText(asked), asked.name());
+  }
+  if (asked.merge != PolicySpec::Merge::kNone) {
+    return InvalidArgument(
+        "policy {} merges what it drops, which a pot cannot: take policy infinipot:score={}, which merges "
+        "nothing, or prefill exact with at most {} tokens",
+        asked.name(), asked.name(), model.window_tokens);
   }
   policy.score = asked.name();
   return policy;
@@ -147,6 +153,12 @@ absl::Status CheckRecall(const RecallSpec& recall, const PromptOptions& options,
   if (mode.policy.kind == Kind::kStreaming) {
     return InvalidArgument(
         "recall {} with policy streaming, whose window slides: take another policy, or recall none", name);
+  }
+  if (mode.policy.merge != PolicySpec::Merge::kNone) {
+    return InvalidArgument(
+        "recall {} with policy {}, whose tokens hold what was merged into them: it would be seen twice; take "
+        "merge=none, or recall none",
+        name, mode.policy.name());
   }
   if (options.question_visible && mode.prefill == proto::EXACT) {
     return InvalidArgument(
@@ -244,10 +256,16 @@ absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const 
   PALIMPSEST_ASSIGN_OR_RETURN(const PrefillChoice prefill, DecidePrefill(options, sizes, model));
   PromptMode mode{.prefill = ModeOf(prefill), .policy = {}, .reason = Reason(options, prefill, sizes, model)};
   PALIMPSEST_ASSIGN_OR_RETURN(mode.policy, DecidePolicy(options, prefill, sizes, model));
+  if (mode.policy.merge != PolicySpec::Merge::kNone && mode.prefill == proto::ANCHORED) {
+    return InvalidArgument(
+        "policy {} merges what it drops, which needs all of it at once, and this prompt is read span by span "
+        "({}): take prefill exact with at most {} tokens, or merge=none",
+        mode.policy.name(), mode.reason, model.window_tokens);
+  }
   // In one text with a question in view the policy chooses from all of it.
   const bool with_question = mode.prefill == proto::EXACT && options.question_visible;
   mode.candidates = sizes.prefix + sizes.context + (with_question ? sizes.question : 0);
-  mode.kept = mode.policy.BudgetOf(mode.candidates);
+  mode.kept = mode.policy.BudgetOf(mode.candidates, sizes.prefix);
   if (mode.prefill != proto::POT) mode.kept = std::max(mode.kept, sizes.prefix);
   PALIMPSEST_RETURN_IF_ERROR(DecideRecall(options, sizes, model, &mode));
   return mode;

@@ -49,6 +49,7 @@ class Backend {
   virtual void LoadBlock(const LoadBlockArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
   virtual void ScoreKeys(const ScoreKeysArgs& args) = 0;
+  virtual void MatchKeys(const MatchKeysArgs& args) = 0;
   virtual void GatherKv(const GatherKvArgs& args) = 0;
   virtual void TokenLosses(const TokenLossesArgs& args) = 0;
   virtual void BuildDigest(const BuildDigestArgs& args) = 0;

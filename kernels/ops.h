@@ -119,6 +119,24 @@ struct LoadBlockArgs {
   const int32_t* tiles;  // (kv_heads)
 };
 
+// How much rows attend to each slot, added up over calls: the columns of the attention matrix, which is never
+// there as a whole.
+//   column i * 64 + slot of query head h = sum over rows r of softmax_r(...), or of its square; nothing for
+//   slots that no row sees, and where q . k is not a number.
+// Weights are those that attention multiplied values with: on paths whose products are of bf16, rounded to
+// it. Rows join in their order, in blocks of kSumTokens from the first row of all on, and blocks in theirs:
+// bits depend neither on how rows are cut into calls nor on the threads. A column is `sums` and `open`
+// together.
+inline constexpr int64_t kSumTokens = 64;
+struct ColumnSums {
+  float* sums;                    // (H, stride) of whole blocks
+  float* open;                    // (H, stride) of the rows since
+  float* squares = nullptr;       // the same of squared weights; null: not wanted
+  float* open_squares = nullptr;  // null where squares is
+  int64_t stride;                 // at least 64 times the tiles of any KV head
+  int64_t rows;                   // that joined in earlier calls
+};
+
 // Rows of one sequence that attend over its own tiles.
 struct AttentionSequence {
   int64_t first_row, rows;                // in q and out
@@ -127,6 +145,7 @@ struct AttentionSequence {
   // By how much each tile stands further back in this sequence than its own base and positions say: a tile
   // that several sequences share is at another place in each. Null: none is moved.
   const std::span<const int32_t>* shifts = nullptr;  // (kv_heads), as long as tiles
+  const ColumnSums* sums = nullptr;                  // null: not wanted; with shifts there are none
 };
 // out = softmax(q k^T / sqrt(D)) v over the slots of the sequence's tiles whose position is <= the row's.
 // Keys are visited in the tiles' order, in splits of kSplitTiles that are merged in order: a row's bits
@@ -140,6 +159,22 @@ struct AttentionArgs {
   const RopeTable* rope;
   TilePool pool;
   std::span<const AttentionSequence> sequences;
+};
+
+// Which of some keys each of others is most like, by the cosine, with a running maximum: never sources x
+// targets in memory.
+//   best[i] = the j of the largest cos(sources[i], targets[j]), ties to the lower; similarity[i] = that
+//   cosine.
+// A key without length, or with a number that is not finite, is like none: its cosines are 0.
+struct MatchHead {                       // one layer and KV head
+  std::span<const Bf16* const> sources;  // (n), each (D)
+  std::span<const Bf16* const> targets;  // (m), each (D); m >= 1
+  int32_t* best;                         // (n)
+  float* similarity;                     // (n)
+};
+struct MatchKeysArgs {
+  int64_t head_size;
+  std::span<const MatchHead> heads;
 };
 
 // How much some rows attend to each slot, without the product with V. Two passes over the keys: the rows' own

@@ -261,6 +261,7 @@ class Engine {
   // engine_compression.cc
   void StartCompression(Job& job);
   void SetStop(Job& job);
+  void SumFrom(Job& job, int64_t first);
   static int64_t FindableEnd(const Job& job);
   static int64_t RowsWanted(const Job& job);
   bool PassStop(Job& job, bool more_follows);
@@ -271,8 +272,10 @@ class Engine {
                                         int64_t skip, bool window_stays);
   Outcome::Kept ByLayer(std::vector<std::vector<int32_t>> heads) const;
   void EndExact(Job& job);
-  std::vector<RestBlock> ContextAtRest(Job& job);
-  void KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept);
+  std::vector<RestBlock> ContextAtRest(Job& job, int64_t first);
+  std::vector<std::vector<Bf16>> MergeDropped(Job& job, std::span<const std::vector<int32_t>> kept);
+  void KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
+                     std::span<const std::vector<Bf16>> merged);
   void TakeExactView(Job& job);
   static void AppendPacked(Sequence& sequence, std::span<const Sequence::Packing> heads, int64_t base,
                            int64_t next_position);

@@ -119,7 +119,7 @@ bool Engine::MayFind(Job& job) const {
 // Are its spans' blocks needed at rest before they may go below?
 bool Engine::SealsLate(const Job& job) {
   const Compression* const c = job.compression.get();
-  return c != nullptr && c->anchored() && c->policy != nullptr && !c->span_decided;
+  return c != nullptr && c->takes_rest() && !c->span_decided;
 }
 
 // At a border before a shared block: takes the longest run of them that some tier holds. The last token is
@@ -132,7 +132,7 @@ void Engine::FindCached(Job& job) {
     const TimePoint start = options_.clock->Now();
     PrefetchBlocks(job);
     std::optional<TieredStore::Rest> rest;
-    const bool picked = c != nullptr && c->anchored() && c->policy != nullptr && block.first >= c->fixed;
+    const bool picked = c != nullptr && c->takes_rest() && block.first >= c->fixed;
     if (picked && store_->OnDevice(block.id)) {  // what is picked of it is taken at rest
       rest = store_->ReadRest(block.id, block.rows);
       if (!rest.has_value()) break;
@@ -148,7 +148,7 @@ void Engine::FindCached(Job& job) {
     if (!found.has_value()) break;
     if (found->rest.has_value()) rest = std::move(found->rest);
     const bool kept = c != nullptr && c->mode == PrefillMode::kExact && c->view_key.has_value();
-    if (kept && rest.has_value() && block.first < c->context_end)  // for its view
+    if (kept && !picked && rest.has_value() && block.first < c->context_end)  // for its view
       c->found.push_back({{block.first, block.rows, rest->data}, rest->owner});
     if (picked) {
       PALIMPSEST_CHECK(rest.has_value(), "a block of a span was found without its form at rest");

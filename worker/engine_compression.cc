@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "proto/base/status.h"
+#include "worker/compression/merging.h"
 #include "worker/compression/scoring.h"
 #include "worker/engine_job.h"
 
@@ -26,6 +27,7 @@ void Engine::StartCompression(Job& job) {
   c.probe_done = -1;
   c.run = 0;
   c.slides = false;
+  c.span_decided = false;
   c.recall.reset();
   if (c.policy == nullptr) c.span = 0;
   if (c.wants_losses && c.losses.empty()) {
@@ -71,6 +73,7 @@ void Engine::SetStop(Job& job) {
   } else {
     c.stop = c.context_end;
   }
+  SumFrom(job, first);
   if (!c.looks_back() || c.stop == kNoStop) return;
   const int64_t last = c.pot() ? c.stretch_end() : c.stop;
   first = std::max(first, last - c.needs.window);
@@ -78,11 +81,24 @@ void Engine::SetStop(Job& job) {
   c.queries.Begin(config_.layers, config_.q_columns(), first, last - first);
 }
 
+// Every query counts, so that sums begin with the first row of what is decided about next, and go on behind
+// it where that is still to come.
+void Engine::SumFrom(Job& job, int64_t first) {
+  Compression& c = *job.compression;
+  if (!c.needs.sums) return;
+  if (c.stop == kNoStop) return c.sums.Clear();
+  if (c.sums.begun() && c.sums.first() == first && c.run > first) return;  // goes on
+  const int64_t follow = std::max<int64_t>(0, c.stop - c.run);
+  const int64_t tiles = job.sequence->depth() / kTileSlots + DivideUp(follow, kTileSlots) + 3;
+  c.sums.Begin(config_.layers, config_.heads, first, tiles, c.needs.squares);
+}
+
 // Blocks that end behind this are not looked for: their rows run, because somebody looks at them.
 int64_t Engine::FindableEnd(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr || c->context_done || c->stop == kNoStop) return kNoStop;
   if (c->wants_losses) return 0;
+  if (c->needs.sums && c->view == nullptr) return c->sums.first();
   return c->stop - (c->looks_back() && c->view == nullptr ? c->needs.window : 0);
 }
 
@@ -179,6 +195,8 @@ std::vector<std::vector<float>> Engine::Score(const Job& job, std::span<const st
          return tokens.size() == 1 ? tokens[0] : tokens[head];
        },
        .losses = c.losses,
+       .sums = &c.sums,
+       .end = c.run,
        .window_stays = window_stays},
       &scores);
   return scores;
@@ -207,16 +225,25 @@ void Engine::EndExact(Job& job) {
   const int64_t front_end = sliding.has_value() ? std::max(c.fixed, sliding->sink) : kNoStop;
   backend_->pool().ParallelFor(static_cast<int64_t>(scores.size()), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
-    std::vector<int32_t>& tokens = kept[i];
-    SelectTop(scores[i], c.budget - c.fixed, &tokens);
-    PutBehindPrefix(c.fixed, &tokens);
+    SelectTop(scores[i], c.budget - c.fixed, &kept[i]);
+    PutBehindPrefix(c.fixed, &kept[i]);
+  });
+  const std::vector<std::vector<Bf16>> merged = MergeDropped(job, kept);
+  backend_->pool().ParallelFor(static_cast<int64_t>(scores.size()), [&](int64_t at, int) {
+    const size_t i = static_cast<size_t>(at);
     const auto tiles = job.sequence->tiles(at / config_.kv_heads, at % config_.kv_heads);
+    const Bf16* joined = merged.empty() ? nullptr : merged[i].data();
     size_t block = 0;
-    for (const int32_t token : tokens) {
+    for (const int32_t token : kept[i]) {
       while (token >= job.blocks[block].first + job.blocks[block].rows) ++block;
       Sequence::Packing& to = token < front_end ? front[i] : rest[i];
-      to.sources.push_back(
-          {.tile = tiles[block], .slot = token - static_cast<int32_t>(job.blocks[block].first)});
+      KvSource source{.tile = tiles[block], .slot = token - static_cast<int32_t>(job.blocks[block].first)};
+      if (joined != nullptr && token >= c.fixed) {
+        if (MergesKeys(c.spec.merge)) source.key = joined;
+        source.value = joined + config_.head_size;
+        joined += 2 * config_.head_size;
+      }
+      to.sources.push_back(source);
       to.positions.push_back(token);
     }
   });
@@ -239,20 +266,26 @@ void Engine::EndExact(Job& job) {
   } else {
     AppendPacked(*packed, front, 0, next);
   }
-  if (c.view_key.has_value()) KeepExactView(job, kept);
+  if (c.view_key.has_value()) KeepExactView(job, kept, merged);
+  if (c.takes_rest()) {  // what was picked from may go below now
+    c.span_decided = true;
+    SealFull(job);
+    c.found.clear();
+  }
   job.sequence = std::move(packed);
   if (c.recall_tokens > 0) c.stayed = kept;
   if (job.request.trace) job.outcome.kept = ByLayer(std::move(kept));
   BeginQuestion(job);
 }
 
-// Where the context's blocks rest; nothing if one of them is nowhere below.
-std::vector<RestBlock> Engine::ContextAtRest(Job& job) {
+// Where the context's blocks rest from token `first` on; nothing if one of them is nowhere below.
+std::vector<RestBlock> Engine::ContextAtRest(Job& job, int64_t first) {
   Compression& c = *job.compression;
   const std::span<BlockGroup> groups = job.sequence->open_groups();
   std::vector<RestBlock> blocks;
   for (size_t i = 0; i < job.next_block && job.blocks[i].first < c.context_end; ++i) {
     const Job::Block& block = job.blocks[i];
+    if (block.first < first) continue;
     RestBlock at{block.first, block.rows, nullptr};
     const auto found = std::find_if(c.found.begin(), c.found.end(),
                                     [&](const auto& one) { return one.first.first == block.first; });
@@ -271,19 +304,24 @@ std::vector<RestBlock> Engine::ContextAtRest(Job& job) {
 }
 
 // The next question takes what is kept without reading the context.
-void Engine::KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept) {
+void Engine::KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
+                           std::span<const std::vector<Bf16>> merged) {
   Compression& c = *job.compression;
-  const std::vector<RestBlock> blocks = ContextAtRest(job);
+  const std::vector<RestBlock> blocks = ContextAtRest(job, 0);
   if (!blocks.empty()) {
     auto view = std::make_shared<View>();
     view->heads.resize(kept.size());
     backend_->pool().ParallelFor(static_cast<int64_t>(kept.size()), [&](int64_t head, int) {
-      for (const int32_t token : kept[static_cast<size_t>(head)]) {
-        view->heads[static_cast<size_t>(head)].Append(
-            token,
-            BlockOf(blocks, token)
-                .At(store_->shape(), head / config_.kv_heads, head % config_.kv_heads, token),
-            config_.head_size);
+      const size_t h = static_cast<size_t>(head);
+      const Bf16* joined = merged.empty() ? nullptr : merged[h].data();
+      for (const int32_t token : kept[h]) {
+        RestToken rest = BlockOf(blocks, token)
+                             .At(store_->shape(), head / config_.kv_heads, head % config_.kv_heads, token);
+        if (joined != nullptr && token >= c.fixed) {
+          rest = {joined, joined + config_.head_size};
+          joined += 2 * config_.head_size;
+        }
+        view->heads[h].Append(token, rest, config_.head_size);
       }
     });
     c.view = std::move(view);

@@ -13,6 +13,7 @@
 #include "worker/compression/policy.h"
 #include "worker/compression/view.h"
 #include "worker/engine.h"
+#include "worker/model/attention_sums.h"
 #include "worker/model/query_capture.h"
 #include "worker/recall/attention_audit.h"
 #include "worker/recall/recall.h"
@@ -63,6 +64,7 @@ struct Engine::Compression {
   bool span_decided = false;  // its blocks may be sealed: nobody reads them at rest any more
   int64_t probe_done = -1;    // tokens of the probe that were run; -1: it does not run
   QueryCapture queries;
+  AttentionSums sums;
   std::unique_ptr<View> kept;        // anchored: of the spans so far
   std::shared_ptr<const View> view;  // of the context; of a pot its residents, all but those of the stretch
   TieredStore::Source view_source = TieredStore::Source::kHost;          // of one that was found
@@ -83,6 +85,9 @@ struct Engine::Compression {
 
   bool pot() const { return mode == PrefillMode::kPot; }
   bool anchored() const { return mode == PrefillMode::kAnchored; }
+  bool merges() const { return spec.merge != PolicySpec::Merge::kNone && policy != nullptr; }
+  // What is picked is taken at rest: then its blocks stay as they are until it is decided.
+  bool takes_rest() const { return policy != nullptr && (anchored() || (merges() && !pot())); }
   bool probing() const { return probe_done >= 0; }
   // The last tokens that were read are the observers, not a probe.
   bool looks_back() const { return needs.window > 0 && probe.empty(); }

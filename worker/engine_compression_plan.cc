@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "proto/base/log.h"
 #include "proto/base/status.h"
 #include "worker/compression/view_format.h"
 #include "worker/engine_compression.h"
@@ -12,9 +13,12 @@ namespace {
 
 int64_t Groups(int64_t tokens) { return DivideUp(tokens, kTileSlots); }
 
-// Percentages become tokens.
-PolicySpec Resolved(PolicySpec spec, int64_t context) {
+// Percentages become tokens, and places in the documents places in the prompt.
+PolicySpec Resolved(PolicySpec spec, int64_t context, int64_t prefix) {
   const int64_t keep = spec.KeepOf(context);
+  spec.heavy = {spec.heavy.Of(context)};
+  spec.volatile_tokens = {spec.volatile_tokens.Of(context)};
+  for (PolicySpec::Image& image : spec.images) image = {image.first + prefix, image.end + prefix};
   spec.budget = {spec.budget.Of(context)};
   spec.recent = {spec.recent.Of(context)};
   spec.pot = {spec.pot.Of(context)};
@@ -73,7 +77,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
   }
   c->goes_on = !c->has_question && (request.sampling.max_tokens() > 0 || request.top > 0);
   const int64_t context = c->context_end;
-  c->spec = Resolved(c->spec, context);
+  c->spec = Resolved(c->spec, context, c->fixed);
   c->policy = MakePolicy(c->spec);
   if (c->policy != nullptr) c->needs = c->policy->needs();
   if (c->needs.catalyst && request.catalyst.empty()) {
@@ -99,6 +103,11 @@ absl::Status Engine::PlanCompression(Job& job) const {
     // With room for all of it nothing is dropped; a window that slides must own its tiles all the same.
     if (c->mode == PrefillMode::kExact && c->budget >= context && !c->policy->sliding().has_value()) {
       return absl::OkStatus();
+    }
+    if (const int64_t asked = c->spec.budget.value;
+        c->spec.kind == PolicySpec::Kind::kLookM && c->budget > asked) {
+      PALIMPSEST_LOG(kInfo, "policy lookm keeps all text: {} tokens, {} over its budget", c->budget,
+                     c->budget - asked);
     }
     c->budget = std::min(c->budget, context);
     if (const int64_t stays = c->fixed + context - c->question_first;
@@ -129,6 +138,12 @@ absl::Status Engine::CheckMode(const Job& job, const Compression& c) const {
     if (c.spans.empty())
       return InvalidArgument("anchored prefill without a document; give one, or use exact");
     if (answers && !c.has_question) return InvalidArgument("anchored prefill of a prompt without a question");
+  }
+  if (c.spec.merge != PolicySpec::Merge::kNone && request.prefill != PrefillMode::kExact) {
+    return InvalidArgument(
+        "policy {} merges what it drops, which needs all of it at once: take prefill exact with at most {} "
+        "tokens, or merge=none",
+        c.spec.name(), config_.context);
   }
   return CheckTokens(request.catalyst);
 }

@@ -22,6 +22,12 @@ absl::Status Engine::PlanRecall(const Request& request, Compression& c) const {
     return InvalidArgument("recall with policy {}, whose window slides: use another policy, or recall none",
                            c.spec.name());
   }
+  if (c.merges()) {
+    return InvalidArgument(
+        "recall with policy {}, whose tokens hold what was merged into them: it would be seen twice; use "
+        "merge=none, or recall none",
+        c.spec.name());
+  }
   if (!c.has_question) {
     if (request.question_visible) {
       return InvalidArgument(

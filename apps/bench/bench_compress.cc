@@ -144,4 +144,33 @@ absl::Status Bench::Compress(int64_t tokens) {
   return absl::OkStatus();
 }
 
+absl::Status Bench::CompressWith(const PolicySpec& policy, int64_t tokens) {
+  const auto read = [&](const PolicySpec& with) {
+    Request request;
+    request.segments = {{.tokens = SomeTokens(tokens, ++texts_)}};
+    request.policy = with;
+    request.top = 1;
+    return ReadOnce(std::move(request));
+  };
+  Measured without, with;
+  for (int64_t round = -1; round < options_.rounds; ++round) {  // the first is to warm up
+    PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
+    PALIMPSEST_ASSIGN_OR_RETURN(const double plain, read({}));
+    PALIMPSEST_ASSIGN_OR_RETURN(const double compressed, read(policy));
+    if (round < 0) continue;
+    const double flops = Of(Yardstick::kMultiplyAdd, engine_.backend().MeasureYardsticks());
+    without.seconds.push_back(plain);
+    with.seconds.push_back(compressed);
+    without.yardsticks.push_back(flops);
+    with.yardsticks.push_back(flops);
+  }
+  const double n = static_cast<double>(tokens), work = n * (LinearFlops() + FlopsOfKey() * n / 2);
+  const double plain =
+      Add("prefill", tokens, 0, work, tokens, Yardstick::kMultiplyAdd, without).seconds_median;
+  BenchResult& all =
+      Add(fmt::format("prefill, {}", policy.name()), tokens, 0, work, tokens, Yardstick::kMultiplyAdd, with);
+  all.of_prefill = std::max(0.0, all.seconds_median / plain - 1);
+  return absl::OkStatus();
+}
+
 }  // namespace palimpsest

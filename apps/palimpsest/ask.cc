@@ -132,9 +132,10 @@ void AddAskCommand(CommandSet& commands) {
                  "pot; default auto")
       ->type_name("MODE")
       ->take_last();
-  ask.add_option("--policy", flags->policy,
-                 "which tokens stay on the device: auto, full (all), snapkv, infinipot, streaming or random; "
-                 "default auto")
+  ask.add_option(
+         "--policy", flags->policy,
+         "which tokens stay on the device: auto, full (all), snapkv, infinipot, streaming, random, h2o, "
+         "lookm, tova or roco; default auto")
       ->type_name("NAME:key=value,...")
       ->take_last();
   ask.add_option(

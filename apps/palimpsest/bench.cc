@@ -12,6 +12,7 @@
 #include "apps/model.h"
 #include "apps/palimpsest/command.h"
 #include "proto/base/json.h"
+#include "proto/base/policy_spec.h"
 #include "proto/base/sizes.h"
 #include "proto/base/status.h"
 
@@ -24,6 +25,7 @@ struct Flags {
   std::vector<std::string> names;
   std::vector<std::string> tokens, depths;
   int64_t rounds = 5;
+  std::string policy;
 };
 
 absl::StatusOr<std::vector<int64_t>> Counts(const std::vector<std::string>& texts) {
@@ -93,6 +95,11 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   BenchOptions options;
   options.names = flags.names;
   options.rounds = flags.rounds;
+  if (!flags.policy.empty()) {
+    const absl::StatusOr<PolicySpec> policy = ParsePolicy(flags.policy);
+    PALIMPSEST_RETURN_IF_ERROR(UsageError(policy.status()));
+    options.policy = *policy;
+  }
   options.span_tokens = context.config.prefill.span_tokens;
   options.disk = {.folder = context.config.data_dir,
                   .readers = static_cast<int>(context.config.ssd.readers),
@@ -138,6 +145,11 @@ void AddBenchCommand(CommandSet& commands) {
       .add_option("--rounds", flags->rounds, "rounds of yardstick and subject; the median counts; default 5")
       ->type_name("N")
       ->check(CLI::Range(int64_t{1}, int64_t{1000}));
+  bench
+      .add_option("--policy", flags->policy,
+                  "compress: what reading with this policy adds, instead of snapkv's steps")
+      ->type_name("NAME:key=value,...")
+      ->take_last();
 }
 
 }  // namespace palimpsest

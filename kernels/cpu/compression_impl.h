@@ -6,6 +6,8 @@
 
 namespace {
 
+using palimpsest::cpu::ColumnBlock;
+using palimpsest::cpu::MatchBlock;
 using palimpsest::cpu::ScoreBlock;
 
 // Max takes its second operand when the first is not a number.
@@ -73,6 +75,79 @@ inline void ScoreTiles(const ScoreBlock& t) {
     }
     for (; row < t.rows; ++row) ScoreRows<1, kWeights>(t, row, i);
   }
+}
+
+void Factors(float* tops, int64_t count, float m, float inverse) {
+  for (int64_t i = 0; i < count; i += 16) {
+    Store(tops + i, Mul(Exp2(Add(Load(tops + i), Set1(-m))), Set1(inverse)));
+  }
+}
+
+inline F32x16 LoadKept(const Left* p) {
+  if constexpr (sizeof(Left) == sizeof(float)) {
+    return Load(reinterpret_cast<const float*>(p));
+  } else {
+    return LoadBf16(reinterpret_cast<const uint16_t*>(p));
+  }
+}
+
+// One tile's columns stay in registers while all rows join.
+template <bool kSquares>
+inline void SumTile(const ColumnBlock& c, int64_t tile) {
+  F32x16 sums[4], squares[4];
+  for (int i = 0; i < 4; ++i) {
+    sums[i] = Load(c.sums + tile * 64 + i * 16);
+    if constexpr (kSquares) squares[i] = Load(c.squares + tile * 64 + i * 16);
+  }
+  for (int64_t r = 0; r < c.rows; ++r) {
+    const float factor = c.factors[r * c.factors_stride + tile];
+    if (factor == 0) continue;  // what is there may be anything
+    const Left* const weights = static_cast<const Left*>(c.weights) + r * c.weights_stride + tile * 64;
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (kSquares) {
+        const F32x16 w = Mul(LoadKept(weights + i * 16), Set1(factor));
+        sums[i] = Add(w, sums[i]);
+        squares[i] = Fma(w, w, squares[i]);
+      } else {
+        sums[i] = Fma(LoadKept(weights + i * 16), Set1(factor), sums[i]);
+      }
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    Store(c.sums + tile * 64 + i * 16, sums[i]);
+    if constexpr (kSquares) Store(c.squares + tile * 64 + i * 16, squares[i]);
+  }
+}
+
+void SumColumns(const ColumnBlock& c) {
+  for (int64_t tile = 0; tile < c.tiles; ++tile) {
+    c.squares != nullptr ? SumTile<true>(c, tile) : SumTile<false>(c, tile);
+  }
+}
+
+template <int MR>
+inline void MatchRows(const MatchBlock& t, int64_t row) {
+  alignas(64) float scores[MR][64];
+  MultiplyKeys<MR, false>(LeftOf(t.q, t.q_wide) + row * t.head_size, t.panel, t.head_size, 0, scores);
+  for (int r = 0; r < MR; ++r) {
+    F32x16 s[4];
+    for (int i = 0; i < 4; ++i) {
+      s[i] = Fma(Load(scores[r] + i * 16), Load(t.inverse + i * 16), Load(t.bias + i * 16));
+    }
+    const float top = ReduceMax(Max(Max(s[0], s[1]), Max(s[2], s[3])));
+    if (!(top > t.best[row + r])) continue;  // seldom after the first tiles
+    t.best[row + r] = top;
+    for (int i = 0; i < 4; ++i) Store(scores[r] + i * 16, s[i]);
+    int32_t first = 0;
+    while (scores[r][first] != top) ++first;
+    t.index[row + r] = t.first + first;
+  }
+}
+
+void Match(const MatchBlock& t) {
+  int64_t row = 0;
+  for (; row + kGemmRows <= t.rows; row += kGemmRows) MatchRows<kGemmRows>(t, row);
+  for (; row < t.rows; ++row) MatchRows<1>(t, row);
 }
 
 void ScoreSums(const ScoreBlock& t) { ScoreTiles<false>(t); }

@@ -14,9 +14,6 @@ constexpr int64_t kRowsTogether = 192;
 // Up to so many tokens of a sequence, tiles are spread over threads instead of rows.
 constexpr int64_t kFewTokens = 4;
 
-int64_t OutputStride(int64_t head_size) { return (head_size + 63) / 64 * 64; }
-int64_t StateFloats(int64_t rows, int64_t o_stride) { return rows * (1 + 16 + o_stride) + 48; }
-
 }  // namespace
 
 CpuBackend::State CpuBackend::StateAt(float* memory, int64_t rows, int64_t o_stride) const {
@@ -35,12 +32,17 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
   tasks_.clear();
   const int64_t group = args.heads / args.kv_heads;
   const int64_t tokens_together = std::max<int64_t>(1, kRowsTogether / group);
-  int64_t partial = 0;
+  int64_t partial = 0, columns = 0;
+  columns_first_.assign(args.sequences.size(), -1);
   for (size_t s = 0; s < args.sequences.size(); ++s) {
     const AttentionSequence& sequence = args.sequences[s];
+    if (sequence.sums != nullptr) {
+      PlanColumns(args, s, &columns);
+      continue;
+    }
     for (int64_t h = 0; h < args.kv_heads; ++h) {
       const int64_t tiles = static_cast<int64_t>(sequence.tiles[h].size());
-      AttentionTask task{};
+      AttentionTask task{.columns = -1};
       task.sequence = static_cast<int32_t>(s);
       task.kv_head = static_cast<int32_t>(h);
       if (sequence.rows <= kFewTokens) {
@@ -78,6 +80,7 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
     for (auto& state : scratch.state) state.Reserve(StateFloats(rows, OutputStride(args.head_size)));
     scratch.rope.Reserve(args.rope->row_floats());
   }
+  if (columns > 0) ReserveColumns(args, columns);
 }
 
 // The first `count` numbers of the turned queries. Null where the kernels read them as they are.
@@ -111,6 +114,9 @@ void CpuBackend::AttendTiles(const AttentionArgs& args, const AttentionTask& tas
         scratch.positions[t * group + g] = position;
       }
     }
+    const bool keeps = task.columns >= 0;
+    const int64_t kept_stride = static_cast<int64_t>(sequence.tiles[task.kv_head].size()) * kTileSlots;
+    const int64_t tops_stride = RoundUp16(kept_stride / kTileSlots);
     kernels_.attend(AttendBlock{
         .q = scratch.q.data(),
         .q_wide = WidenQueries(task.rows * group * d, scratch),
@@ -129,6 +135,10 @@ void CpuBackend::AttendTiles(const AttentionArgs& args, const AttentionTask& tas
         .l = state.l,
         .o = state.o,
         .o_stride = OutputStride(d),
+        .weights = keeps ? KeptAt(scratch, first * kTileSlots) : nullptr,
+        .weights_stride = kept_stride,
+        .tops = keeps ? scratch.tops.data() + first : nullptr,
+        .tops_stride = tops_stride,
     });
     first = last;
   }
@@ -155,6 +165,14 @@ void CpuBackend::RunAttentionTask(const AttentionArgs& args, const AttentionTask
     AttendTiles(args, task, task.first_tile, task.tile_count, scratch, state);
     return;
   }
+  if (task.columns >= 0) return RunColumnsTask(args, task, scratch);
+  WriteOut(args, task, AttendRows(args, task, scratch));
+}
+
+// All splits of some rows, in their order.
+CpuBackend::State CpuBackend::AttendRows(const AttentionArgs& args, const AttentionTask& task,
+                                         Scratch& scratch) {
+  const int64_t rows = task.rows * (args.heads / args.kv_heads), o_stride = OutputStride(args.head_size);
   const State total = StateAt(scratch.state[0].data(), rows, o_stride);
   const State split = StateAt(scratch.state[1].data(), rows, o_stride);
   ClearState(total, rows, o_stride);
@@ -168,7 +186,7 @@ void CpuBackend::RunAttentionTask(const AttentionArgs& args, const AttentionTask
     AttendTiles(args, task, first, count, scratch, split);
     kernels_.merge(rows, o_stride, total.m, total.l, total.o, split.m, split.l, split.o);
   }
-  WriteOut(args, task, total);
+  return total;
 }
 
 // Joins the splits of each (sequence, head) in the order of their tiles, into the first.
@@ -197,6 +215,7 @@ void CpuBackend::Attention(const AttentionArgs& args) {
     RunAttentionTask(args, tasks_[static_cast<size_t>(task)], scratch_[static_cast<size_t>(thread)]);
   });
   MergePartials(args);
+  JoinColumns(args);
 }
 
 }  // namespace palimpsest::cpu

@@ -293,11 +293,14 @@ void CpuBackend::LoadBlock(const LoadBlockArgs& args) {
 }
 
 int64_t CpuBackend::workspace_bytes() const {
-  int64_t bytes = (partials_.size() + widened_.size() + quantized_scales_.size()) * 4 + quantized_.size();
+  int64_t bytes = (partials_.size() + columns_.size() + widened_.size() + quantized_scales_.size()) * 4 +
+                  quantized_.size();
   bytes += digest_queries_.bytes();
   for (const Scratch& s : scratch_) {
     bytes += s.q.size() * 2 + s.positions.size() * 8 +
-             (s.wide.size() + s.state[0].size() + s.state[1].size() + s.rope.size()) * 4;
+             (s.wide.size() + s.state[0].size() + s.state[1].size() + s.rope.size() + s.kept.size() +
+              s.tops.size()) *
+                 4;
   }
   return bytes;
 }

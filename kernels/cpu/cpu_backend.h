@@ -29,6 +29,7 @@ class CpuBackend final : public Backend {
   void LoadBlock(const LoadBlockArgs& args) override;
   void Attention(const AttentionArgs& args) override;
   void ScoreKeys(const ScoreKeysArgs& args) override;
+  void MatchKeys(const MatchKeysArgs& args) override;
   void GatherKv(const GatherKvArgs& args) override;
   void TokenLosses(const TokenLossesArgs& args) override;
   void BuildDigest(const BuildDigestArgs& args) override;
@@ -43,7 +44,11 @@ class CpuBackend final : public Backend {
     int64_t first_row, rows;  // tokens, relative to the sequence
     int64_t first_tile, tile_count;
     int64_t partial;  // where the split's state goes; -1: all splits here, written out at the end
+    int64_t columns;  // of a block of rows whose columns are wanted: where their sums go; -1: of none
   };
+  static int64_t OutputStride(int64_t head_size) { return (head_size + 63) / 64 * 64; }
+  static int64_t StateFloats(int64_t rows, int64_t o_stride) { return rows * (1 + 16 + o_stride) + 48; }
+  static int64_t RoundUp16(int64_t n) { return (n + 15) / 16 * 16; }
   // What attention over some rows needs, in one thread's scratch memory.
   struct State {
     float *m, *l, *o;
@@ -54,6 +59,7 @@ class CpuBackend final : public Backend {
     AlignedBuffer<int64_t> positions;
     AlignedBuffer<float> state[2];
     AlignedBuffer<float> rope;
+    AlignedBuffer<float> kept, tops;  // weights of the rows in hand, as attend keeps them
   };
 
   // Rows of the heads of the call in progress, each head's from head * positions * group on; of each kind
@@ -73,6 +79,10 @@ class CpuBackend final : public Backend {
   void MatMulManyRows(const MatMulArgs& args);
   void MatMulFewRows(const MatMulArgs& args);
   const float* WidenQueries(int64_t count, Scratch& scratch) const;
+  // Element `at` of the kept weights, which are as the left operand of a product.
+  void* KeptAt(Scratch& scratch, int64_t at) const {
+    return reinterpret_cast<char*>(scratch.kept.data()) + at * (kernels_.wide_left ? 4 : 2);
+  }
   GemmBlock BlockOf(const MatMulArgs& args, int64_t row, int64_t rows, int64_t panel, int64_t column,
                     int64_t columns) const;
   auto GemmOf(const MatMulArgs& args) const {
@@ -85,14 +95,23 @@ class CpuBackend final : public Backend {
   void RotateKey(const RopeTable& rope, int64_t head_size, int64_t offset, const Bf16* key, Bf16* out) const;
   void ScoreHeadKeys(const ScoreKeysArgs& args, const ScoreHead& head, Scratch& scratch) const;
   void TurnQueries(const ScoreKeysArgs& args, const ScoreHead& head, int64_t base, Scratch& scratch) const;
+  void MatchSources(const MatchHead& head, int64_t head_size, int64_t first, int64_t count,
+                    Scratch& scratch) const;
   void GatherHeadKv(const GatherKvArgs& args, const GatherHead& head) const;
   void ReserveDigestQueries(const ScoreDigestsArgs& args);
   void TurnDigestQueries(const ScoreDigestsArgs& args, int64_t head);
   DigestBlock DigestBlockOf(const ScoreDigestsArgs& args, int64_t head, int64_t tile, int64_t tiles) const;
   void PlanAttention(const AttentionArgs& args);
+  void PlanColumns(const AttentionArgs& args, size_t sequence, int64_t* columns);
+  void ReserveColumns(const AttentionArgs& args, int64_t columns);
+  void RunColumnsTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
+  void AddColumns(const AttentionArgs& args, const AttentionTask& piece, const State& state, Scratch& scratch,
+                  float* sums, float* squares) const;
+  void JoinColumns(const AttentionArgs& args);
   void RunAttentionTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
   void AttendTiles(const AttentionArgs& args, const AttentionTask& task, int64_t first_tile, int64_t count,
                    Scratch& scratch, const State& state);
+  State AttendRows(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
   void MergePartials(const AttentionArgs& args);
   State StateAt(float* memory, int64_t rows, int64_t o_stride) const;
   void ClearState(const State& state, int64_t rows, int64_t o_stride) const;
@@ -103,8 +122,10 @@ class CpuBackend final : public Backend {
   std::vector<AttentionTask> tasks_;  // of the call in progress; capacity is kept
   std::vector<Scratch> scratch_;      // by thread
   AlignedBuffer<float> partials_;
-  AlignedBuffer<float> widened_;      // wide_left: activations of the call in progress
-  AlignedBuffer<uint8_t> quantized_;  // int8 class: activations of the call in progress
+  AlignedBuffer<float> columns_;        // sums of blocks of rows, of the call in progress
+  std::vector<int64_t> columns_first_;  // of each sequence, where its blocks begin; -1: not wanted
+  AlignedBuffer<float> widened_;        // wide_left: activations of the call in progress
+  AlignedBuffer<uint8_t> quantized_;    // int8 class: activations of the call in progress
   AlignedBuffer<float> quantized_scales_;
   DigestQueries digest_queries_;
   AlignedBuffer<char> read_yardstick_;

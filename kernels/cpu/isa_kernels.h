@@ -53,8 +53,26 @@ struct AttendBlock {
   float* l;          // (rows, 16) partial sums, one per lane
   float* o;          // (rows, o_stride) unnormalised output
   int64_t o_stride;  // head_size rounded up to 64
+  // Kept if not null: the weights as they meet the values, and the maximum of each row that those of a tile
+  // are relative to; of tiles that a row's neighbours do not see either, nothing.
+  void* weights =
+      nullptr;  // (rows, weights_stride) at the first of these tiles; float if wide_left, else bf16
+  int64_t weights_stride = 0;
+  float* tops = nullptr;  // (rows, tops_stride), the same
+  int64_t tops_stride = 0;
 };
 inline constexpr float kEmptyMax = -1e30f;
+
+// The kept weights of one query head join its columns, row by row.
+struct ColumnBlock {
+  int64_t rows, tiles;
+  const void* weights;  // (rows, weights_stride)
+  int64_t weights_stride;
+  const float* factors;  // (rows, factors_stride), of each tile; 0: nothing was kept of it
+  int64_t factors_stride;
+  float* sums;     // (tiles, 64)
+  float* squares;  // the same, or null
+};
 
 // Rows of queries of one KV head against a run of its tiles, without V. Row g * tokens + t is token t of
 // query head g. A score that is not a number counts as unseen.
@@ -78,6 +96,19 @@ struct ScoreBlock {
   bool largest;    // second pass: the largest weight of the tokens, not their sum
   float* out;      // second pass: (query heads, out_stride), at the first of these tiles' slots
   int64_t out_stride;
+};
+
+// Keys against 64 others, of which each keeps the one it is most like.
+struct MatchBlock {
+  const uint16_t* q;    // bf16 (rows, head_size)
+  const float* q_wide;  // wide_left: q widened; else null
+  int64_t rows, head_size;
+  const uint16_t* panel;  // bf16 (head_size / 2, 64, 2)
+  const float* inverse;   // (64) 1 / length of each; 0: like none
+  const float* bias;      // (64) 0; minus infinity where there is no key
+  int32_t first;          // number of the panel's first key
+  float* best;            // (rows) q . key / length of the best so far
+  int32_t* index;         // (rows) its number
 };
 
 // Digests in their layouts (kernels/digest.h): slots that share a scale, slots of a box, bytes before the
@@ -130,6 +161,10 @@ struct IsaKernels {
   // First pass of scores: m and l. Second pass: out, from m and inverse.
   void (*score_sums)(const ScoreBlock&);
   void (*score_weights)(const ScoreBlock&);
+  // tops[t] = 2^(tops[t] - m) * inverse for `count` of them, a multiple of 16.
+  void (*factors)(float* tops, int64_t count, float m, float inverse);
+  void (*sum_columns)(const ColumnBlock&);
+  void (*match)(const MatchBlock&);
   // The largest of x and the sum of e^(x - largest); what is not a number is passed over.
   void (*sum_exp)(const float* x, int64_t n, float* largest, float* sum);
   // Digests: q2 of keys, boxes of keys (minmax, or else middle and distance), scores of each form.

@@ -149,15 +149,19 @@ inline void VisiblePositions(const int32_t* slots, int32_t start, int32_t count,
 // theirs.
 // `ahead`: elements from this tile to the next one, which few rows fetch meanwhile (kStream): they are bound
 // by memory.
-template <int MR, bool kStream>
-inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, int64_t ahead, bool masked) {
+// kKeep: the weights stay where the block says, as those of tile number `index`.
+template <int MR, bool kStream, bool kKeep>
+inline void AttendRows(const AttendBlock& t, int64_t row, int64_t index, int64_t ahead, bool masked) {
+  const int32_t tile = t.tiles[index];
   const uint16_t* k = t.pool + tile * t.tile_elements;
   const uint16_t* v = k + t.head_size * 64;
   alignas(64) float scores[MR][64];
   constexpr int NV = kVectors<MR>;
   MultiplyKeys<MR, kStream>(LeftOf(t.q, t.q_wide) + row * t.head_size, k, t.head_size, ahead, scores);
 
-  alignas(64) Left weights[MR][64];
+  alignas(64) Left own[kKeep ? 1 : MR][64];
+  const int64_t stride = kKeep ? t.weights_stride : 64;
+  Left* const weights = kKeep ? static_cast<Left*>(t.weights) + row * t.weights_stride + index * 64 : own[0];
   alignas(64) int32_t visible[64];
   if (masked) {
     VisiblePositions(t.slot_positions + int64_t{tile} * 64, t.starts[tile], t.counts[tile], visible);
@@ -185,8 +189,9 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, int64_t 
     for (int i = 0; i < 4; ++i) {
       const F32x16 p = Exp2(Fma(s[i], scale, shift));
       sum = Add(sum, p);
-      StoreLeft(weights[r] + i * 16, p);
+      StoreLeft(weights + r * stride + i * 16, p);
     }
+    if constexpr (kKeep) t.tops[(row + r) * t.tops_stride + index] = m_new;
     Store(l, sum);
   }
 
@@ -197,7 +202,7 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int32_t tile, int64_t 
       for (int r = 0; r < MR; ++r) {
         for (int i = 0; i < NV; ++i) c[r][i] = Load(o + r * t.o_stride + i * 16);
       }
-      MultiplyTile<MR, NV, kStream>(weights[0], 64, v + panel * 64 + part * 32, 32, ahead, c);
+      MultiplyTile<MR, NV, kStream>(weights, stride, v + panel * 64 + part * 32, 32, ahead, c);
       for (int r = 0; r < MR; ++r) {
         for (int i = 0; i < NV; ++i) Store(o + r * t.o_stride + i * 16, c[r][i]);
       }
@@ -223,30 +228,32 @@ inline Visible VisibleOf(const Block& t, int64_t row, int32_t tile) {
   return start > 0 || count < 64 || slots[count - 1] > lowest ? Visible::kSome : Visible::kAll;
 }
 
-template <int MR, bool kStream>
-inline void AttendGroup(const AttendBlock& t, int64_t row, int32_t tile, int64_t ahead) {
-  const Visible visible = VisibleOf<MR>(t, row, tile);
+template <int MR, bool kStream, bool kKeep>
+inline void AttendGroup(const AttendBlock& t, int64_t row, int64_t index, int64_t ahead) {
+  const Visible visible = VisibleOf<MR>(t, row, t.tiles[index]);
   if (visible == Visible::kNone) return;  // the state would not change
-  AttendRows<MR, kStream>(t, row, tile, ahead, visible == Visible::kSome);
+  AttendRows<MR, kStream, kKeep>(t, row, index, ahead, visible == Visible::kSome);
 }
 
-template <bool kStream>
+template <bool kStream, bool kKeep>
 inline void AttendAllRows(const AttendBlock& t) {
   for (int64_t i = 0; i < t.tile_count; ++i) {
-    const int32_t tile = t.tiles[i];
-    const int64_t ahead = i + 1 < t.tile_count ? (int64_t{t.tiles[i + 1]} - tile) * t.tile_elements : 0;
+    const int64_t ahead = i + 1 < t.tile_count ? (int64_t{t.tiles[i + 1]} - t.tiles[i]) * t.tile_elements : 0;
     int64_t row = 0;
-    for (; row + kGemmRows <= t.rows; row += kGemmRows) AttendGroup<kGemmRows, kStream>(t, row, tile, ahead);
-    if constexpr (kGemmRows > 3) {
-      for (; row + 3 <= t.rows; row += 3) AttendGroup<3, kStream>(t, row, tile, ahead);
+    for (; row + kGemmRows <= t.rows; row += kGemmRows) {
+      AttendGroup<kGemmRows, kStream, kKeep>(t, row, i, ahead);
     }
-    for (; row < t.rows; ++row) AttendGroup<1, kStream>(t, row, tile, ahead);
+    if constexpr (kGemmRows > 3) {
+      for (; row + 3 <= t.rows; row += 3) AttendGroup<3, kStream, kKeep>(t, row, i, ahead);
+    }
+    for (; row < t.rows; ++row) AttendGroup<1, kStream, kKeep>(t, row, i, ahead);
   }
 }
 
 void Attend(const AttendBlock& t) {
-  if (t.rows <= 12) return AttendAllRows<true>(t);
-  AttendAllRows<false>(t);
+  if (t.weights != nullptr) return AttendAllRows<false, true>(t);
+  if (t.rows <= 12) return AttendAllRows<true, false>(t);
+  AttendAllRows<false, false>(t);
 }
 
 void Merge(int64_t rows, int64_t o_stride, float* m, float* l, float* o, const float* m_b, const float* l_b,

@@ -52,16 +52,49 @@ absl::Status CheckPot(const PolicySpec& policy, int64_t tokens, int64_t catalyst
   return absl::OkStatus();
 }
 
+// Images are counted from token `fixed` on, of `tokens`.
+absl::Status CheckImages(const PolicySpec& policy, int64_t tokens, int64_t fixed) {
+  int64_t all = 0;
+  for (const PolicySpec::Image& image : policy.images) {
+    all += image.end - image.first;
+    if (image.end <= tokens - fixed) continue;
+    return InvalidArgument("policy lookm: the image {}-{} is not in the {} tokens there are: 0 to {}",
+                           image.first, image.end, tokens - fixed, tokens - fixed);
+  }
+  if (all < tokens - fixed || all == 0) return absl::OkStatus();
+  return InvalidArgument("policy lookm: images are all of the {} tokens; at least 1 must be text", all);
+}
+
+// What hard text prior keeps of `tokens`: all text and the last `recent`; of images the best, if text leaves
+// room.
+int64_t HardBudget(const PolicySpec& policy, int64_t tokens, int64_t first, int64_t budget, int64_t recent) {
+  int64_t stays = tokens;
+  for (const PolicySpec::Image& image : policy.images) {
+    const int64_t goes = std::min(first + image.end, tokens - recent) - (first + image.first);
+    stays -= std::max<int64_t>(0, goes);
+  }
+  return std::max(budget, stays);
+}
+
 }  // namespace
 
-int64_t PolicySpec::BudgetOf(int64_t tokens) const {
+int64_t PolicySpec::BudgetOf(int64_t tokens, int64_t first) const {
   switch (kind) {
     case Kind::kAuto:
     case Kind::kFull:
       return tokens;
     case Kind::kSnapKv:
     case Kind::kRandom:
+    case Kind::kTova:
+    case Kind::kRoCo:
       return std::min(tokens, budget.Of(tokens));
+    case Kind::kH2o:
+      return std::min(tokens, heavy.Of(tokens) + recent.Of(tokens));
+    case Kind::kLookM: {
+      const int64_t own = std::min(tokens, budget.Of(tokens));
+      const bool hard = text_prior == TextPrior::kHard && !images.empty();
+      return hard ? HardBudget(*this, tokens, first, own, std::min(tokens, recent.Of(tokens))) : own;
+    }
     case Kind::kInfiniPot:
       return pot.Of(tokens);
     case Kind::kStreaming:
@@ -75,7 +108,7 @@ int64_t PolicySpec::KeepOf(int64_t tokens) const {
 }
 
 absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed) {
-  const int64_t budget = policy.BudgetOf(tokens);
+  const int64_t budget = policy.BudgetOf(tokens, fixed);
   switch (policy.kind) {
     case PolicySpec::Kind::kAuto:
     case PolicySpec::Kind::kFull:
@@ -85,8 +118,25 @@ absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t c
                          fmt::format("window={} and the prefix of {} tokens stay", policy.window, fixed),
                          tokens);
     case PolicySpec::Kind::kRandom:
+    case PolicySpec::Kind::kTova:
       return CheckBudget(policy, "budget", policy.budget, budget, fixed + 1,
                          fmt::format("the prefix of {} tokens stays", fixed), tokens);
+    case PolicySpec::Kind::kH2o:
+      return CheckBudget(
+          policy, "heavy", policy.heavy, budget, fixed + policy.recent.Of(tokens) + 1,
+          fmt::format("recent={} and the prefix of {} tokens stay", policy.recent.Of(tokens), fixed), tokens);
+    case PolicySpec::Kind::kLookM:
+      PALIMPSEST_RETURN_IF_ERROR(CheckImages(policy, tokens, fixed));
+      return CheckBudget(
+          policy, "budget", policy.budget, budget, fixed + policy.recent.Of(tokens) + 1,
+          fmt::format("recent={} and the prefix of {} tokens stay", policy.recent.Of(tokens), fixed), tokens);
+    case PolicySpec::Kind::kRoCo: {
+      const int64_t stay =
+          std::max(policy.volatile_tokens.Of(tokens), policy.sink + policy.recent.Of(tokens));
+      return CheckBudget(
+          policy, "budget", policy.budget, budget, fixed + stay + 1,
+          fmt::format("{} volatile, first and last tokens and the prefix of {} stay", stay, fixed), tokens);
+    }
     case PolicySpec::Kind::kStreaming:
       return CheckBudget(policy, "recent", policy.recent, budget, std::max(fixed, policy.sink) + 1,
                          fmt::format("sink={} and the prefix of {} tokens stay", policy.sink, fixed), tokens);

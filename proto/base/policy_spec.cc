@@ -21,6 +21,7 @@ constexpr int64_t kTokensMax = int64_t{1} << 30;
 constexpr int64_t kWindowMax = 1024;
 constexpr int64_t kKernelMax = 255;  // papers: 5 to 63
 constexpr size_t kCatalystIdsMax = 4096;
+constexpr size_t kImagesMax = 256;
 constexpr size_t kFileBytesMax = 4096;
 
 // In the order of the enumerators.
@@ -28,21 +29,26 @@ constexpr std::string_view kPools[] = {"max", "avg", "none"};
 constexpr std::string_view kReduces[] = {"mean", "max", "sum"};
 constexpr std::string_view kOrders[] = {"reduce-pool", "pool-reduce"};
 constexpr std::string_view kDivisors[] = {"padded", "valid"};
+constexpr std::string_view kNormalizes[] = {"none", "queries"};
+constexpr std::string_view kTextPriors[] = {"paper", "hard", "none"};
+constexpr std::string_view kLasts[] = {"stays", "free"};
+constexpr std::string_view kMerges[] = {"none",      "averaged",   "pivotal", "weighted",
+                                        "threshold", "normalized", "values"};
 
 // The first rows in the order of Kind.
 std::span<const NamedForm> Policies() {
   static const auto* const forms = new std::vector<NamedForm>{
       {"auto", {}, true},
       {"full", {}, true},
-      {"snapkv", {"budget", "window", "kernel", "pool", "reduce", "order", "divisor"}, true},
+      {"snapkv", {"budget", "window", "kernel", "pool", "reduce", "order", "divisor", "merge"}, true},
       {"infinipot", {"pot", "keep", "alpha", "score", "reduce", "catalyst", "catalyst_ids"}, true},
       {"streaming", {"sink", "recent"}, true},
-      {"random", {"budget", "seed"}, true},
-      {"lookm", {"budget", "recent", "merge", "text_prior"}},
-      {"h2o", {"heavy", "recent"}},
-      {"tova", {"budget"}},
+      {"random", {"budget", "seed", "merge"}, true},
+      {"h2o", {"heavy", "recent", "normalize", "reduce", "merge"}, true},
+      {"lookm", {"budget", "recent", "text_prior", "images", "merge"}, true},
+      {"tova", {"budget", "last", "merge"}, true},
+      {"roco", {"budget", "volatile", "sink", "recent", "merge"}, true},
       {"sirllm", {"sink", "budget", "recent"}},
-      {"roco", {"budget"}},
       {"pyramidkv", {"budget"}},
       {"adakv", {"budget"}},
       {"kvzip", {"budget"}},
@@ -129,6 +135,30 @@ absl::Status ReadIds(const Parameter& parameter, std::vector<int32_t>* ids) {
   return absl::OkStatus();
 }
 
+// Ranges of tokens, ascending, of which none reaches into the next.
+absl::Status ReadImages(const Parameter& parameter, std::vector<PolicySpec::Image>* images) {
+  const std::string_view text = parameter.value();
+  const std::string allowed = fmt::format(
+      "1 to {} ranges FIRST-END of tokens from 0 to {} between slashes, END behind the last, ascending and "
+      "apart, such as 0-576/600-1176",
+      kImagesMax, kTokensMax);
+  for (size_t begin = 0; begin != std::string_view::npos;) {
+    const size_t slash = text.find('/', begin);
+    const std::string_view range =
+        text.substr(begin, slash == std::string_view::npos ? slash : slash - begin);
+    const size_t dash = std::min(range.find('-'), range.size() - 1);
+    const auto first = ParseInteger(range.substr(0, dash)), end = ParseInteger(range.substr(dash + 1));
+    const int64_t least = images->empty() ? 0 : images->back().end;
+    if (range.empty() || !first.ok() || !end.ok() || *first < least || *end <= *first || *end > kTokensMax ||
+        images->size() == kImagesMax) {
+      return parameter.IsNot(allowed);
+    }
+    images->push_back({*first, *end});
+    begin = slash == std::string_view::npos ? slash : slash + 1;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadCatalyst(const Parameter& parameter, PolicySpec* policy) {
   if (policy->catalyst != PolicySpec::Catalyst::kDefault) {
     return InvalidArgument("policy infinipot: give catalyst or catalyst_ids, not both");
@@ -164,8 +194,10 @@ absl::Status ReadScore(const Parameter& parameter, PolicySpec* policy) {
     const bool scores_tokens = form.name != "auto" && form.name != "full" && form.name != "infinipot";
     if (scores_tokens) scores.push_back(form);
     if (!scores_tokens && form.name == policy->score) {
-      return InvalidArgument("{}={} picks no tokens by itself; allowed: cap, snapkv, streaming and random",
-                             kWhat, policy->score);
+      return InvalidArgument(
+          "{}={} picks no tokens by itself; allowed: cap, snapkv, streaming, random, h2o, lookm, tova and "
+          "roco",
+          kWhat, policy->score);
     }
   }
   PALIMPSEST_ASSIGN_OR_RETURN(const NamedForm* const form, FindForm(kWhat, scores, policy->score));
@@ -204,6 +236,13 @@ absl::Status ReadParameter(const Parameter& parameter, PolicySpec* policy) {
   if (key == "sink") return parameter.Read(0, kTokensMax, &policy->sink);
   if (key == "recent") return parameter.Read(&policy->recent);
   if (key == "seed") return parameter.Read(&policy->seed);
+  if (key == "heavy") return parameter.Read(&policy->heavy);
+  if (key == "normalize") return parameter.Read(kNormalizes, &policy->normalize);
+  if (key == "last") return parameter.Read(kLasts, &policy->last);
+  if (key == "volatile") return parameter.Read(&policy->volatile_tokens);
+  if (key == "text_prior") return parameter.Read(kTextPriors, &policy->text_prior);
+  if (key == "images") return ReadImages(parameter, &policy->images);
+  if (key == "merge") return parameter.Read(kMerges, &policy->merge);
   return Internal("policy {}: the key {} has no reader", policy->name(), key);
 }
 
@@ -213,6 +252,16 @@ absl::Status CheckTogether(const PolicySpec& policy, std::span<const FormParamet
     return InvalidArgument(
         "policy snapkv: budget={} leaves no room beside window={}, which stays: budget of {} to {}",
         policy.budget.value, policy.window, policy.window + 1, kTokensMax);
+  }
+  if (policy.kind == Kind::kLookM && policy.budget.percent == policy.recent.percent &&
+      policy.budget.value <= policy.recent.value) {
+    return InvalidArgument("policy lookm: budget={0}{2} leaves no room beside recent={1}{2}, which stays",
+                           policy.budget.value, policy.recent.value, policy.budget.percent ? "%" : "");
+  }
+  if (policy.kind == Kind::kH2o && policy.heavy.percent && policy.recent.percent &&
+      policy.heavy.value + policy.recent.value > 100) {
+    return InvalidArgument("policy h2o: heavy={}% and recent={}% are {}% together, expected 2% to 100%",
+                           policy.heavy.value, policy.recent.value, policy.heavy.value + policy.recent.value);
   }
   if (policy.kind != Kind::kInfiniPot) return absl::OkStatus();
   if (policy.pot.percent == policy.keep.percent && policy.keep.value >= policy.pot.value) {
@@ -233,6 +282,20 @@ std::string TextOf(const Amount& amount) {
   return fmt::format("{}{}", amount.value, amount.percent ? "%" : "");
 }
 
+std::string ImagesText(const PolicySpec& policy) {
+  std::string text;
+  for (const PolicySpec::Image& image : policy.images) {
+    text += fmt::format("{}{}-{}", text.empty() ? ",images=" : "/", image.first, image.end);
+  }
+  return text;
+}
+
+// Said only where there is some: what merges nothing is the same policy with and without the word.
+std::string MergeText(const PolicySpec& policy) {
+  if (policy.merge == PolicySpec::Merge::kNone && policy.kind != Kind::kLookM) return "";
+  return fmt::format(",merge={}", NameOf(kMerges, policy.merge));
+}
+
 std::string CatalystText(const PolicySpec& policy) {
   switch (policy.catalyst) {
     case PolicySpec::Catalyst::kDefault:
@@ -251,10 +314,19 @@ std::string CatalystText(const PolicySpec& policy) {
 
 std::string PolicySpec::name() const { return Policies()[static_cast<size_t>(kind)].name; }
 
+PolicySpec DefaultPolicy(Kind kind) {
+  PolicySpec policy;
+  policy.kind = kind;
+  if (kind == Kind::kH2o || kind == Kind::kLookM) policy.recent = {10, true};
+  if (kind == Kind::kLookM) policy.budget = {20, true};
+  if (kind == Kind::kLookM) policy.merge = PolicySpec::Merge::kPivotal;
+  if (kind == Kind::kRoCo) policy.recent = {10};
+  return policy;
+}
+
 absl::StatusOr<PolicySpec> ParsePolicy(std::string_view text) {
   PALIMPSEST_ASSIGN_OR_RETURN(const FormText form, ReadForm("policy", Policies(), text));
-  PolicySpec policy;
-  policy.kind = static_cast<Kind>(form.form - Policies().data());
+  PolicySpec policy = DefaultPolicy(static_cast<Kind>(form.form - Policies().data()));
   for (const FormParameter& parameter : form.parameters) {
     PALIMPSEST_RETURN_IF_ERROR(ReadParameter(Parameter(form.form->name, parameter), &policy));
   }
@@ -269,10 +341,10 @@ std::string PolicyText(const PolicySpec& policy) {
     case Kind::kFull:
       return name;
     case Kind::kSnapKv:
-      return fmt::format("{}:budget={},window={},kernel={},pool={},reduce={},order={},divisor={}", name,
+      return fmt::format("{}:budget={},window={},kernel={},pool={},reduce={},order={},divisor={}{}", name,
                          TextOf(policy.budget), policy.window, policy.kernel, NameOf(kPools, policy.pool),
                          NameOf(kReduces, policy.reduce), NameOf(kOrders, policy.order),
-                         NameOf(kDivisors, policy.divisor));
+                         NameOf(kDivisors, policy.divisor), MergeText(policy));
     case Kind::kInfiniPot: {
       std::string line =
           fmt::format("{}:pot={},keep={},alpha={},score={}", name, TextOf(policy.pot),
@@ -283,7 +355,23 @@ std::string PolicyText(const PolicySpec& policy) {
     case Kind::kStreaming:
       return fmt::format("{}:sink={},recent={}", name, policy.sink, TextOf(policy.recent));
     case Kind::kRandom:
-      return fmt::format("{}:budget={},seed={}", name, TextOf(policy.budget), policy.seed);
+      return fmt::format("{}:budget={},seed={}{}", name, TextOf(policy.budget), policy.seed,
+                         MergeText(policy));
+    case Kind::kH2o:
+      return fmt::format("{}:heavy={},recent={},normalize={},reduce={}{}", name, TextOf(policy.heavy),
+                         TextOf(policy.recent), NameOf(kNormalizes, policy.normalize),
+                         NameOf(kReduces, policy.reduce), MergeText(policy));
+    case Kind::kLookM:
+      return fmt::format("{}:budget={},recent={},text_prior={}{}{}", name, TextOf(policy.budget),
+                         TextOf(policy.recent), NameOf(kTextPriors, policy.text_prior), ImagesText(policy),
+                         MergeText(policy));
+    case Kind::kTova:
+      return fmt::format("{}:budget={},last={}{}", name, TextOf(policy.budget), NameOf(kLasts, policy.last),
+                         MergeText(policy));
+    case Kind::kRoCo:
+      return fmt::format("{}:budget={},volatile={},sink={},recent={}{}", name, TextOf(policy.budget),
+                         TextOf(policy.volatile_tokens), policy.sink, TextOf(policy.recent),
+                         MergeText(policy));
   }
   return name;
 }

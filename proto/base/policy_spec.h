@@ -24,15 +24,25 @@ struct Amount {
 };
 
 struct PolicySpec {
-  enum class Kind { kAuto, kFull, kSnapKv, kInfiniPot, kStreaming, kRandom };
+  enum class Kind { kAuto, kFull, kSnapKv, kInfiniPot, kStreaming, kRandom, kH2o, kLookM, kTova, kRoCo };
   enum class Pool { kMax, kAvg, kNone };
   enum class Reduce { kMean, kMax, kSum };  // over the query heads of a KV head
   enum class Order { kReducePool, kPoolReduce };
-  enum class Divisor { kPadded, kValid };  // of an average at the ends: the kernel, or the tokens under it
+  enum class Divisor { kPadded, kValid };    // of an average at the ends: the kernel, or the tokens under it
+  enum class Normalize { kNone, kQueries };  // a sum of attention, or over the queries that could see the key
+  enum class TextPrior { kPaper, kHard, kNone };
+  enum class Last { kStays, kFree };
+  // What becomes of the tokens that go (worker/compression/merging.h).
+  enum class Merge { kNone, kAveraged, kPivotal, kWeighted, kThreshold, kNormalized, kValues };
+  // Tokens [first, end) of the documents that are an image's.
+  struct Image {
+    int64_t first, end;
+    bool operator==(const Image&) const = default;
+  };
   enum class Catalyst { kDefault, kFile, kIds, kQuestion };
 
   Kind kind = Kind::kFull;  // kAuto: full where all fits the model's window, else what suits the prefill
-  // snapkv, random: tokens kept for each layer and KV head in all. Of snapkv, with the window.
+  // Tokens kept for each layer and KV head in all, with those that stay for standing last.
   Amount budget{1024};
   // snapkv: the last tokens, whose attention votes and which stay; odd width of the pool.
   int64_t window = 32, kernel = 7;
@@ -47,21 +57,31 @@ struct PolicySpec {
   Catalyst catalyst = Catalyst::kDefault;
   std::string catalyst_file;          // kFile: as written, without the @; only the command line may read it
   std::vector<int32_t> catalyst_ids;  // kIds
-  // streaming: first tokens and last tokens that stay.
+  // streaming, roco: first tokens that stay; and of h2o and lookm too, last tokens that stay.
   int64_t sink = 4;
   Amount recent{1020};
-  uint64_t seed = 0;  // random
+  uint64_t seed = 0;                         // random
+  Amount heavy{10, true};                    // h2o: tokens beside the recent ones
+  Normalize normalize = Normalize::kNone;    // h2o
+  Last last = Last::kStays;                  // tova: the newest token
+  Amount volatile_tokens{64};                // roco: whose attention varies most, which stay
+  TextPrior text_prior = TextPrior::kPaper;  // lookm
+  std::vector<Image> images;                 // lookm: ascending; none: all is text
+  Merge merge = Merge::kNone;
 
   std::string name() const;
   // Keeps fewer tokens than there are, once there are enough.
   bool compresses() const { return kind != Kind::kFull && kind != Kind::kAuto; }
-  // Tokens that stay of so many, per layer and KV head, at most: of infinipot those of the pot.
-  int64_t BudgetOf(int64_t tokens) const;
+  // Tokens that stay of so many, per layer and KV head, at most: of infinipot those of the pot. Images are
+  // counted from token `first` on.
+  int64_t BudgetOf(int64_t tokens, int64_t first = 0) const;
   // infinipot: tokens after a distillation.
   int64_t KeepOf(int64_t tokens) const;
   bool operator==(const PolicySpec&) const = default;
 };
 
+// A policy with nothing said but its name.
+PolicySpec DefaultPolicy(PolicySpec::Kind kind);
 // `auto` is accepted too.
 absl::StatusOr<PolicySpec> ParsePolicy(std::string_view text);
 // All parameters of the policy, in a fixed order: equal text, equal policy. ParsePolicy reads it back.

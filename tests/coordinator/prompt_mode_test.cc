@@ -160,6 +160,34 @@ TEST(PromptModeTest, AnyPolicyScoresInThePot) {
               AllOf(HasSubstr("budget=512"), HasSubstr("infinipot:score=snapkv")));
 }
 
+// What was merged cannot come back beside what it was merged into, nor be merged a span or a pot at a time.
+TEST(PromptModeTest, MergingRefusesRecallAndThePot) {
+  for (const char* policy :
+       {"lookm", "snapkv:budget=100,merge=values", "h2o:heavy=50,recent=50,merge=averaged"}) {
+    const auto plan = Plan({800}, Options(policy));
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_FALSE(plan->mode.recall.on()) << policy;
+    PromptOptions recalls = Options(policy);
+    recalls.recall = {.kind = RecallSpec::Kind::kSlices};
+    EXPECT_THAT(ErrorOf(Plan({800}, recalls), false), HasSubstr("merged into them")) << policy;
+  }
+  EXPECT_TRUE(Plan({800}, Options("lookm:merge=none"))->mode.recall.on());
+  EXPECT_THAT(ErrorOf(Plan({50}, Options("lookm", "pot"), 10, 5000), false),
+              AllOf(HasSubstr("merges what it drops"), HasSubstr("infinipot:score=lookm")));
+  EXPECT_THAT(ErrorOf(Plan({400, 300}, Options("lookm")), false),
+              AllOf(HasSubstr("span by span (2 documents"), HasSubstr("at most 1000 tokens, or merge=none")));
+  EXPECT_TRUE(Plan({400, 300}, Options("lookm", "exact")).ok());
+  EXPECT_TRUE(Plan({400, 300}, Options("lookm:merge=none")).ok());
+  EXPECT_EQ(Plan({50}, Options("h2o", "pot"), 10, 5000)->mode.policy.score, "h2o");
+}
+
+// Behind the prefix: an image's place counts from the documents' first token.
+TEST(PromptModeTest, HardTextPriorKeepsWhatIsNoImage) {
+  const PromptMode mode = Plan({800}, Options("lookm:text_prior=hard,images=100-600"))->mode;
+  EXPECT_EQ(mode.kept, mode.candidates - 500);
+  EXPECT_THAT(ErrorOf(Plan({800}, Options("lookm:images=100-801")), false), HasSubstr("0 to 800"));
+}
+
 TEST(PromptModeTest, WishesThatExcludeEachOtherAreRefused) {
   for (const char* prefill : {"exact", "anchored"}) {
     EXPECT_THAT(ErrorOf(Plan({50}, Options("infinipot", prefill)), false),

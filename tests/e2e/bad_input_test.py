@@ -118,6 +118,9 @@ class BadPolicyTest(cli.CliTest):
                 ("snapkv:kernel=4", "kernel='4'", "odd number from 1"), ("snapkv:window=0", "window='0'", "from 1"),
                 ("infinipot:alpha=2", "alpha='2'", "0 to 1"), ("infinipot:pot=512,keep=512", "keep=512", "pot=512"),
                 ("snapvk", "did you mean snapkv?"), ("snapkv:budgte=4", "did you mean budget?"),
+                ("lookm:images=9-5", "images='9-5'", "ascending and apart"), ("lookm:images=0-9/5-20", "ascending and apart"),
+                ("lookm:budget=5%", "budget=5%", "recent=10%"), ("h2o:heavy=60%,recent=60%", "120%", "100%"),
+                ("snapkv:merge=sum", "merge='sum'", "values"), ("streaming:merge=values", "no key 'merge'"),
                 ("infinipot:score=best", "score", "cap"), ("infinipot:catalyst=Well?", "@FILE")):
             with self.subTest(policy=policy):
                 self.expect_error(cli.USAGE, "ask", "--policy", policy, "--document", self.document, "Who?",
@@ -138,6 +141,10 @@ class BadPolicyTest(cli.CliTest):
                 (["--policy", "infinipot", "--prefill", "exact", *about], "prefill exact", "prefill pot or auto"),
                 (["--policy", "snapkv:budget=64", "--prefill", "pot", *about], "infinipot:score=snapkv"),
                 (["--prefill", "anchored", "Who?"], "0 documents"),
+                (["--policy", "lookm", "--prefill", "anchored", *about], "merges what it drops", "merge=none"),
+                (["--policy", "lookm", "--recall", "all", *about], "merged into them", "recall none"),
+                (["--policy", "lookm:images=5-1048576", *about], "image 5-1048576", "0 to"),
+                (["--policy", "h2o:heavy=1%,recent=1%", *about], "heavy=1%", "prefix"),
                 (["--policy", f"snapkv:budget={cli.TINY_WINDOW}", "--document", long, "Who?"],
                  f"keeps {cli.TINY_WINDOW}", f"trained for {cli.TINY_WINDOW}", "at most")):
             with self.subTest(arguments=arguments):

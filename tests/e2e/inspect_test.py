@@ -64,7 +64,9 @@ class HtmlTest(cli.CliTest):
         return ["inspect", "--prompt-file", self.write("p.txt", text), "--html", "out.html", *arguments]
 
     def test_page_shows_what_the_json_says(self):
-        for policy in ("snapkv:budget=100", "random:budget=25%,seed=3", "streaming:sink=4,recent=60"):
+        for policy in ("snapkv:budget=100", "random:budget=25%,seed=3", "streaming:sink=4,recent=60",
+                       "h2o:heavy=60,recent=40", "lookm:budget=100,recent=30,images=10-60/80-200", "tova:budget=90",
+                       "roco:budget=120,merge=values"):
             found = self.expect_done(*self.inspect("--policy", policy, "--generate", "3", "--json")).json
             data = page_data(self.folder / "out.html")
             self.assertEqual(steps(data), [(0, found["kept"])])

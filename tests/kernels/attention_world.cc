@@ -179,6 +179,90 @@ void AttentionWorld::AttendPart(Backend& backend, size_t s, const std::vector<in
   }
 }
 
+AttentionWorld::Columns::Columns(int64_t heads, int64_t columns)
+    : sums(heads, columns, 3),
+      open(heads, columns, 3),
+      squares(heads, columns, 3),
+      open_squares(heads, columns, 3) {
+  for (Guarded<float>* const x : {&sums, &open, &squares, &open_squares}) {
+    for (int64_t h = 0; h < heads; ++h) std::fill_n(&(*x)(h, 0), columns, 0.0f);
+  }
+}
+
+bool AttentionWorld::Columns::SameBits(const Columns& other) const {
+  return sums.SameBits(other.sums) && open.SameBits(other.open) && squares.SameBits(other.squares) &&
+         open_squares.SameBits(other.open_squares);
+}
+
+bool AttentionWorld::Columns::GuardsIntact() const {
+  return sums.GuardsIntact() && open.GuardsIntact() && squares.GuardsIntact() && open_squares.GuardsIntact();
+}
+
+reference::Matrix AttentionWorld::Columns::Together(const Guarded<float>& a, const Guarded<float>& b) {
+  reference::Matrix both = a.Values();
+  const reference::Matrix more = b.Values();
+  for (size_t i = 0; i < both.data.size(); ++i) both.data[i] += more.data[i];
+  return both;
+}
+
+void AttentionWorld::AddSums(Backend& backend, size_t s, const std::vector<int64_t>& cuts, bool squares,
+                             Columns* columns, Guarded<Bf16>* out) {
+  for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+    const ColumnSums sums{.sums = &columns->sums(0, 0),
+                          .open = &columns->open(0, 0),
+                          .squares = squares ? &columns->squares(0, 0) : nullptr,
+                          .open_squares = squares ? &columns->open_squares(0, 0) : nullptr,
+                          .stride = columns->sums.All().stride,
+                          .rows = columns->rows};
+    AttentionSequence part = sequences_[s];
+    part.first_row += cuts[i];
+    part.positions += cuts[i];
+    part.rows = cuts[i + 1] - cuts[i];
+    part.sums = &sums;
+    backend.Attention(Args(std::span(&part, 1), out->All()));
+    columns->rows += part.rows;
+  }
+}
+
+reference::ScoreResult AttentionWorld::ReferenceSums(size_t s, int64_t stride, bool squared) {
+  std::vector<ScoreHead> heads;
+  const ScoreKeysArgs args = ScoreArgs(s, RowReduce::kSum, &heads);
+  const int64_t group = shape_.heads / shape_.kv_heads;
+  reference::ScoreResult all{.out = reference::Matrix(shape_.heads, stride)};
+  for (size_t h = 0; h < heads.size(); ++h) {
+    for (int64_t row = 0; row < static_cast<int64_t>(args.positions.size()); ++row) {  // each by itself
+      ScoreKeysArgs one = args;
+      one.positions = args.positions.subspan(static_cast<size_t>(row), 1);
+      ScoreHead head = heads[h];
+      head.q = {heads[h].q.row(row), 1, heads[h].q.columns, heads[h].q.stride};
+      const reference::ScoreResult weights = reference::ScoreKeys(one, head, rope_);
+      for (int64_t g = 0; g < group; ++g) {
+        for (int64_t i = 0; i < weights.out.columns; ++i) {
+          const double w = weights.out(g, i);
+          all.out(static_cast<int64_t>(h) * group + g, i) += squared ? w * w : w;
+        }
+      }
+      all.score_magnitude = std::max(all.score_magnitude, weights.score_magnitude);
+      all.score_ties = std::max(all.score_ties, weights.score_ties);
+    }
+  }
+  return all;
+}
+
+// As of scores below. Attention's splits add as many factors again as there are splits, and a factor from the
+// maximum that a weight is relative to; where products are of bf16 a weight rounds to it; a square errs
+// twice.
+reference::Matrix AttentionWorld::SumsBound(const reference::ScoreResult& exact, size_t s,
+                                            bool squared) const {
+  const double splits = static_cast<double>(most_tiles_) / kSplitTiles + 1;
+  reference::Matrix bound = Bound(exact, s);
+  for (size_t i = 0; i < bound.data.size(); ++i) {
+    const double more = exact.out.data[i] * (0x1p-8 + (2 * splits + 2) * 0x1p-22);
+    bound.data[i] = 1.01 * (bound.data[i] + more) * (squared ? 2 : 1);
+  }
+  return bound;
+}
+
 reference::AttentionResult AttentionWorld::Reference() {
   return reference::Attention(Args(sequences_, {}), rope_);
 }

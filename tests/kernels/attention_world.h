@@ -34,6 +34,26 @@ class AttentionWorld {
   std::vector<Guarded<float>> Score(Backend& backend, size_t s, RowReduce reduce);
   std::vector<reference::ScoreResult> ReferenceScores(size_t s, RowReduce reduce);
   reference::Matrix Bound(const reference::ScoreResult& exact, size_t s) const;
+  // What attention adds up, (heads, most_tiles * 64), each row with a guard.
+  struct Columns {
+    Columns(int64_t heads, int64_t columns);
+    // The whole and the open blocks together.
+    reference::Matrix Sums() const { return Together(sums, open); }
+    reference::Matrix Squares() const { return Together(squares, open_squares); }
+    bool SameBits(const Columns& other) const;
+    bool GuardsIntact() const;
+    static reference::Matrix Together(const Guarded<float>& a, const Guarded<float>& b);
+    Guarded<float> sums, open, squares, open_squares;
+    int64_t rows = 0;
+  };
+  Columns NoColumns() const { return {shape_.heads, most_tiles_ * kTileSlots}; }
+  // How much all rows of sequence s attend to its keys, their rows cut into calls as given; what they attend
+  // to goes to `out`.
+  void AddSums(Backend& backend, size_t s, const std::vector<int64_t>& cuts, bool squares, Columns* columns,
+               Guarded<Bf16>* out);
+  // Of the same, or of squared weights: (heads, stride), with the bound of each element.
+  reference::ScoreResult ReferenceSums(size_t s, int64_t stride, bool squared);
+  reference::Matrix SumsBound(const reference::ScoreResult& exact, size_t s, bool squared) const;
   // Moves each tile to where it is shifted to, and shifts none.
   void Replace();
 

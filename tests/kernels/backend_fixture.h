@@ -142,6 +142,15 @@ void ExpectWithin(const Guarded<T>& got, const reference::Matrix& want, const re
                         << bound(at_row, at_column);
 }
 
+inline void ExpectWithin(const reference::Matrix& got, const reference::Matrix& want,
+                         const reference::Matrix& bound) {
+  ASSERT_EQ(got.data.size(), want.data.size());
+  for (size_t i = 0; i < want.data.size(); ++i) {
+    ASSERT_LE(std::abs(got.data[i] - want.data[i]), bound.data[i])
+        << "at " << i << ": " << got.data[i] << " instead of " << want.data[i];
+  }
+}
+
 // Random cuts of [0, rows): the starts of the parts and `rows` at the end.
 inline std::vector<int64_t> RandomCuts(RngSequence& rng, int64_t rows) {
   std::vector<int64_t> cuts = {0};

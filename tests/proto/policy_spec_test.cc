@@ -36,6 +36,13 @@ TEST(PolicySpecTest, ANameAloneHasTheDefaultsOfTheManual) {
       {"infinipot:score=snapkv", "infinipot:pot=4096,keep=half,alpha=0.5,score=snapkv"},
       {"streaming", "streaming:sink=4,recent=1020"},
       {"random", "random:budget=1024,seed=0"},
+      {"snapkv:merge=none",
+       "snapkv:budget=1024,window=32,kernel=7,pool=max,reduce=mean,order=reduce-pool,divisor=padded"},
+      {"random:merge=values", "random:budget=1024,seed=0,merge=values"},
+      {"h2o", "h2o:heavy=10%,recent=10%,normalize=none,reduce=mean"},
+      {"lookm", "lookm:budget=20%,recent=10%,text_prior=paper,merge=pivotal"},
+      {"tova", "tova:budget=1024,last=stays"},
+      {"roco", "roco:budget=1024,volatile=64,sink=4,recent=10"},
   };
   for (const auto& [text, canonical] : table) EXPECT_EQ(PolicyText(Parsed(text)), canonical);
   EXPECT_EQ(Parsed("full"), PolicySpec());
@@ -58,6 +65,15 @@ TEST(PolicySpecTest, WhatIsPrintedIsReadBack) {
            "infinipot:score=streaming,pot=8K,keep=1K",
            "infinipot:score=random,alpha=0",
            "streaming:sink=0,recent=50%",
+           "snapkv:merge=values",
+           "random:merge=averaged",
+           "h2o:heavy=512,recent=1%,normalize=queries,reduce=sum,merge=weighted",
+           "lookm:budget=2K,recent=1K,text_prior=hard,images=0-576/576-577/600-1176,merge=none",
+           "lookm:text_prior=none,merge=normalized",
+           "tova:budget=5%,last=free,merge=threshold",
+           "roco:budget=30%,volatile=5%,sink=0,recent=1,merge=pivotal",
+           "infinipot:score=h2o",
+           "infinipot:score=roco,alpha=0",
            "random:seed=18446744073709551615,budget=1%",
        }) {
     const PolicySpec policy = Parsed(text);
@@ -79,13 +95,12 @@ TEST(PolicySpecTest, CountsAre1024Based) {
 }
 
 TEST(PolicySpecTest, NamesThatAreNotThereYetSaySoAndNameThoseThatAre) {
-  for (const char* text : {"lookm:budget=20%", "h2o:heavy=512,recent=512", "tova", "sirllm", "roco",
-                           "pyramidkv", "adakv", "kvzip:budget=4", "knorm", "keydiff", "expected",
+  for (const char* text : {"sirllm", "pyramidkv", "adakv", "kvzip:budget=4", "knorm", "keydiff", "expected",
                            "chunkkv:budget=4,chunk=20", "infinipot:score=knorm"}) {
     const absl::Status status = ParsePolicy(text).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << text;
-    EXPECT_THAT(Message(status), AllOf(HasSubstr("is not there yet; "), HasSubstr("snapkv"),
-                                       HasSubstr("streaming and random work today")));
+    EXPECT_THAT(Message(status),
+                AllOf(HasSubstr("is not there yet; "), HasSubstr("snapkv"), HasSubstr("roco work today")));
   }
   // A wrong key is wrong whether the policy is there or not.
   EXPECT_THAT(Refusal("lookm:budgte=4"), HasSubstr("did you mean budget?"));
@@ -172,6 +187,31 @@ TEST(PolicySpecTest, EveryBadTextIsRefusedInOneLineThatNamesWhatIsAllowed) {
       {"random:seed=-1", "seed='-1' is not a whole number from 0 to 18446744073709551615"},
       {"random:seed=18446744073709551616", "seed='18446744073709551616' is not"},
       {"random:seed=1K", "seed='1K' is not"},
+      {"h2o:heavy=0", "heavy='0' is not 1 to"},
+      {"h2o:heavy=60%,recent=50%",
+       "policy h2o: heavy=60% and recent=50% are 110% together, expected 2% to 100%"},
+      {"h2o:normalize=all", "normalize='all' is not none or queries"},
+      {"h2o:budget=5", "policy h2o has no key 'budget'; it has heavy, recent, normalize, reduce and merge"},
+      {"snapkv:merge=value",
+       "merge='value' is not none, averaged, pivotal, weighted, threshold, normalized or "
+       "values; did you mean values?"},
+      {"streaming:merge=values", "policy streaming has no key 'merge'"},
+      {"infinipot:merge=values", "policy infinipot has no key 'merge'"},
+      {"lookm:budget=10%", "policy lookm: budget=10% leaves no room beside recent=10%, which stays"},
+      {"lookm:text_prior=soft", "text_prior='soft' is not paper, hard or none"},
+      {"lookm:images=5-5", "images='5-5' is not 1 to 256 ranges FIRST-END of tokens from 0 to 1073741824"},
+      {"lookm:images=9-5", "images='9-5' is not"},
+      {"lookm:images=-5-9", "images='-5-9' is not"},
+      {"lookm:images=5", "images='5' is not"},
+      {"lookm:images=-", "images='-' is not"},
+      {"lookm:images=5-", "images='5-' is not"},
+      {"lookm:images=0-10/9-20", "ascending and apart"},
+      {"lookm:images=30-40/0-10", "ascending and apart"},
+      {"lookm:images=0-10/", "images='0-10/' is not"},
+      {"lookm:images=0-1073741825", "is not 1 to 256 ranges"},
+      {"tova:last=maybe", "last='maybe' is not stays or free"},
+      {"roco:sink=-1", "sink='-1' is not a whole number"},
+      {"infinipot:score=tovaa", "did you mean tova?"},
   };
   for (const Bad& bad : table) {
     const std::string message = Refusal(bad.text);
@@ -214,6 +254,49 @@ std::string Misfit(const std::string& text, int64_t tokens, int64_t catalyst, in
 }
 bool Fits(const std::string& text, int64_t tokens, int64_t catalyst, int64_t fixed) {
   return CheckPolicyFits(Parsed(text), tokens, catalyst, fixed).ok();
+}
+
+TEST(PolicySpecTest, TooManyImagesAreRefused) {
+  std::string text = "lookm:images=0-1";
+  for (int i = 1; i < 256; ++i) text += "/" + std::to_string(2 * i) + "-" + std::to_string(2 * i + 1);
+  EXPECT_EQ(Parsed(text).images.size(), 256u);
+  EXPECT_THAT(Refusal(text + "/600-601"), HasSubstr("1 to 256 ranges"));
+}
+
+TEST(PolicySpecTest, BudgetsOfPoliciesThatWeighEveryQuery) {
+  EXPECT_EQ(Parsed("h2o").BudgetOf(1000), 200);
+  EXPECT_EQ(Parsed("h2o:heavy=600,recent=50%").BudgetOf(1000), 1000);
+  EXPECT_EQ(Parsed("lookm").BudgetOf(1000), 200);
+  // Behind a prefix of 100, 500 of 1000 are an image's; 50 of them among the last 100.
+  const char* const images = "lookm:images=450-950";
+  EXPECT_EQ(Parsed(images).BudgetOf(1000, 0), 200);
+  const PolicySpec hard = Parsed("lookm:images=450-950,text_prior=hard");
+  EXPECT_EQ(hard.BudgetOf(1000, 0), 550);
+  EXPECT_EQ(hard.BudgetOf(1100, 100), 660);  // of 1100 tokens the last 110 stay, 60 of them the image's
+  EXPECT_EQ(Parsed("lookm:text_prior=hard").BudgetOf(1000), 200);
+  EXPECT_EQ(Parsed("lookm:budget=90%,text_prior=hard,images=0-900").BudgetOf(1000), 900);
+}
+
+TEST(PolicyFitsTest, ImagesAreWithinTheTextAndNotAllOfIt) {
+  EXPECT_TRUE(Fits("lookm:budget=50%,images=0-576/600-900", 1000, 0, 100));
+  EXPECT_EQ(Misfit("lookm:images=0-576/600-901", 1000, 0, 100),
+            "policy lookm: the image 600-901 is not in the 900 tokens there are: 0 to 900");
+  EXPECT_EQ(Misfit("lookm:images=0-576/576-900", 1000, 0, 100),
+            "policy lookm: images are all of the 900 tokens; at least 1 must be text");
+}
+
+TEST(PolicyFitsTest, WhatStaysMustFitBudgetsOfEveryQuery) {
+  EXPECT_TRUE(Fits("h2o:heavy=21,recent=50", 1000, 0, 20));
+  EXPECT_EQ(Misfit("h2o:heavy=20,recent=50", 1000, 0, 20),
+            "policy h2o: heavy=20 is too small: recent=50 and the prefix of 20 tokens stay; 21 or more");
+  EXPECT_TRUE(Fits("lookm:budget=71,recent=50", 1000, 0, 20));
+  EXPECT_THAT(Misfit("lookm:budget=70,recent=50", 1000, 0, 20), HasSubstr("71 or more"));
+  EXPECT_TRUE(Fits("tova:budget=21", 1000, 0, 20));
+  EXPECT_THAT(Misfit("tova:budget=20", 1000, 0, 20), HasSubstr("21 or more"));
+  EXPECT_TRUE(Fits("roco:budget=85", 1000, 0, 20));
+  EXPECT_THAT(Misfit("roco:budget=84", 1000, 0, 20), HasSubstr("85 or more"));
+  EXPECT_TRUE(Fits("roco:budget=36,volatile=1,sink=5,recent=10", 1000, 0, 20));
+  EXPECT_THAT(Misfit("roco:budget=35,volatile=1,sink=5,recent=10", 1000, 0, 20), HasSubstr("36 or more"));
 }
 
 TEST(PolicyFitsTest, ABudgetAboveThePromptDropsNothing) {

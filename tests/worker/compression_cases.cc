@@ -18,6 +18,15 @@ std::vector<CompressionCase> CompressionCases() {
       {"exact_random", kExact, "random:budget=25%,seed=3"},
       {"exact_streaming", kExact, "streaming:sink=4,recent=60"},
       {"exact_streaming_long_sink", kExact, "streaming:sink=70,recent=40"},
+      {"exact_h2o_visible", kExact, "h2o:heavy=60,recent=70,normalize=queries", true},
+      {"exact_lookm_pivotal", kExact, "lookm:budget=90,recent=20,images=40-200/201-320"},
+      {"exact_lookm_hard", kExact,
+       "lookm:budget=90,recent=20,images=40-200/201-320,text_prior=hard,merge=values"},
+      {"exact_snapkv_merged", kExact, "snapkv:budget=70,window=20,kernel=5,merge=values"},
+      {"exact_tova", kExact, "tova:budget=80,merge=threshold"},
+      {"exact_roco", kExact, "roco:budget=80,volatile=20"},
+      {"anchored_h2o", kAnchored, "h2o:heavy=60,recent=20"},
+      {"anchored_tova", kAnchored, "tova:budget=80"},
       {"anchored_snapkv", kAnchored, "snapkv:budget=80,window=20,kernel=5"},
       {"anchored_snapkv_visible", kAnchored, "snapkv:budget=80,window=20,kernel=5", true},
       {"anchored_random", kAnchored, "random:budget=90"},
@@ -29,6 +38,8 @@ std::vector<CompressionCase> CompressionCases() {
       {"pot_snapkv", kPot, "infinipot:pot=128,keep=60,score=snapkv"},
       {"pot_streaming", kPot, "infinipot:pot=100,keep=40,score=streaming,alpha=0"},
       {"pot_random", kPot, "infinipot:pot=100,keep=40,score=random"},
+      {"pot_h2o", kPot, "infinipot:pot=128,keep=50,score=h2o"},
+      {"pot_roco", kPot, "infinipot:pot=128,keep=60,score=roco,alpha=0"},
   };
 }
 

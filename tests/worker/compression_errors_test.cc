@@ -128,6 +128,27 @@ TEST_F(CompressionErrorsTest, ModesAndPolicies) {
   ExpectRefused(kAnchored, "full", RolePrompt({100}, 0), {"without a question"});
 }
 
+TEST_F(CompressionErrorsTest, Images) {
+  ExpectRefused(kExact, "lookm:budget=60,recent=20,images=10-201", RolePrompt({200}, 10),
+                {"image 10-201", "200 tokens", "0 to 200"});
+  ExpectRefused(kExact, "lookm:budget=60,recent=20,images=0-200", RolePrompt({200}, 10),
+                {"all of the 200 tokens"});
+  ExpectAccepted(kExact, "lookm:budget=60,recent=20,images=1-200", RolePrompt({200}, 10));
+}
+
+// What is merged is not what was read: it cannot come back beside what it was merged into.
+TEST_F(CompressionErrorsTest, Merging) {
+  ExpectRefused(kAnchored, "snapkv:budget=60,merge=values", RolePrompt({100, 100}, 10),
+                {"snapkv merges", "prefill exact", "512"});
+  for (const char* policy : {"lookm:budget=60,recent=20", "snapkv:budget=60,merge=values"}) {
+    Request request = CompressionRequest(kExact, policy, RolePrompt({200}, 10), 5);
+    request.recall = {.kind = RecallSpec::Kind::kSlices};
+    ExpectRefused(request, {"recall", "merged into them", "recall none"});
+    request.policy.merge = PolicySpec::Merge::kNone;
+    AnswerOf(*engine_, request);
+  }
+}
+
 TEST_F(CompressionErrorsTest, RolesOutOfOrder) {
   std::vector<Segment> segments = RolePrompt({300}, 10);
   segments.push_back({.tokens = RandomTokens(3, 1)});

@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "tests/testing/reference_model.h"
+#include "tests/worker/compression/merge_reference.h"
 #include "tests/worker/compression/policy_reference.h"
 #include "tests/worker/compression_cases.h"
 
@@ -57,7 +58,8 @@ class CompressionReferenceTest : public ::testing::Test {
   }
   // Attention of the last `window` queries to what each head holds from `skip` on, reduced; causal among the
   // observers, which are the last that are held. `candidates`: of them.
-  reference::Rows Votes(size_t head, size_t window, size_t skip, size_t candidates, bool max = false) const {
+  reference::Rows Votes(size_t head, size_t window, size_t skip, size_t candidates, bool max = false,
+                        bool squared = false) const {
     const size_t kv_heads = static_cast<size_t>(reference_.kv_heads()),
                  group = static_cast<size_t>(reference_.heads()) / kv_heads,
                  size = static_cast<size_t>(reference_.head_size());
@@ -69,9 +71,10 @@ class CompressionReferenceTest : public ::testing::Test {
         const size_t seen = held.size() - window + w + 1;
         const std::vector<double> weights = reference_.Attention(
             std::span(q).subspan((head % kv_heads * group + g) * size, size), held, seen);
-        for (size_t i = 0; i < std::min(candidates, seen - skip); ++i) {
+        for (size_t i = 0; i < std::min(candidates, std::max(seen, skip) - skip); ++i) {
           double& vote = rows[g][i];
-          vote = max ? std::max(vote, weights[skip + i]) : vote + weights[skip + i];
+          const double weight = squared ? weights[skip + i] * weights[skip + i] : weights[skip + i];
+          vote = max ? std::max(vote, weight) : vote + weight;
         }
       }
     }
@@ -107,6 +110,26 @@ class CompressionReferenceTest : public ::testing::Test {
         reference_.Move(&next.back(), place(token, std::ssize(next) - 1));
       }
       cache_[head] = std::move(next);
+    }
+  }
+  // What `whole` has beside what each head holds joins that; not the prefix.
+  void MergeWhatWent(const Cache& whole) {
+    for (size_t head = 0; head < cache_.size(); ++head) {
+      std::vector<ReferenceModel::Held>& held = cache_[head];
+      reference::Tokens stays, goes;
+      for (size_t i = kPrefix; i < held.size(); ++i) stays.push_back({held[i].key, held[i].value});
+      for (const ReferenceModel::Held& one : whole[head]) {
+        const bool kept =
+            std::any_of(held.begin(), held.end(), [&](const auto& h) { return h.token == one.token; });
+        if (!kept) goes.push_back({one.key, one.value});
+      }
+      const reference::Tokens merged = reference::Merge(spec_.merge, stays, goes);
+      for (size_t i = kPrefix; i < held.size(); ++i) {
+        held[i].key = merged[i - kPrefix].key;
+        held[i].value = merged[i - kPrefix].value;
+        held[i].rotated.clear();
+        reference_.Move(&held[i], held[i].position);
+      }
     }
   }
   void ExpectPromptLogits(const std::vector<double>& logits) const {
@@ -162,6 +185,69 @@ TEST_F(CompressionReferenceTest, ExactSnapKv) {
       if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
     }
     std::cout << "largest error of an answer's log-probability " << answer_error_ << "\n";
+  }
+  ExpectPicks();
+}
+
+// Every query votes; what goes joins what stays.
+TEST_F(CompressionReferenceTest, ExactWithSumsOfAllQueriesAndMerging) {
+  for (const char* policy :
+       {"h2o:heavy=80,recent=40", "h2o:heavy=80,recent=40,normalize=queries,reduce=max,merge=values",
+        "lookm:budget=150,recent=30,images=50-150/180-300", "lookm:budget=150,recent=30,merge=averaged",
+        "roco:budget=150,volatile=40,sink=30,recent=20"}) {
+    Ask(CompressionRequest(kExact, policy, RolePrompt({371}, 37), kAnswer));
+    for (int64_t i = 0; i < context_; ++i) Run(i, i);
+    for (size_t head = 0; head < cache_.size(); ++head) {
+      const size_t candidates = static_cast<size_t>(context_ - kPrefix);
+      const auto of = [&](bool squared) {
+        return Votes(head, static_cast<size_t>(context_), kPrefix, candidates, false, squared);
+      };
+      reference::Seen seen{.sums = of(false), .squares = of(true), .by = {}};
+      for (size_t i = 0; i < candidates; ++i) seen.by.push_back(static_cast<double>(candidates - i));
+      PolicySpec counted = spec_;
+      if (spec_.kind == PolicySpec::Kind::kRoCo) counted.sink = std::max<int64_t>(0, spec_.sink - kPrefix);
+      const std::vector<double> scores =
+          spec_.kind == PolicySpec::Kind::kH2o    ? reference::H2o(seen, counted, true)
+          : spec_.kind == PolicySpec::Kind::kRoCo ? reference::RoCo(seen, counted, true)
+                                                  : reference::LookM(seen, counted, true);
+      std::vector<int32_t> picks = reference::Top(scores, spec_.BudgetOf(context_, kPrefix) - kPrefix);
+      for (int32_t& pick : picks) pick += kPrefix;
+      std::vector<int32_t> engines = HeadOf(answer_.outcome.kept, head);
+      engines.erase(engines.begin(), engines.begin() + kPrefix);
+      ComparePicks(picks, engines);
+    }
+    const Cache whole = cache_;
+    KeepAsTheEngine(answer_.outcome.kept, [](int32_t token, int64_t) { return token; });
+    if (spec_.merge != PolicySpec::Merge::kNone) MergeWhatWent(whole);
+    for (int64_t i = context_; i + 1 < prompt_ + kAnswer; ++i) {
+      const std::vector<double> logits = Run(i, i).logits;
+      if (i + 1 == prompt_) ExpectPromptLogits(logits);
+      if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
+    }
+    std::cout << policy << ": largest error of an answer's log-probability " << answer_error_ << "\n";
+  }
+  ExpectPicks();
+}
+
+// The last query of all heads of a layer decides for all of them.
+TEST_F(CompressionReferenceTest, ExactTova) {
+  Ask(CompressionRequest(kExact, "tova:budget=120", RolePrompt({371}, 37), kAnswer));
+  for (int64_t i = 0; i < context_; ++i) Run(i, i);
+  const size_t kv_heads = static_cast<size_t>(reference_.kv_heads());
+  for (size_t layer = 0; layer < cache_.size(); layer += kv_heads) {
+    reference::Rows rows;
+    for (size_t h = 0; h < kv_heads; ++h) {
+      for (auto& row : Votes(layer + h, 1, kPrefix, static_cast<size_t>(context_ - kPrefix)))
+        rows.push_back(row);
+    }
+    std::vector<int32_t> picks = reference::Top(reference::Tova(rows, spec_, true), 120 - kPrefix);
+    for (int32_t& pick : picks) pick += kPrefix;
+    for (size_t h = 0; h < kv_heads; ++h) {
+      std::vector<int32_t> engines = HeadOf(answer_.outcome.kept, layer + h);
+      EXPECT_EQ(engines, HeadOf(answer_.outcome.kept, layer)) << "heads of a layer keep the same";
+      engines.erase(engines.begin(), engines.begin() + kPrefix);
+      ComparePicks(picks, engines);
+    }
   }
   ExpectPicks();
 }

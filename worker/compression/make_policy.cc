@@ -7,6 +7,10 @@ namespace {
 // What picks for infinipot beside novelty: cap, or another policy with its own defaults.
 std::unique_ptr<CompressionPolicy> MakeDistiller(const PolicySpec& spec) {
   if (spec.score == "snapkv") return MakeSnapKv({.kind = PolicySpec::Kind::kSnapKv});
+  if (spec.score == "h2o") return MakeH2o(DefaultPolicy(PolicySpec::Kind::kH2o));
+  if (spec.score == "lookm") return MakeLookM(DefaultPolicy(PolicySpec::Kind::kLookM));
+  if (spec.score == "tova") return MakeTova(DefaultPolicy(PolicySpec::Kind::kTova));
+  if (spec.score == "roco") return MakeRoCo(DefaultPolicy(PolicySpec::Kind::kRoCo));
   if (spec.score == "streaming") {
     return MakeStreaming({.kind = PolicySpec::Kind::kStreaming}, /*slides=*/false);
   }
@@ -30,6 +34,14 @@ std::unique_ptr<CompressionPolicy> MakePolicy(const PolicySpec& spec) {
       return MakeStreaming(spec, /*slides=*/true);
     case PolicySpec::Kind::kRandom:
       return MakeRandom(spec);
+    case PolicySpec::Kind::kH2o:
+      return MakeH2o(spec);
+    case PolicySpec::Kind::kLookM:
+      return MakeLookM(spec);
+    case PolicySpec::Kind::kTova:
+      return MakeTova(spec);
+    case PolicySpec::Kind::kRoCo:
+      return MakeRoCo(spec);
   }
   return nullptr;
 }

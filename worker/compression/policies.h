@@ -12,5 +12,9 @@ std::unique_ptr<CompressionPolicy> MakeCap(const PolicySpec& spec);
 // `slides`: while decoding too. In a pot nothing goes before the next distillation.
 std::unique_ptr<CompressionPolicy> MakeStreaming(const PolicySpec& spec, bool slides);
 std::unique_ptr<CompressionPolicy> MakeRandom(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeH2o(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeLookM(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeTova(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeRoCo(const PolicySpec& spec);
 
 }  // namespace palimpsest

@@ -33,6 +33,9 @@ struct PolicyNeeds {
   bool catalyst = false;
   RowReduce reduce = RowReduce::kSum;  // over the observers
   bool losses = false;                 // of each token, when it was first run
+  // Attention of every query of what is compressed to every candidate, summed; and the squares of it.
+  bool sums = false, squares = false;
+  bool layer_wide = false;  // the KV heads of a layer keep the same tokens: their scores are averaged
 };
 
 // What there is to choose from, of one layer and KV head: n tokens in the order of their text.
@@ -44,6 +47,12 @@ struct HeadInput {
   const float* attention = nullptr;
   int64_t attention_stride = 0;
   std::span<const float> losses;  // (n), natural logarithm; infinity for a token that nothing predicted
+  // (group, n), row g at sums + g * sums_stride: attention of all queries to each token, summed in their
+  // order, and of squared attention. Null unless needed.
+  const float* sums = nullptr;
+  const float* squares = nullptr;
+  int64_t sums_stride = 0;
+  std::span<const float> seen_by;  // (n) how many of those queries could see each token
   // The last `window` tokens of the list stay whatever their score (the end of all that is compressed).
   // Otherwise more text follows, and they compete with the rest.
   bool window_stays = true;

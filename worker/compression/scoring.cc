@@ -22,6 +22,54 @@ void Squeeze(const TilePool& pool, std::span<const int32_t> tiles, const float* 
   PALIMPSEST_CHECK(next == out.size(), "{} slots for {} candidates", next, out.size());
 }
 
+// What all queries thought of one head's candidates.
+struct HeadSums {
+  std::vector<float> sums, squares;  // (group, n)
+  std::vector<float> seen_by;        // (n)
+
+  void Take(const TilePool& pool, std::span<const int32_t> tiles, const Candidates& candidates, int64_t layer,
+            int64_t first_head, int64_t group, bool with_squares, std::span<const int32_t> tokens) {
+    const AttentionSums& from = *candidates.sums;
+    const size_t n = tokens.size();
+    std::vector<float> columns(tiles.size() * kTileSlots);
+    const auto read = [&](bool squared, std::vector<float>* to) {
+      to->resize(static_cast<size_t>(group) * n);
+      for (int64_t g = 0; g < group; ++g) {
+        from.Read(layer, first_head + g, squared, columns);
+        Squeeze(pool, tiles, columns.data(), candidates.skip,
+                std::span(*to).subspan(static_cast<size_t>(g) * n, n));
+      }
+    };
+    read(false, &sums);
+    if (with_squares) read(true, &squares);
+    // A token is seen by itself and what comes after; one from before the first row, by all rows.
+    for (const int32_t token : tokens) {
+      seen_by.push_back(static_cast<float>(candidates.end - std::max<int64_t>(token, from.first())));
+    }
+  }
+};
+
+// The KV heads of each layer take the mean of their scores, where they choose from the same tokens.
+void AverageLayers(const ModelConfig& config, const Candidates& candidates,
+                   std::vector<std::vector<float>>* scores) {
+  const size_t kv_heads = static_cast<size_t>(config.kv_heads);
+  for (size_t first = 0; first < scores->size(); first += kv_heads) {
+    const auto same = [&](size_t h) {
+      const std::span<const int32_t> a = candidates.tokens(first), b = candidates.tokens(first + h);
+      return std::equal(a.begin(), a.end(), b.begin(), b.end());
+    };
+    bool all = true;
+    for (size_t h = 1; h < kv_heads && all; ++h) all = same(h);
+    if (!all) continue;
+    std::vector<float>& mean = (*scores)[first];
+    for (size_t i = 0; i < mean.size(); ++i) {
+      for (size_t h = 1; h < kv_heads; ++h) mean[i] += (*scores)[first + h][i];
+      mean[i] /= static_cast<float>(kv_heads);
+    }
+    for (size_t h = 1; h < kv_heads; ++h) (*scores)[first + h] = mean;
+  }
+}
+
 }  // namespace
 
 void ScoreCandidates(const Scoring& scoring, const CompressionPolicy& policy, const QueryCapture& queries,
@@ -81,6 +129,15 @@ void ScoreCandidates(const Scoring& scoring, const CompressionPolicy& policy, co
       for (const int32_t token : tokens) losses.push_back(candidates.losses[static_cast<size_t>(token)]);
       input.losses = losses;
     }
+    HeadSums sums;
+    if (needs.sums) {
+      sums.Take(scoring.pool, candidates.sequence->tiles(input.layer, input.kv_head), candidates, input.layer,
+                input.kv_head * group, group, needs.squares, tokens);
+      input.sums = sums.sums.data();
+      input.squares = needs.squares ? sums.squares.data() : nullptr;
+      input.sums_stride = static_cast<int64_t>(tokens.size());
+      input.seen_by = sums.seen_by;
+    }
     std::vector<float>& out = (*scores)[at];
     out.resize(tokens.size());
     policy.Score(input, out);
@@ -88,6 +145,7 @@ void ScoreCandidates(const Scoring& scoring, const CompressionPolicy& policy, co
       if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
     }
   });
+  if (needs.layer_wide) AverageLayers(config, candidates, scores);
 }
 
 }  // namespace palimpsest

@@ -11,6 +11,7 @@
 
 #include "kernels/backend.h"
 #include "worker/compression/policy.h"
+#include "worker/model/attention_sums.h"
 #include "worker/model/model_config.h"
 #include "worker/model/query_capture.h"
 #include "worker/sequence.h"
@@ -32,6 +33,8 @@ struct Candidates {
   // these (of the observers) are none.
   std::function<std::span<const int32_t>(size_t head)> tokens;
   std::span<const float> losses;  // by token; empty unless needed
+  const AttentionSums* sums;      // of the rows up to token `end`; unread unless needed
+  int64_t end;
   bool window_stays;
 };
 

@@ -14,6 +14,13 @@ inline float VoteOf(float attention) { return std::isfinite(attention) ? attenti
 // votes[i] = mean, maximum or sum over the query heads, in their order, of attention[g][i].
 void ReduceGroup(const HeadInput& head, PolicySpec::Reduce reduce, std::span<float> votes);
 
+// The same of other rows: row g at rows + g * stride.
+void ReduceRows(const float* rows, int64_t stride, int64_t group, PolicySpec::Reduce reduce,
+                std::span<float> votes);
+
+// Infinity to the last tokens, where nothing follows them.
+void KeepLast(const HeadInput& head, const Amount& recent, std::span<float> scores);
+
 // The float that stands at place `rank` from 2^-126 up: later ranks are greater, for all 2^30 and more
 // tokens, where the number itself would be exact for 2^24.
 float ScoreOfRank(int64_t rank);

@@ -27,6 +27,7 @@ Transformer::Transformer(const ModelConfig& config, const Weights* weights, Back
   kv_rows_.reserve(rows);
   kv_tiles_.reserve(rows * static_cast<size_t>(config.kv_heads));
   sequences_.reserve(rows);
+  column_sums_.reserve(rows);
   head_tiles_.reserve(rows * static_cast<size_t>(config.kv_heads));
   head_shifts_.reserve(rows * static_cast<size_t>(config.kv_heads));
 }
@@ -81,6 +82,7 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
        .tiles = kv_tiles_});
 
   sequences_.clear();
+  column_sums_.clear();
   head_tiles_.clear();
   head_shifts_.clear();
   int64_t row = 0;
@@ -93,6 +95,14 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
                           .positions = positions_.data() + row,
                           .tiles = head_tiles_.data() + head_tiles_.size(),
                           .shifts = shifted ? head_shifts_.data() + head_shifts_.size() : nullptr});
+    if (entry.sums != nullptr) {
+      size_t tiles = 0;
+      for (int64_t h = 0; h < config_.kv_heads; ++h) {
+        tiles = std::max(tiles, entry.sequence->tiles(layer, h).size());
+      }
+      column_sums_.push_back(entry.sums->Of(layer, static_cast<int64_t>(tiles)));
+      sequences_.back().sums = &column_sums_.back();
+    }
     for (int64_t h = 0; h < config_.kv_heads; ++h) {
       head_tiles_.push_back(entry.sequence->tiles(layer, h));
       head_shifts_.push_back(entry.sequence->shifts(layer, h));
@@ -207,6 +217,9 @@ Rows<const float> Transformer::Step(std::span<const StepRows> step, TilePool poo
                    .weights = &weights_->embedding,
                    .x = {x_.data(), rows_, config_.hidden, config_.hidden}});
   for (int64_t layer = 0; layer < config_.layers; ++layer) Layer(step, layer, pool);
+  for (const StepRows& entry : step) {
+    if (entry.sums != nullptr) entry.sums->Joined(static_cast<int64_t>(entry.tokens.size()));
+  }
   Losses(step);
   return Logits(step);
 }

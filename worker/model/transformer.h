@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "worker/model/attention_sums.h"
 #include "worker/model/layer_hook.h"
 #include "worker/model/model_config.h"
 #include "worker/model/query_capture.h"
@@ -30,6 +31,7 @@ struct StepRows {
   // first.
   QueryCapture* queries = nullptr;
   int64_t first_token = 0;
+  AttentionSums* sums = nullptr;  // takes in how much the rows attend to each token
   // What follows each of the first targets.size() rows, and where -log p of it goes. Empty: not wanted.
   std::span<const int32_t> targets;
   std::span<float> losses;
@@ -76,6 +78,7 @@ class Transformer {
   std::vector<KvRow> kv_rows_;           // (rows)
   std::vector<int32_t> kv_tiles_;        // (rows, kv_heads)
   std::vector<AttentionSequence> sequences_;
+  std::vector<ColumnSums> column_sums_;                // of those that are wanted
   std::vector<std::span<const int32_t>> head_tiles_;   // (sequences, kv_heads)
   std::vector<std::span<const int32_t>> head_shifts_;  // the same
 };

@@ -34,7 +34,7 @@ TEST(MakePolicyTest, EachAsksForNoMoreThanItUses) {
   EXPECT_EQ(Make("infinipot:reduce=max")->needs().reduce, RowReduce::kMax);
   for (const char* text : {"streaming", "random", "infinipot:score=streaming", "infinipot:score=random"}) {
     const PolicyNeeds needs = Make(text)->needs();
-    EXPECT_FALSE(needs.window != 0 || needs.catalyst || needs.losses) << text;
+    EXPECT_FALSE(needs.window != 0 || needs.catalyst || needs.losses || needs.sums) << text;
   }
   EXPECT_EQ(Make("infinipot:score=snapkv")->needs().window, 32);
 }
@@ -185,7 +185,12 @@ TEST_P(AnyPolicyTest, HeadsScoredAtOnceScoreAsAlone) {
 INSTANTIATE_TEST_SUITE_P(All, AnyPolicyTest,
                          ::testing::Values("snapkv", "snapkv:pool=avg,order=pool-reduce", "infinipot",
                                            "infinipot:reduce=max", "infinipot:score=snapkv",
-                                           "infinipot:score=streaming", "streaming", "random"));
+                                           "infinipot:score=streaming", "streaming", "random", "h2o",
+                                           "h2o:normalize=queries,reduce=max", "infinipot:score=h2o", "lookm",
+                                           "lookm:images=5-60/90-120", "lookm:text_prior=hard,images=5-60",
+                                           "lookm:text_prior=none", "infinipot:score=lookm", "tova",
+                                           "tova:last=free", "infinipot:score=tova", "roco",
+                                           "roco:sink=0,recent=1,volatile=20%", "infinipot:score=roco"));
 
 }  // namespace
 }  // namespace palimpsest

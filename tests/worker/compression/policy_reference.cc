@@ -69,6 +69,69 @@ std::vector<double> Cap(const Rows& attention, PolicySpec::Reduce reduce) {
   return ReduceRows(attention, reduce);
 }
 
+namespace {
+
+void KeepLast(int64_t recent, bool stays, std::vector<double>* scores) {
+  const int64_t n = static_cast<int64_t>(scores->size());
+  for (int64_t i = std::max<int64_t>(0, n - recent); stays && i < n; ++i) {
+    (*scores)[static_cast<size_t>(i)] = std::numeric_limits<double>::infinity();
+  }
+}
+
+}  // namespace
+
+std::vector<double> H2o(const Seen& seen, const PolicySpec& spec, bool window_stays) {
+  std::vector<double> scores = ReduceRows(seen.sums, spec.reduce);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (spec.normalize == PolicySpec::Normalize::kQueries) scores[i] /= seen.by[i];
+  }
+  KeepLast(spec.recent.Of(static_cast<int64_t>(scores.size())), window_stays, &scores);
+  return scores;
+}
+
+std::vector<double> LookM(const Seen& seen, const PolicySpec& spec, bool window_stays) {
+  std::vector<double> scores = ReduceRows(seen.sums, PolicySpec::Reduce::kMean);
+  const double most = *std::max_element(scores.begin(), scores.end());
+  for (size_t i = 0; i < scores.size(); ++i) {
+    bool image = false;
+    for (const PolicySpec::Image& one : spec.images) {
+      image = image || (static_cast<int64_t>(i) >= one.first && static_cast<int64_t>(i) < one.end);
+    }
+    const bool text_stays = spec.text_prior == PolicySpec::TextPrior::kHard && !spec.images.empty() && !image;
+    const bool text_first =
+        spec.text_prior == PolicySpec::TextPrior::kPaper && !spec.images.empty() && !image;
+    const bool sink = spec.text_prior == PolicySpec::TextPrior::kNone && i < 4;
+    if (text_first) scores[i] += most;
+    if (text_stays || sink) scores[i] = std::numeric_limits<double>::infinity();
+  }
+  KeepLast(spec.recent.Of(static_cast<int64_t>(scores.size())), window_stays, &scores);
+  return scores;
+}
+
+std::vector<double> Tova(const Rows& attention, const PolicySpec& spec, bool window_stays) {
+  std::vector<double> scores = ReduceRows(attention, PolicySpec::Reduce::kMean);
+  KeepLast(spec.last == PolicySpec::Last::kStays ? 1 : 0, window_stays, &scores);
+  return scores;
+}
+
+std::vector<double> RoCo(const Seen& seen, const PolicySpec& spec, bool window_stays) {
+  const int64_t n = static_cast<int64_t>(seen.by.size());
+  std::vector<double> means = ReduceRows(seen.sums, PolicySpec::Reduce::kMean);
+  std::vector<double> deviations = ReduceRows(seen.squares, PolicySpec::Reduce::kMean);
+  for (size_t i = 0; i < means.size(); ++i) {
+    means[i] /= seen.by[i];
+    deviations[i] = std::sqrt(std::max(0.0, deviations[i] / seen.by[i] - means[i] * means[i]));
+    if (static_cast<int64_t>(i) < spec.sink) deviations[i] = std::numeric_limits<double>::infinity();
+  }
+  KeepLast(spec.recent.Of(n), window_stays, &deviations);
+  int64_t stay = 0;
+  for (const double d : deviations) stay += std::isinf(d) ? 1 : 0;
+  for (const int32_t i : Top(deviations, std::max(stay, spec.volatile_tokens.Of(n)))) {
+    means[static_cast<size_t>(i)] = std::numeric_limits<double>::infinity();
+  }
+  return means;
+}
+
 std::vector<int32_t> Top(const std::vector<double>& scores, int64_t count) {
   std::vector<int32_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
@@ -134,7 +197,24 @@ TestHead::TestHead(const reference::Rows& rows, int64_t padding)
     for (const double value : row) attention.push_back(static_cast<float>(value));
     attention.resize(attention.size() + padding, 1e30f);
   }
-  input.attention = attention.data();
+  input.attention = input.sums = attention.data();
+  input.sums_stride = input.attention_stride;
+  seen.sums = rows;
+  RngSequence random{Rng(17)};
+  for (size_t i = 0; i < tokens.size(); ++i) seen_by.push_back(static_cast<float>(tokens.size() - i));
+  for (const std::vector<double>& row : rows) {
+    seen.squares.emplace_back();
+    for (size_t i = 0; i < row.size(); ++i) {
+      const double mean = row[i] / static_cast<double>(seen_by[i]);
+      squares.push_back(
+          static_cast<float>(static_cast<double>(seen_by[i]) * mean * mean * (1 + 3 * random.Uniform())));
+      seen.squares.back().push_back(static_cast<double>(squares.back()));
+    }
+    squares.resize(squares.size() + static_cast<size_t>(padding), 1e30f);
+  }
+  seen.by.assign(seen_by.begin(), seen_by.end());
+  input.squares = squares.data();
+  input.seen_by = seen_by;
 }
 
 TestHead::TestHead(int64_t n) : tokens(n) {

@@ -17,6 +17,19 @@ std::vector<double> SnapKv(const Rows& attention, const PolicySpec& spec, bool w
 // CaP's, of attention reduced over the catalyst.
 std::vector<double> Cap(const Rows& attention, PolicySpec::Reduce reduce);
 
+// What all queries together say of a head's tokens, (query heads, tokens): sums of attention and of its
+// squares, and how many queries saw each token.
+struct Seen {
+  Rows sums, squares;
+  std::vector<double> by;
+};
+// The last `recent` get infinity if they stay.
+std::vector<double> H2o(const Seen& seen, const PolicySpec& spec, bool window_stays);
+std::vector<double> LookM(const Seen& seen, const PolicySpec& spec, bool window_stays);
+std::vector<double> RoCo(const Seen& seen, const PolicySpec& spec, bool window_stays);
+// Of one KV head; a layer's are averaged.
+std::vector<double> Tova(const Rows& attention, const PolicySpec& spec, bool window_stays);
+
 // The `count` highest, by sorting all of them.
 std::vector<int32_t> Top(const std::vector<double>& scores, int64_t count);
 // InfiniPot: the first `fixed`; `novel` highest losses of the rest; `count - novel` highest scores of what is
@@ -40,7 +53,8 @@ namespace palimpsest {
 // A head's input that owns what it points at.
 class TestHead {
  public:
-  // Rows as long as the head has tokens; between them, `padding` slots that nobody may read.
+  // Rows as long as the head has tokens; between them, `padding` slots that nobody may read. The rows are
+  // also the sums of all queries, of which token i is seen by n - i, with some variance.
   explicit TestHead(const reference::Rows& attention, int64_t padding = 0);
   // Without attention.
   explicit TestHead(int64_t tokens);
@@ -50,7 +64,8 @@ class TestHead {
 
   HeadInput input;
   std::vector<int32_t> tokens;
-  std::vector<float> attention;
+  std::vector<float> attention, squares, seen_by;
+  reference::Seen seen;  // the same numbers
 };
 
 // The policy's scores, from text: ScoresOf("snapkv:window=2", head).

@@ -1,0 +1,57 @@
+#include "worker/model/attention_sums.h"
+
+#include <algorithm>
+
+#include "proto/base/status.h"
+
+namespace palimpsest {
+namespace {
+
+void Widen(int64_t heads, int64_t from, int64_t to, std::vector<float>* rows) {
+  std::vector<float> wide(static_cast<size_t>(heads * to), 0.0f);
+  for (int64_t h = 0; h < heads; ++h) {
+    std::copy_n(rows->begin() + h * from, from, wide.begin() + h * to);
+  }
+  *rows = std::move(wide);
+}
+
+}  // namespace
+
+void AttentionSums::Begin(int64_t layers, int64_t heads, int64_t first, int64_t tiles, bool squares) {
+  heads_ = heads;
+  first_ = first;
+  rows_ = 0;
+  squares_ = squares;
+  layers_.assign(static_cast<size_t>(layers), {});
+  for (int64_t layer = 0; layer < layers; ++layer) Of(layer, tiles);
+}
+
+ColumnSums AttentionSums::Of(int64_t layer, int64_t tiles) {
+  Layer& at = layers_[static_cast<size_t>(layer)];
+  if (tiles * kTileSlots > at.stride) {
+    const int64_t stride = std::max(tiles, at.stride / kTileSlots * 3 / 2) * kTileSlots;
+    for (std::vector<float>* const rows : {&at.sums, &at.open}) Widen(heads_, at.stride, stride, rows);
+    if (squares_) {
+      for (std::vector<float>* const rows : {&at.squares, &at.open_squares})
+        Widen(heads_, at.stride, stride, rows);
+    }
+    at.stride = stride;
+  }
+  return {.sums = at.sums.data(),
+          .open = at.open.data(),
+          .squares = squares_ ? at.squares.data() : nullptr,
+          .open_squares = squares_ ? at.open_squares.data() : nullptr,
+          .stride = at.stride,
+          .rows = rows_};
+}
+
+void AttentionSums::Read(int64_t layer, int64_t head, bool squares, std::span<float> out) const {
+  const Layer& at = layers_[static_cast<size_t>(layer)];
+  PALIMPSEST_CHECK(static_cast<int64_t>(out.size()) <= at.stride, "{} columns of {}", out.size(), at.stride);
+  const size_t first = static_cast<size_t>(head * at.stride);
+  const std::vector<float>&whole = squares ? at.squares : at.sums,
+        &open = squares ? at.open_squares : at.open;
+  for (size_t i = 0; i < out.size(); ++i) out[i] = whole[first + i] + open[first + i];
+}
+
+}  // namespace palimpsest
