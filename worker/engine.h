@@ -54,6 +54,8 @@
 
 namespace palimpsest {
 
+struct HeadScores;
+
 // A part of the prompt.
 struct Segment {
   // What compression makes of it: prefixes always stay, a question comes last and always stays.
@@ -254,8 +256,9 @@ class Engine {
   void Counted(Job& job, const std::function<void()>& compress);
   void Decide(Job& job);
   void AddProbeRows(Job& job, int64_t budget);
-  std::vector<std::vector<float>> Score(const Job& job, std::span<const std::vector<int32_t>> tokens,
-                                        int64_t skip, bool window_stays);
+  HeadScores Score(const Job& job, std::span<const std::vector<int32_t>> tokens, int64_t skip,
+                   bool window_stays);
+  HeadShares SharesOf(const Compression& c, std::span<const std::vector<float>> scores) const;
   Outcome::Kept ByLayer(std::vector<std::vector<int32_t>> heads) const;
   void EndExact(Job& job);
   std::vector<RestBlock> ContextAtRest(Job& job);
@@ -271,6 +274,7 @@ class Engine {
   std::vector<RestBlock> SpanAtRest(Job& job);
   void EndSpan(Job& job);
   void KeepOfSpan(Job& job);
+  void ShareBudget(Compression& c) const;
   void KeepWhole(Job& job);
   void LeaveSpan(const Job& job);
   void AppendContext(Job& job);

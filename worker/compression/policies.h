@@ -12,5 +12,14 @@ std::unique_ptr<CompressionPolicy> MakeCap(const PolicySpec& spec);
 // `slides`: while decoding too. In a pot nothing goes before the next distillation.
 std::unique_ptr<CompressionPolicy> MakeStreaming(const PolicySpec& spec, bool slides);
 std::unique_ptr<CompressionPolicy> MakeRandom(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeKnorm(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeKeyDiff(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeExpected(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeSirLlm(const PolicySpec& spec);
+// These build on the scores of SnapKV.
+std::unique_ptr<CompressionPolicy> MakePyramidKv(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeAdaKv(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeChunkKv(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeCriticalKv(const PolicySpec& spec);
 
 }  // namespace palimpsest
