@@ -286,7 +286,8 @@ absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, c
       "policy {} keeps {} tokens{} beside {} of the question, {} was trained for {} with the answer: keep at "
       "most {}, or shorten the question",
       mode.policy.name(), kept, mode.policy.shares() ? " of its largest head" : "", sizes.question,
-      model.name, model.window_tokens, std::max<int64_t>(0, room - sizes.question));
+      model.name, model.window_tokens,
+      std::max<int64_t>(0, room - sizes.question) / (mode.policy.shares() ? 2 : 1));
 }
 
 }  // namespace palimpsest

@@ -86,7 +86,7 @@ void Engine::SetStop(Job& job) {
 int64_t Engine::FindableEnd(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr || c->context_done || c->stop == kNoStop) return kNoStop;
-  if (c->wants_losses) return 0;
+  if (c->wants_losses && (c->pot() || c->view == nullptr)) return 0;
   if (c->needs.future > 0 && c->view == nullptr) return std::min(c->stop, c->first());
   return c->stop - (c->looks_back() && c->view == nullptr ? c->needs.window : 0);
 }

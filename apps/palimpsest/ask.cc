@@ -133,8 +133,8 @@ void AddAskCommand(CommandSet& commands) {
       ->type_name("MODE")
       ->take_last();
   ask.add_option("--policy", flags->policy,
-                 "which tokens stay on the device: auto, full (all), snapkv, infinipot, streaming or random; "
-                 "default auto")
+                 "which tokens stay on the device: auto, full (all), snapkv, infinipot or another of "
+                 "docs/policies.md; default auto")
       ->type_name("NAME:key=value,...")
       ->take_last();
   ask.add_option(

@@ -201,7 +201,8 @@ void AddInspectCommand(CommandSet& commands) {
       ->excludes(text);
   inspect
       .add_option("--policy", flags->policy,
-                  "which tokens stay: full (all), snapkv, infinipot, streaming or random; default full")
+                  "which tokens stay: full (all), snapkv, infinipot or another of docs/policies.md; "
+                  "default full")
       ->type_name("NAME:key=value,...")
       ->take_last();
   inspect

@@ -118,6 +118,9 @@ class BadPolicyTest(cli.CliTest):
                 ("snapkv:kernel=4", "kernel='4'", "odd number from 1"), ("snapkv:window=0", "window='0'", "from 1"),
                 ("infinipot:alpha=2", "alpha='2'", "0 to 1"), ("infinipot:pot=512,keep=512", "keep=512", "pot=512"),
                 ("snapvk", "did you mean snapkv?"), ("snapkv:budgte=4", "did you mean budget?"),
+                ("adakv:floor=2", "floor='2'", "0 to 1"), ("pyramidkv:budget=20", "budget=20", "window=32", "33"),
+                ("expected:future=0", "future='0'", "from 1 to 65536"), ("chunkkv:chunk=0", "chunk='0'", "from 1"),
+                ("infinipot:score=adakv", "score=adakv", "allowed: cap"),
                 ("infinipot:score=best", "score", "cap"), ("infinipot:catalyst=Well?", "@FILE")):
             with self.subTest(policy=policy):
                 self.expect_error(cli.USAGE, "ask", "--policy", policy, "--document", self.document, "Who?",
