@@ -21,7 +21,8 @@ struct BenchOptions {
       tokens;  // prompts to prefill or compress, rows of attention, gemm, recall; empty: defaults
   std::vector<int64_t>
       depths;  // tokens before the measured ones (decode, attention, recall), stored (tiers); empty: defaults
-  int64_t span_tokens = 2048;  // of anchored prefill
+  int64_t span_tokens = 2048;         // of anchored prefill
+  std::vector<std::string> policies;  // compress: whose prefills are measured; empty: the steps of snapkv
   int64_t rounds = 5;
   struct Disk {          // of tiers
     std::string folder;  // the data folder: what is written goes to its scratch, and is removed

@@ -144,4 +144,38 @@ absl::Status Bench::Compress(int64_t tokens) {
   return absl::OkStatus();
 }
 
+// Whatever a policy needs is paid: queries that are kept or added up while rows run, losses, scores, the pick
+// and the packing. Each text is new, so that no block of it is found; the question is one token, so that
+// something follows what is compressed.
+absl::Status Bench::CompressWith(const std::string& policy, int64_t tokens) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const PolicySpec spec, ParsePolicy(policy));
+  if (!spec.compresses() || spec.kind == PolicySpec::Kind::kInfiniPot) {
+    return InvalidArgument("bench compress: policy {} drops nothing at the end of a prompt; take another",
+                           policy);
+  }
+  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(spec, tokens - 1, 0, 0));
+  if (spec.BudgetOf(tokens - 1) >= tokens - 1) {
+    return InvalidArgument("bench compress: policy {} keeps all of {} tokens; give it a smaller budget",
+                           policy, tokens - 1);
+  }
+  const auto read = [&](const PolicySpec& with) {
+    Request request;
+    request.policy = with;
+    request.segments = {{.tokens = SomeTokens(tokens - 1, ++texts_), .shared = true},
+                        {.tokens = SomeTokens(1), .role = Segment::Role::kQuestion}};
+    request.top = 1;
+    return ReadOnce(std::move(request));
+  };
+  const auto rate = [&]() -> absl::StatusOr<double> {
+    PALIMPSEST_ASSIGN_OR_RETURN(const double seconds, read({}));
+    return static_cast<double>(tokens) / seconds;
+  };
+  PALIMPSEST_ASSIGN_OR_RETURN(const Measured measured, MeasureBeside(rate, [&] { return read(spec); }));
+  BenchResult result{.name = fmt::format("compress {}", spec.name()), .tokens = tokens};
+  result.yardstick = {.name = "without a policy", .value = 0, .unit = "tok/s"};
+  BenchResult& reported = Report(std::move(result), static_cast<double>(tokens), tokens, measured);
+  reported.of_prefill = 1 / reported.efficiency - 1;
+  return absl::OkStatus();
+}
+
 }  // namespace palimpsest

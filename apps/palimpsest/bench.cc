@@ -22,7 +22,7 @@ namespace json = boost::json;
 
 struct Flags {
   std::vector<std::string> names;
-  std::vector<std::string> tokens, depths;
+  std::vector<std::string> tokens, depths, policies;
   int64_t rounds = 5;
 };
 
@@ -93,6 +93,7 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   BenchOptions options;
   options.names = flags.names;
   options.rounds = flags.rounds;
+  options.policies = flags.policies;
   options.span_tokens = context.config.prefill.span_tokens;
   options.disk = {.folder = context.config.data_dir,
                   .readers = static_cast<int>(context.config.ssd.readers),
@@ -134,6 +135,10 @@ void AddBenchCommand(CommandSet& commands) {
                   "tokens before the measured ones (decode, attention, recall) or on disk (tiers): 0,4K")
       ->type_name("N,N")
       ->delimiter(',');
+  bench
+      .add_option("--policy", flags->policies,
+                  "of compress: what a prefill costs with it, beside one without; may be given several times")
+      ->type_name("NAME[:key=value,...]");
   bench
       .add_option("--rounds", flags->rounds, "rounds of yardstick and subject; the median counts; default 5")
       ->type_name("N")
