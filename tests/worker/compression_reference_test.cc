@@ -154,6 +154,13 @@ class CompressionReferenceTest : public ::testing::Test {
     overlap_ += overlap;
     ++overlaps_;
   }
+  // Of exact prefill, by scores of the candidates behind the prefix; `budget` with the prefix.
+  void CompareExact(size_t head, const std::vector<double>& scores, int64_t budget) {
+    std::vector<int32_t> picks = reference::Top(scores, budget - kPrefix);
+    for (int32_t& pick : picks) pick += kPrefix;
+    const std::vector<int32_t>& engines = HeadOf(answer_.outcome.kept, head);
+    ComparePicks(picks, {engines.begin() + kPrefix, engines.end()});
+  }
   void ExpectPicks() const {
     ASSERT_GT(overlaps_, 0);
     std::cout << "overlap of picks " << overlap_ / overlaps_ << " in " << overlaps_ << " heads\n";
@@ -196,6 +203,16 @@ class CompressionReferenceTest : public ::testing::Test {
     EXPECT_NEAR(expected, told, 2 * kLogitBound * 1.5) << "token " << token - prompt_ << " of the answer";
   }
 
+  // The question and the answer over what the engine kept, each token at its own position.
+  void ExpectAnswerOfKept() {
+    KeepAsTheEngine(answer_.outcome.kept, [](int32_t token, int64_t) { return token; });
+    for (int64_t i = context_; i + 1 < prompt_ + kAnswer; ++i) {
+      const std::vector<double> logits = Run(i, i).logits;
+      if (i + 1 == prompt_) ExpectPromptLogits(logits);
+      if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
+    }
+  }
+
   const std::shared_ptr<const GgufFile> model_ = TinyModel({});
   const ReferenceModel reference_{*model_, Rounding::kNone};
   std::vector<int32_t> tokens_, catalyst_;  // prompt and answer
@@ -218,19 +235,9 @@ TEST_F(CompressionReferenceTest, ExactSnapKv) {
     for (size_t head = 0; head < cache_.size(); ++head) {
       const reference::Rows votes =
           Votes(head, static_cast<size_t>(spec_.window), kPrefix, static_cast<size_t>(context_ - kPrefix));
-      std::vector<int32_t> picks =
-          reference::Top(reference::SnapKv(votes, spec_, true), spec_.budget.value - kPrefix);
-      for (int32_t& pick : picks) pick += kPrefix;
-      std::vector<int32_t> engines = HeadOf(answer_.outcome.kept, head);
-      engines.erase(engines.begin(), engines.begin() + kPrefix);
-      ComparePicks(picks, engines);
+      CompareExact(head, reference::SnapKv(votes, spec_, true), spec_.budget.value);
     }
-    KeepAsTheEngine(answer_.outcome.kept, [](int32_t token, int64_t) { return token; });
-    for (int64_t i = context_; i + 1 < prompt_ + kAnswer; ++i) {
-      const std::vector<double> logits = Run(i, i).logits;
-      if (i + 1 == prompt_) ExpectPromptLogits(logits);
-      if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
-    }
+    ExpectAnswerOfKept();
     std::cout << "largest error of an answer's log-probability " << answer_error_ << "\n";
   }
   ExpectPicks();
@@ -246,22 +253,49 @@ TEST_F(CompressionReferenceTest, ExactOfKeysAndQueries) {
     losses_ = {std::numeric_limits<double>::infinity()};
     for (int64_t i = 0; i < context_; ++i)
       losses_.push_back(NegativeLogLikelihood(Run(i, i).logits, tokens_[static_cast<size_t>(i) + 1]));
-    for (size_t head = 0; head < cache_.size(); ++head) {
-      std::vector<double> scores = ScoresOfKeys(head);
-      std::vector<int32_t> picks = reference::Top(scores, spec_.budget.value - kPrefix);
-      for (int32_t& pick : picks) pick += kPrefix;
-      std::vector<int32_t> engines = HeadOf(answer_.outcome.kept, head);
-      engines.erase(engines.begin(), engines.begin() + kPrefix);
-      ComparePicks(picks, engines);
-    }
-    KeepAsTheEngine(answer_.outcome.kept, [](int32_t token, int64_t) { return token; });
-    for (int64_t i = context_; i + 1 < prompt_ + kAnswer; ++i) {
-      const std::vector<double> logits = Run(i, i).logits;
-      if (i + 1 == prompt_) ExpectPromptLogits(logits);
-      if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
-    }
+    for (size_t head = 0; head < cache_.size(); ++head)
+      CompareExact(head, ScoresOfKeys(head), spec_.budget.value);
+    ExpectAnswerOfKept();
   }
   ExpectPicks();
+}
+
+// Heads of a layer together: chunks that all keep, and how many tokens each keeps by the layer's scores.
+TEST_F(CompressionReferenceTest, ExactOfAllHeads) {
+  const int64_t kv_heads = reference_.kv_heads();
+  int64_t spread = 0;  // of what heads keep, from what they would if all kept the same
+  for (const char* policy :
+       {"chunkkv:budget=120,window=20,chunk=9", "adakv:budget=120,window=20,floor=0,pool=none",
+        "adakv:budget=150,window=20,floor=0.4,pool=avg"}) {
+    Ask(CompressionRequest(kExact, policy, RolePrompt({371}, 37), kAnswer));
+    for (int64_t i = 0; i < context_; ++i) Run(i, i);
+    const int64_t voted = context_ - kPrefix - spec_.window,
+                  base = spec_.budget.value - kPrefix - spec_.window;
+    for (size_t first = 0; first < cache_.size(); first += static_cast<size_t>(kv_heads)) {
+      reference::Rows scores;
+      for (size_t head = first; head < first + static_cast<size_t>(kv_heads); ++head) {
+        const reference::Rows votes =
+            Votes(head, static_cast<size_t>(spec_.window), kPrefix, static_cast<size_t>(context_ - kPrefix));
+        scores.push_back(reference::SnapKv(votes, spec_, true));
+        scores.back().resize(static_cast<size_t>(voted));
+      }
+      const bool chunks = spec_.kind == PolicySpec::Kind::kChunkKv;
+      const std::vector<int64_t> counts =
+          reference::PublishedAda(reference::AdaWins(scores, base), base, spec_.floor, /*half_even=*/true);
+      for (size_t h = 0; h < scores.size(); ++h) {
+        std::vector<double> own = chunks ? reference::Chunks(scores, voted, spec_.chunk) : scores[h];
+        own.resize(static_cast<size_t>(context_ - kPrefix), std::numeric_limits<double>::infinity());
+        const int64_t kept = std::ssize(HeadOf(answer_.outcome.kept, first + h));
+        // Scores near the last that stays may change sides; a maximum pool would take seven along.
+        EXPECT_NEAR(kept, chunks ? spec_.budget.value : counts[h] + kPrefix + spec_.window, chunks ? 0 : 2);
+        spread = std::max(spread, std::abs(kept - spec_.budget.value));
+        CompareExact(first + h, own, kept);
+      }
+    }
+    ExpectAnswerOfKept();
+  }
+  ExpectPicks();
+  EXPECT_GT(spread, 3 * 2) << "or the counts prove nothing";
 }
 
 TEST_F(CompressionReferenceTest, AnchoredSnapKv) {
