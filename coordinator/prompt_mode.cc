@@ -90,7 +90,8 @@ absl::StatusOr<PolicySpec> PolicyInPot(const PromptOptions& options, const Promp
         "policy infinipot or auto, or shorten it",
         Described(sizes), model.name, model.window_tokens);
   }
-  if (PolicyText(asked) != PolicyText(DefaultPolicy(asked.kind))) {
+  PALIMPSEST_RETURN_IF_ERROR(CheckDistiller(asked.name()));
+  if (PolicyText(asked) != PolicyText(PolicySpec::Of(asked.kind))) {
     return InvalidArgument(
         "policy {} would pick in a pot here, whose sizes its own parameters do not say: take policy "
         "infinipot:score={} with pot=TOKENS and keep=TOKENS",
@@ -173,7 +174,8 @@ absl::Status CheckRecall(const RecallSpec& recall, const PromptOptions& options,
 RecallSpec DefaultRecall(const PromptOptions& options, const PromptSizes& sizes, const PromptMode& mode,
                          const PromptModel& model) {
   RecallSpec recall{.kind = RecallSpec::Kind::kSlices};
-  const int64_t room = (model.window_tokens - mode.kept - sizes.question) / 2;
+  const int64_t kept = std::max(mode.kept, mode.policy.MostOf(mode.candidates, sizes.prefix));
+  const int64_t room = (model.window_tokens - kept - sizes.question) / 2;
   recall.budget = std::min(recall.budget, room / recall.slice * recall.slice);
   const bool helps = sizes.question > 0 && !options.question_visible && mode.kept < mode.candidates &&
                      recall.budget >= recall.slice;
@@ -287,21 +289,22 @@ absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, c
         sizes.question, parts.longest_span, sizes.prefix, model.name, model.window_tokens,
         std::max<int64_t>(0, beside_span));
   }
-  if (mode.recalled > 0 && mode.kept + mode.recalled + sizes.question > room &&
-      mode.kept + sizes.question <= room) {
+  const int64_t kept = std::max(mode.kept, mode.policy.MostOf(mode.candidates, sizes.prefix));
+  if (mode.recalled > 0 && kept + mode.recalled + sizes.question > room && kept + sizes.question <= room) {
     return OverWindow(
         "recall of {} tokens beside {} that policy {} keeps and {} of the question, {} was trained for {} "
         "with "
         "the answer: recall at most {}",
-        mode.recalled, mode.kept, mode.policy.name(), sizes.question, model.name, model.window_tokens,
-        room - mode.kept - sizes.question);
+        mode.recalled, kept, mode.policy.name(), sizes.question, model.name, model.window_tokens,
+        room - kept - sizes.question);
   }
-  if (mode.kept + sizes.question <= room) return absl::OkStatus();
+  if (kept + sizes.question <= room) return absl::OkStatus();
   return OverWindow(
-      "policy {} keeps {} tokens beside {} of the question, {} was trained for {} with the answer: keep at "
+      "policy {} keeps {} tokens{} beside {} of the question, {} was trained for {} with the answer: keep at "
       "most {}, or shorten the question",
-      mode.policy.name(), mode.kept, sizes.question, model.name, model.window_tokens,
-      std::max<int64_t>(0, room - sizes.question));
+      mode.policy.name(), kept, mode.policy.shares() ? " of its largest head" : "", sizes.question,
+      model.name, model.window_tokens,
+      std::max<int64_t>(0, room - sizes.question) / (mode.policy.shares() ? 2 : 1));
 }
 
 }  // namespace palimpsest

@@ -93,14 +93,17 @@ Footprint FootprintOf(const PromptPlan& plan) {
     return {.positions = Footprint::kUnbounded, .peak_blocks = Blocks(mode.kept) + kPartial};
   }
   constexpr int64_t kPicksPartial = 2;  // what is picked ends in a block of its own, and so does its window
-  const int64_t picks = Blocks(mode.kept) + Blocks(mode.recalled) + kPicksPartial;
+  // Each of heads that share a budget ends in a block of its own too.
+  const int64_t shared = mode.policy.shares() ? 1 : 0;
+  const int64_t picks = Blocks(mode.kept) + Blocks(mode.recalled) + kPicksPartial + shared;
   const int64_t behind = plan.tokens - mode.candidates;  // the question, unless it was chosen from too
   const int64_t kept = picks + Blocks(behind) + 1;
   if (mode.prefill == proto::EXACT) {
     return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan) + picks, .kept_blocks = kept};
   }
   const int64_t prefix = Blocks(plan.sizes.prefix) + 1;
-  return {.positions = mode.kept + mode.recalled + behind,
+  const int64_t most = std::max(mode.kept, mode.policy.MostOf(mode.candidates));
+  return {.positions = most + mode.recalled + behind,
           .peak_blocks = prefix + Blocks(plan.longest_span) + Blocks(behind) + 1,
           .kept_blocks = prefix + kept};
 }

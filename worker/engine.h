@@ -56,6 +56,7 @@
 namespace palimpsest {
 
 struct RecallSetup;
+struct HeadScores;
 
 // A part of the prompt.
 struct Segment {
@@ -268,8 +269,9 @@ class Engine {
   void Counted(Job& job, const std::function<void()>& compress);
   void Decide(Job& job);
   void AddProbeRows(Job& job, int64_t budget);
-  std::vector<std::vector<float>> Score(const Job& job, std::span<const std::vector<int32_t>> tokens,
-                                        int64_t skip, bool window_stays);
+  HeadScores Score(const Job& job, std::span<const std::vector<int32_t>> tokens, int64_t skip,
+                   bool window_stays);
+  HeadShares SharesOf(const Compression& c, std::span<const std::vector<float>> scores) const;
   Outcome::Kept ByLayer(std::vector<std::vector<int32_t>> heads) const;
   void EndExact(Job& job);
   std::vector<RestBlock> ContextAtRest(Job& job, int64_t first);
@@ -287,6 +289,7 @@ class Engine {
   std::vector<RestBlock> SpanAtRest(Job& job);
   void EndSpan(Job& job);
   void KeepOfSpan(Job& job);
+  void ShareBudget(Compression& c) const;
   void KeepWhole(Job& job);
   void LeaveSpan(const Job& job);
   void AppendContext(Job& job);

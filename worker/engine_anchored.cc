@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "proto/base/status.h"
+#include "worker/compression/scoring.h"
+#include "worker/compression/shares.h"
 #include "worker/engine_compression.h"
 #include "worker/engine_job.h"
 
@@ -83,26 +85,36 @@ void Engine::KeepOfSpan(Job& job) {
   const std::vector<std::vector<int32_t>> tokens = {Range(c.spans[c.span].first, c.spans[c.span].end)};
   // The last window stays, of the last span; if the question looks, it is the window.
   const bool last = c.span + 1 == c.spans.size() && c.probe.empty();
-  const auto scores = Score(job, tokens, c.fixed, last);
+  const HeadScores scores = Score(job, tokens, c.fixed, last);
+  const int64_t heads = static_cast<int64_t>(scores.scores.size());
   const std::vector<RestBlock> blocks = SpanAtRest(job);
   if (c.kept == nullptr) {
     c.kept = std::make_unique<View>();
-    c.kept->heads.resize(scores.size());
+    c.kept->heads.resize(scores.scores.size());
   }
-  backend_->pool().ParallelFor(static_cast<int64_t>(scores.size()), [&](int64_t at, int) {
+  backend_->pool().ParallelFor(heads, [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
-    std::vector<int32_t> picks;
-    SelectTop(scores[i], c.budget - c.fixed, &picks);
-    std::vector<float> values;
     std::vector<RestToken> rest;
-    for (int32_t& pick : picks) {
-      values.push_back(scores[i][static_cast<size_t>(pick)]);
-      pick = tokens[0][static_cast<size_t>(pick)];
+    rest.reserve(tokens[0].size());
+    for (const int32_t token : tokens[0]) {
       rest.push_back(
-          BlockOf(blocks, pick).At(store_->shape(), at / config_.kv_heads, at % config_.kv_heads, pick));
+          BlockOf(blocks, token).At(store_->shape(), at / config_.kv_heads, at % config_.kv_heads, token));
     }
-    Compete(c.budget - c.fixed, config_.head_size, picks, values, rest, &c.kept->heads[i]);
+    // Whoever may have it at last has room for it until then.
+    Compete(c.most, config_.head_size, {.tokens = tokens[0], .ranking = scores.Of(i), .at = rest},
+            &c.kept->heads[i]);
   });
+  if (c.span + 1 == c.spans.size()) ShareBudget(c);
+}
+
+// All spans are read: each head keeps its share of the best.
+void Engine::ShareBudget(Compression& c) const {
+  std::vector<std::vector<float>> scores;
+  for (const RestHead& head : c.kept->heads) scores.push_back(head.scores);
+  const std::vector<int64_t> counts = CountsOf(*c.policy, SharesOf(c, scores));
+  for (size_t i = 0; i < counts.size(); ++i) {
+    KeepBest(counts[i], c.policy->first_share(), config_.head_size, &c.kept->heads[i]);
+  }
 }
 
 // What a policy has chosen from is not read again before another one does, and the next span wants its room:

@@ -10,6 +10,7 @@
 #include "proto/base/status.h"
 #include "worker/compression/merging.h"
 #include "worker/compression/scoring.h"
+#include "worker/compression/shares.h"
 #include "worker/engine_job.h"
 
 namespace palimpsest {
@@ -54,10 +55,9 @@ void Engine::StartCompression(Job& job) {
 
 void Engine::SetStop(Job& job) {
   Compression& c = *job.compression;
-  int64_t first = c.fixed;  // of the tokens that are scored
+  int64_t first = c.first();
   if (c.pot()) {
     c.stop = c.stretch_end();
-    first = c.stretch_first;
     if (!c.context_done) c.stop = std::min(c.stop, std::max(c.context_end, c.run));
     // A question that would not fit behind what is left is not torn: the pot is distilled before it.
     const bool torn =
@@ -68,13 +68,17 @@ void Engine::SetStop(Job& job) {
   } else if (c.anchored() && (c.view != nullptr || (c.span > 0 && c.run < c.spans[c.span].first))) {
     c.stop = c.fixed;  // then it goes on where somebody has been
   } else if (c.anchored()) {
-    first = c.spans[c.span].first;
     c.stop = c.spans[c.span].end;
   } else {
     c.stop = c.context_end;
   }
   SumFrom(job, first);
-  if (!c.looks_back() || c.stop == kNoStop) return;
+  if (c.stop == kNoStop) return;
+  if (const int64_t seen = std::max(first, c.needs.sink);
+      c.needs.future > 0 && (c.moments.first() != seen || c.run <= first)) {
+    c.moments.Begin(config_.layers, config_.heads, config_.head_size, seen);
+  }
+  if (!c.looks_back()) return;
   const int64_t last = c.pot() ? c.stretch_end() : c.stop;
   first = std::max(first, last - c.needs.window);
   if (c.queries.count() == last - first && c.queries.first() == first && c.run > first) return;  // goes on
@@ -97,8 +101,9 @@ void Engine::SumFrom(Job& job, int64_t first) {
 int64_t Engine::FindableEnd(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr || c->context_done || c->stop == kNoStop) return kNoStop;
-  if (c->wants_losses) return 0;
+  if (c->wants_losses && (c->pot() || c->view == nullptr)) return 0;
   if (c->needs.sums && c->view == nullptr) return c->sums.first();
+  if (c->needs.future > 0 && c->view == nullptr) return std::min(c->stop, c->first());
   return c->stop - (c->looks_back() && c->view == nullptr ? c->needs.window : 0);
 }
 
@@ -182,24 +187,34 @@ void Engine::AddProbeRows(Job& job, int64_t budget) {
   step_jobs_.push_back(&job);
 }
 
-std::vector<std::vector<float>> Engine::Score(const Job& job, std::span<const std::vector<int32_t>> tokens,
-                                              int64_t skip, bool window_stays) {
+HeadScores Engine::Score(const Job& job, std::span<const std::vector<int32_t>> tokens, int64_t skip,
+                         bool window_stays) {
   const Compression& c = *job.compression;
-  std::vector<std::vector<float>> scores;
-  ScoreCandidates(
-      {.backend = backend_.get(), .config = &config_, .rope = rope_.get(), .pool = arena_->pool()}, *c.policy,
-      c.queries,
-      {.sequence = job.sequence.get(),
-       .skip = skip,
-       .tokens = [&](size_t head) -> std::span<const int32_t> {
-         return tokens.size() == 1 ? tokens[0] : tokens[head];
-       },
-       .losses = c.losses,
-       .sums = &c.sums,
-       .end = c.run,
-       .window_stays = window_stays},
-      &scores);
-  return scores;
+  const Scoring scoring{.backend = backend_.get(),
+                        .config = &config_,
+                        .rope = rope_.get(),
+                        .weights = &weights_,
+                        .pool = arena_->pool()};
+  const int64_t probe = c.probing() ? c.probe_size() : 0;
+  return ScoreCandidates(scoring, *c.policy, {.queries = &c.queries, .moments = &c.moments},
+                         {.sequence = job.sequence.get(),
+                          .skip = skip,
+                          .tokens = [&](size_t head) -> std::span<const int32_t> {
+                            return tokens.size() == 1 ? tokens[0] : tokens[head];
+                          },
+                          .losses = c.losses,
+                          .sums = &c.sums,
+                          .end = c.run,
+                          .window_stays = window_stays,
+                          .next_position = job.sequence->next_position() - probe});
+}
+
+HeadShares Engine::SharesOf(const Compression& c, std::span<const std::vector<float>> scores) const {
+  return {.layers = config_.layers,
+          .kv_heads = config_.kv_heads,
+          .budget = c.budget - c.fixed,
+          .most = c.most,
+          .scores = scores};
 }
 
 Outcome::Kept Engine::ByLayer(std::vector<std::vector<int32_t>> heads) const {
@@ -214,22 +229,24 @@ Outcome::Kept Engine::ByLayer(std::vector<std::vector<int32_t>> heads) const {
 void Engine::EndExact(Job& job) {
   Compression& c = *job.compression;
   const std::vector<std::vector<int32_t>> candidates = {Range(c.fixed, c.context_end)};
-  auto scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
-  for (auto& head : scores) {  // a question that the policy sees stays too
-    std::fill(head.begin() + (c.question_first - c.fixed), head.end(),
-              std::numeric_limits<float>::infinity());
+  HeadScores scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
+  const size_t heads = scores.scores.size();
+  for (size_t head = 0; head < heads; ++head) {  // a question that the policy sees stays too
+    for (int64_t i = c.question_first; i < c.context_end; ++i)
+      scores.Keep(head, static_cast<size_t>(i - c.fixed));
   }
-  std::vector<std::vector<int32_t>> kept(scores.size());
-  std::vector<Sequence::Packing> front(scores.size()), rest(scores.size());
+  const std::vector<int64_t> counts = CountsOf(*c.policy, SharesOf(c, scores.scores));
+  std::vector<std::vector<int32_t>> kept(heads);
+  std::vector<Sequence::Packing> front(heads), rest(heads);
   const std::optional<CompressionPolicy::Sliding> sliding = c.policy->sliding();
   const int64_t front_end = sliding.has_value() ? std::max(c.fixed, sliding->sink) : kNoStop;
-  backend_->pool().ParallelFor(static_cast<int64_t>(scores.size()), [&](int64_t at, int) {
+  backend_->pool().ParallelFor(static_cast<int64_t>(heads), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
-    SelectTop(scores[i], c.budget - c.fixed, &kept[i]);
+    SelectTop(scores.Of(i), counts[i], &kept[i]);
     PutBehindPrefix(c.fixed, &kept[i]);
   });
   const std::vector<std::vector<Bf16>> merged = MergeDropped(job, kept);
-  backend_->pool().ParallelFor(static_cast<int64_t>(scores.size()), [&](int64_t at, int) {
+  backend_->pool().ParallelFor(static_cast<int64_t>(heads), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
     const auto tiles = job.sequence->tiles(at / config_.kv_heads, at % config_.kv_heads);
     const Bf16* joined = merged.empty() ? nullptr : merged[i].data();

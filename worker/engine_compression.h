@@ -15,6 +15,7 @@
 #include "worker/engine.h"
 #include "worker/model/attention_sums.h"
 #include "worker/model/query_capture.h"
+#include "worker/model/query_moments.h"
 #include "worker/recall/attention_audit.h"
 #include "worker/recall/recall.h"
 
@@ -48,6 +49,7 @@ struct Engine::Compression {
   int64_t fixed = 0;           // tokens of the prefix, which stay; in anchored prefill the anchor
   int64_t context_end = 0;     // first token after what the policy chooses from
   int64_t budget = 0;          // tokens of a layer and KV head after a compression, the fixed ones with them
+  int64_t most = 0;            // of one of them beside the fixed ones, where they share
   bool has_question = false;   // behind the context
   bool goes_on = false;        // none, but somebody looks at the last token: the answer is of the context
   int64_t question_first = 0;  // of a question within it; context_end if there is none
@@ -65,6 +67,7 @@ struct Engine::Compression {
   int64_t probe_done = -1;    // tokens of the probe that were run; -1: it does not run
   QueryCapture queries;
   AttentionSums sums;
+  QueryMoments moments;
   std::unique_ptr<View> kept;        // anchored: of the spans so far
   std::shared_ptr<const View> view;  // of the context; of a pot its residents, all but those of the stretch
   TieredStore::Source view_source = TieredStore::Source::kHost;          // of one that was found
@@ -89,8 +92,15 @@ struct Engine::Compression {
   // What is picked is taken at rest: then its blocks stay as they are until it is decided.
   bool takes_rest() const { return policy != nullptr && (anchored() || (merges() && !pot())); }
   bool probing() const { return probe_done >= 0; }
+  // First token of those that something is decided about next.
+  int64_t first() const {
+    if (pot()) return stretch_first;
+    return anchored() && span < spans.size() ? spans[span].first : fixed;
+  }
   // The last tokens that were read are the observers, not a probe.
   bool looks_back() const { return needs.window > 0 && probe.empty(); }
+  // Nothing is decided any more.
+  bool done_reading() const { return context_done && !pot(); }
   int64_t probe_size() const { return static_cast<int64_t>(probe.size()); }
   int64_t residents() const { return view == nullptr ? 0 : view->tokens_max(); }
   // Pot: the token before which the stretch must end.

@@ -110,6 +110,8 @@ absl::Status Engine::PlanCompression(Job& job) const {
                      c->budget - asked);
     }
     c->budget = std::min(c->budget, context);
+    // Where kept tokens stand at their own positions, a large head costs nothing but its tiles.
+    c->most = (c->anchored() || !c->spec.shares() ? c->spec.MostOf(context) : context) - c->fixed;
     if (const int64_t stays = c->fixed + context - c->question_first;
         context > c->question_first && c->budget <= stays) {
       return InvalidArgument(
@@ -177,8 +179,8 @@ int64_t Engine::PromptPositions(const Job& job) {
   if (c == nullptr || c->mode == PrefillMode::kExact) return job.prompt_tokens;
   if (c->pot()) return c->spec.pot.value;
   const int64_t question = job.prompt_tokens - c->context_end;
-  return (c->policy == nullptr ? c->context_end : std::max(c->budget, c->fixed)) + c->recall_tokens +
-         question;
+  return (c->policy == nullptr ? c->context_end : c->fixed + std::max<int64_t>(c->most, 0)) +
+         c->recall_tokens + question;
 }
 
 absl::Status Engine::CheckWindow(const Job& job) const {
@@ -222,11 +224,13 @@ int64_t Engine::WorstTiles(const Job& job) const {
     // The ends of prefix, context and what precedes the probe leave slots empty.
     groups = Groups(c->spec.pot.value) + 3;
   } else {
-    const int64_t after = Groups(c->budget) + Groups(c->recall_tokens) + 2 +
-                          Groups(job.prompt_tokens - c->context_end) + answer;
+    // Each of heads that share a budget ends in a tile of its own.
+    const int64_t kept = Groups(c->budget) + (c->spec.shares() ? 1 : 0);
+    const int64_t after =
+        kept + Groups(c->recall_tokens) + 2 + Groups(job.prompt_tokens - c->context_end) + answer;
     const int64_t blocks = static_cast<int64_t>(job.blocks.size());
     if (c->mode == PrefillMode::kExact) {
-      groups = std::max(blocks + 1 + Groups(c->budget) + 2, after);
+      groups = std::max(blocks + 1 + kept + 2, after);
     } else if (c->policy == nullptr) {
       groups = blocks + Groups(job.prompt_tokens - c->context_end) + answer;
     } else {

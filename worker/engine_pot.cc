@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "proto/base/status.h"
+#include "worker/compression/scoring.h"
 #include "worker/engine_compression.h"
 #include "worker/engine_job.h"
 
@@ -54,7 +55,7 @@ void Engine::EndStretch(Job& job) {
   std::vector<std::vector<int32_t>> candidates(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i)
     candidates[i].assign(tokens[i].begin() + c.fixed, tokens[i].end());
-  auto scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
+  HeadScores scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
   if (c.probing()) job.sequence->EndProbe();
   // A question that is being answered stays; by its novelty, where the places for scores are too few.
   const auto of_question = [&](int32_t token) {
@@ -62,23 +63,23 @@ void Engine::EndStretch(Job& job) {
   };
   const double scored = (1 - c.spec.alpha) * static_cast<double>(c.budget - c.fixed);
   const bool by_loss = static_cast<double>(job.prompt_tokens - c.context_end) > scored;
-  for (size_t i = 0; i < scores.size(); ++i) {
-    for (size_t at = 0; at < scores[i].size(); ++at) {
-      if (of_question(candidates[i][at])) scores[i][at] = std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    for (size_t at = 0; at < candidates[i].size(); ++at) {
+      if (of_question(candidates[i][at])) scores.Keep(i, at);
     }
   }
   std::vector<std::vector<int32_t>> picks(tokens.size());
   backend_->pool().ParallelFor(static_cast<int64_t>(tokens.size()), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
     if (!c.wants_losses) {
-      SelectTop(scores[i], c.budget - c.fixed, &picks[i]);
+      SelectTop(scores.Of(i), c.budget - c.fixed, &picks[i]);
     } else {
       std::vector<float> losses;
       for (const int32_t token : candidates[i]) {
         losses.push_back(by_loss && of_question(token) ? std::numeric_limits<float>::infinity()
                                                        : c.losses[static_cast<size_t>(token)]);
       }
-      SelectNovel(losses, scores[i], 0, c.budget - c.fixed, c.spec.alpha, &picks[i]);
+      SelectNovel(losses, scores.Of(i), 0, c.budget - c.fixed, c.spec.alpha, &picks[i]);
     }
     PutBehindPrefix(c.fixed, &picks[i]);
   });

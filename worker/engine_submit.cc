@@ -130,6 +130,7 @@ absl::StatusOr<Engine::JobId> Engine::Submit(Request request) {
   PALIMPSEST_RETURN_IF_ERROR(Replay(*job));
   job->worst_tiles = WorstTiles(*job);
   job->groups_max = job->worst_tiles / store_->shape().tiles();
+  if (job->compression != nullptr) job->groups_max += DivideUp(job->compression->most, kTileSlots);
   if (job->worst_tiles > arena_->capacity_tiles()) {
     return ResourceExhausted(
         "a prompt of {} tokens and an answer of up to {} need {} bytes of device memory, the arena has {}; "

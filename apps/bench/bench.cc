@@ -190,10 +190,9 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(Engine& engine, const BenchOpt
     } else if (name == "compress") {
       for (const int64_t tokens : or_default(options.tokens, {window})) {
         PALIMPSEST_RETURN_IF_ERROR(in_window(tokens, 0));
-        if (options.policy.has_value()) {
-          PALIMPSEST_RETURN_IF_ERROR(bench.CompressWith(*options.policy, tokens));
-          continue;
-        }
+        for (const std::string& policy : options.policies)
+          PALIMPSEST_RETURN_IF_ERROR(bench.CompressWith(policy, tokens));
+        if (!options.policies.empty()) continue;
         PALIMPSEST_RETURN_IF_ERROR(bench.Compress(tokens));
         const int64_t kept = 1024, generated = 16 * (options.rounds + 2);
         if (tokens - generated <= kept) continue;

@@ -7,12 +7,10 @@
 #pragma once
 
 #include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "proto/base/policy_spec.h"
 #include "worker/engine.h"
 
 namespace palimpsest {
@@ -23,12 +21,12 @@ struct BenchOptions {
       tokens;  // prompts to prefill or compress, rows of attention, gemm, recall; empty: defaults
   std::vector<int64_t>
       depths;  // tokens before the measured ones (decode, attention, recall), stored (tiers); empty: defaults
-  int64_t span_tokens = 2048;  // of anchored prefill
+  int64_t span_tokens = 2048;         // of anchored prefill
+  std::vector<std::string> policies;  // compress: whose prefills are measured; empty: the steps of snapkv
   int64_t rounds = 5;
-  std::optional<PolicySpec> policy;  // compress: all that reading with it takes more than without, instead
-  struct Disk {                      // of tiers
-    std::string folder;              // the data folder: what is written goes to its scratch, and is removed
-    int readers = 8;                 // threads
+  struct Disk {          // of tiers
+    std::string folder;  // the data folder: what is written goes to its scratch, and is removed
+    int readers = 8;     // threads
     bool encrypt = true;
   } disk;
   const CancelToken* cancel = &CancelToken::Never();

@@ -144,32 +144,37 @@ absl::Status Bench::Compress(int64_t tokens) {
   return absl::OkStatus();
 }
 
-absl::Status Bench::CompressWith(const PolicySpec& policy, int64_t tokens) {
+// Whatever a policy needs is paid: queries that are kept or added up while rows run, losses, scores, the pick
+// and the packing. Each text is new, so that no block of it is found; the question is one token, so that
+// something follows what is compressed.
+absl::Status Bench::CompressWith(const std::string& policy, int64_t tokens) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const PolicySpec spec, ParsePolicy(policy));
+  if (!spec.compresses() || spec.kind == PolicySpec::Kind::kInfiniPot) {
+    return InvalidArgument("bench compress: policy {} drops nothing at the end of a prompt; take another",
+                           policy);
+  }
+  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(spec, tokens - 1, 0, 0));
+  if (spec.BudgetOf(tokens - 1) >= tokens - 1) {
+    return InvalidArgument("bench compress: policy {} keeps all of {} tokens; give it a smaller budget",
+                           policy, tokens - 1);
+  }
   const auto read = [&](const PolicySpec& with) {
     Request request;
-    request.segments = {{.tokens = SomeTokens(tokens, ++texts_)}};
     request.policy = with;
+    request.segments = {{.tokens = SomeTokens(tokens - 1, ++texts_), .shared = true},
+                        {.tokens = SomeTokens(1), .role = Segment::Role::kQuestion}};
     request.top = 1;
     return ReadOnce(std::move(request));
   };
-  Measured without, with;
-  for (int64_t round = -1; round < options_.rounds; ++round) {  // the first is to warm up
-    PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
-    PALIMPSEST_ASSIGN_OR_RETURN(const double plain, read({}));
-    PALIMPSEST_ASSIGN_OR_RETURN(const double compressed, read(policy));
-    if (round < 0) continue;
-    const double flops = Of(Yardstick::kMultiplyAdd, engine_.backend().MeasureYardsticks());
-    without.seconds.push_back(plain);
-    with.seconds.push_back(compressed);
-    without.yardsticks.push_back(flops);
-    with.yardsticks.push_back(flops);
-  }
-  const double n = static_cast<double>(tokens), work = n * (LinearFlops() + FlopsOfKey() * n / 2);
-  const double plain =
-      Add("prefill", tokens, 0, work, tokens, Yardstick::kMultiplyAdd, without).seconds_median;
-  BenchResult& all =
-      Add(fmt::format("prefill, {}", policy.name()), tokens, 0, work, tokens, Yardstick::kMultiplyAdd, with);
-  all.of_prefill = std::max(0.0, all.seconds_median / plain - 1);
+  const auto rate = [&]() -> absl::StatusOr<double> {
+    PALIMPSEST_ASSIGN_OR_RETURN(const double seconds, read({}));
+    return static_cast<double>(tokens) / seconds;
+  };
+  PALIMPSEST_ASSIGN_OR_RETURN(const Measured measured, MeasureBeside(rate, [&] { return read(spec); }));
+  BenchResult result{.name = fmt::format("compress {}", spec.name()), .tokens = tokens};
+  result.yardstick = {.name = "without a policy", .value = 0, .unit = "tok/s"};
+  BenchResult& reported = Report(std::move(result), static_cast<double>(tokens), tokens, measured);
+  reported.of_prefill = 1 / reported.efficiency - 1;
   return absl::OkStatus();
 }
 

@@ -47,8 +47,8 @@ class Bench {
   absl::Status Gemm(int64_t rows);
   absl::Status Attention(int64_t rows, int64_t depth);
   absl::Status Compress(int64_t tokens);
-  // What a policy adds to reading a prompt, whatever it is: read with it and without, in turns.
-  absl::Status CompressWith(const PolicySpec& policy, int64_t tokens);
+  // A prefill with the policy beside one without, in turns.
+  absl::Status CompressWith(const std::string& policy, int64_t tokens);
   // The index of `depth` tokens made, and read by so many query rows together.
   absl::Status Recall(const std::vector<int64_t>& rows, int64_t depth);
   // With recall from `depth` tokens read in spans, whose blocks are in host memory.

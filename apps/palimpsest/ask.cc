@@ -132,10 +132,9 @@ void AddAskCommand(CommandSet& commands) {
                  "pot; default auto")
       ->type_name("MODE")
       ->take_last();
-  ask.add_option(
-         "--policy", flags->policy,
-         "which tokens stay on the device: auto, full (all), snapkv, infinipot, streaming, random, h2o, "
-         "lookm, tova or roco; default auto")
+  ask.add_option("--policy", flags->policy,
+                 "which tokens stay on the device: auto, full (all), snapkv, infinipot or another of "
+                 "docs/policies.md; default auto")
       ->type_name("NAME:key=value,...")
       ->take_last();
   ask.add_option(

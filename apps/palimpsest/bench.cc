@@ -12,7 +12,6 @@
 #include "apps/model.h"
 #include "apps/palimpsest/command.h"
 #include "proto/base/json.h"
-#include "proto/base/policy_spec.h"
 #include "proto/base/sizes.h"
 #include "proto/base/status.h"
 
@@ -23,9 +22,8 @@ namespace json = boost::json;
 
 struct Flags {
   std::vector<std::string> names;
-  std::vector<std::string> tokens, depths;
+  std::vector<std::string> tokens, depths, policies;
   int64_t rounds = 5;
-  std::string policy;
 };
 
 absl::StatusOr<std::vector<int64_t>> Counts(const std::vector<std::string>& texts) {
@@ -95,11 +93,7 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   BenchOptions options;
   options.names = flags.names;
   options.rounds = flags.rounds;
-  if (!flags.policy.empty()) {
-    const absl::StatusOr<PolicySpec> policy = ParsePolicy(flags.policy);
-    PALIMPSEST_RETURN_IF_ERROR(UsageError(policy.status()));
-    options.policy = *policy;
-  }
+  options.policies = flags.policies;
   options.span_tokens = context.config.prefill.span_tokens;
   options.disk = {.folder = context.config.data_dir,
                   .readers = static_cast<int>(context.config.ssd.readers),
@@ -142,14 +136,13 @@ void AddBenchCommand(CommandSet& commands) {
       ->type_name("N,N")
       ->delimiter(',');
   bench
+      .add_option("--policy", flags->policies,
+                  "of compress: what a prefill costs with it, beside one without; may be given several times")
+      ->type_name("NAME[:key=value,...]");
+  bench
       .add_option("--rounds", flags->rounds, "rounds of yardstick and subject; the median counts; default 5")
       ->type_name("N")
       ->check(CLI::Range(int64_t{1}, int64_t{1000}));
-  bench
-      .add_option("--policy", flags->policy,
-                  "compress: what reading with this policy adds, instead of snapkv's steps")
-      ->type_name("NAME:key=value,...")
-      ->take_last();
 }
 
 }  // namespace palimpsest

@@ -252,10 +252,9 @@ void AddInspectCommand(CommandSet& commands) {
       ->type_name("FILE")
       ->excludes(text);
   inspect
-      .add_option(
-          "--policy", flags->policy,
-          "which tokens stay: full (all), snapkv, infinipot, streaming, random, h2o, lookm, tova or roco; "
-          "default full")
+      .add_option("--policy", flags->policy,
+                  "which tokens stay: full (all), snapkv, infinipot or another of docs/policies.md; "
+                  "default full")
       ->type_name("NAME:key=value,...")
       ->take_last();
   inspect

@@ -78,29 +78,29 @@ int64_t HardBudget(const PolicySpec& policy, int64_t tokens, int64_t first, int6
 
 }  // namespace
 
-int64_t PolicySpec::BudgetOf(int64_t tokens, int64_t first) const {
+int64_t PolicySpec::BudgetOf(int64_t tokens, int64_t images_from) const {
   switch (kind) {
     case Kind::kAuto:
     case Kind::kFull:
       return tokens;
-    case Kind::kSnapKv:
-    case Kind::kRandom:
-    case Kind::kTova:
-    case Kind::kRoCo:
-      return std::min(tokens, budget.Of(tokens));
     case Kind::kH2o:
       return std::min(tokens, heavy.Of(tokens) + recent.Of(tokens));
     case Kind::kLookM: {
       const int64_t own = std::min(tokens, budget.Of(tokens));
       const bool hard = text_prior == TextPrior::kHard && !images.empty();
-      return hard ? HardBudget(*this, tokens, first, own, std::min(tokens, recent.Of(tokens))) : own;
+      return hard ? HardBudget(*this, tokens, images_from, own, std::min(tokens, recent.Of(tokens))) : own;
     }
     case Kind::kInfiniPot:
       return pot.Of(tokens);
     case Kind::kStreaming:
       return std::min(tokens, sink + recent.Of(tokens));
+    default:
+      return std::min(tokens, budget.Of(tokens));
   }
-  return tokens;
+}
+
+int64_t PolicySpec::MostOf(int64_t tokens, int64_t images_from) const {
+  return shares() ? std::min(tokens, 2 * BudgetOf(tokens)) : BudgetOf(tokens, images_from);
 }
 
 int64_t PolicySpec::KeepOf(int64_t tokens) const {
@@ -114,11 +114,26 @@ absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t c
     case PolicySpec::Kind::kFull:
       return absl::OkStatus();
     case PolicySpec::Kind::kSnapKv:
+    case PolicySpec::Kind::kPyramidKv:
+    case PolicySpec::Kind::kAdaKv:
+    case PolicySpec::Kind::kChunkKv:
+    case PolicySpec::Kind::kCriticalKv:
       return CheckBudget(policy, "budget", policy.budget, budget, fixed + policy.window + 1,
                          fmt::format("window={} and the prefix of {} tokens stay", policy.window, fixed),
                          tokens);
+    case PolicySpec::Kind::kExpected:
+    case PolicySpec::Kind::kSirLlm: {
+      const bool last = policy.kind == PolicySpec::Kind::kSirLlm;
+      const int64_t stay = std::max(fixed, policy.sink) + (last ? policy.recent.value : 0);
+      return CheckBudget(policy, "budget", policy.budget, budget, stay + 1,
+                         fmt::format("sink={}{} and the prefix of {} tokens stay", policy.sink,
+                                     last ? fmt::format(", recent={}", policy.recent.value) : "", fixed),
+                         tokens);
+    }
     case PolicySpec::Kind::kRandom:
     case PolicySpec::Kind::kTova:
+    case PolicySpec::Kind::kKnorm:
+    case PolicySpec::Kind::kKeyDiff:
       return CheckBudget(policy, "budget", policy.budget, budget, fixed + 1,
                          fmt::format("the prefix of {} tokens stays", fixed), tokens);
     case PolicySpec::Kind::kH2o:

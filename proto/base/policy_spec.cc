@@ -23,6 +23,8 @@ constexpr int64_t kKernelMax = 255;  // papers: 5 to 63
 constexpr size_t kCatalystIdsMax = 4096;
 constexpr size_t kImagesMax = 256;
 constexpr size_t kFileBytesMax = 4096;
+constexpr int64_t kFutureMax = 65536;
+constexpr int64_t kBetaMax = 1000000;
 
 // In the order of the enumerators.
 constexpr std::string_view kPools[] = {"max", "avg", "none"};
@@ -34,13 +36,24 @@ constexpr std::string_view kTextPriors[] = {"paper", "hard", "none"};
 constexpr std::string_view kLasts[] = {"stays", "free"};
 constexpr std::string_view kMerges[] = {"none",      "averaged",   "pivotal", "weighted",
                                         "threshold", "normalized", "values"};
+constexpr std::string_view kKeys[] = {"rotated", "rest"};
+constexpr std::string_view kShares[] = {"blend", "guard"};
+constexpr std::string_view kSwitch[] = {"no", "yes"};
+
+// What the score of SnapKV is made of, and what a policy that builds on it adds.
+std::vector<std::string> SnapKeys(std::vector<std::string> more = {}) {
+  std::vector<std::string> keys = {"budget", "window", "kernel",  "pool",
+                                   "reduce", "order",  "divisor", "merge"};
+  keys.insert(keys.end(), more.begin(), more.end());
+  return keys;
+}
 
 // The first rows in the order of Kind.
 std::span<const NamedForm> Policies() {
   static const auto* const forms = new std::vector<NamedForm>{
       {"auto", {}, true},
       {"full", {}, true},
-      {"snapkv", {"budget", "window", "kernel", "pool", "reduce", "order", "divisor", "merge"}, true},
+      {"snapkv", SnapKeys(), true},
       {"infinipot", {"pot", "keep", "alpha", "score", "reduce", "catalyst", "catalyst_ids"}, true},
       {"streaming", {"sink", "recent"}, true},
       {"random", {"budget", "seed", "merge"}, true},
@@ -48,14 +61,15 @@ std::span<const NamedForm> Policies() {
       {"lookm", {"budget", "recent", "text_prior", "images", "merge"}, true},
       {"tova", {"budget", "last", "merge"}, true},
       {"roco", {"budget", "volatile", "sink", "recent", "merge"}, true},
-      {"sirllm", {"sink", "budget", "recent"}},
-      {"pyramidkv", {"budget"}},
-      {"adakv", {"budget"}},
+      {"knorm", {"budget", "merge"}, true},
+      {"keydiff", {"budget", "keys", "merge"}, true},
+      {"expected", {"budget", "sink", "future", "covariance", "values", "epsilon", "merge"}, true},
+      {"sirllm", {"budget", "sink", "recent", "merge"}, true},
+      {"pyramidkv", SnapKeys({"beta"}), true},
+      {"adakv", SnapKeys({"floor", "share"}), true},
+      {"chunkkv", SnapKeys({"chunk"}), true},
+      {"criticalkv", SnapKeys({"first", "epsilon"}), true},
       {"kvzip", {"budget"}},
-      {"knorm", {"budget"}},
-      {"keydiff", {"budget"}},
-      {"expected", {"budget"}},
-      {"chunkkv", {"budget", "chunk"}},
   };
   return *forms;
 }
@@ -187,21 +201,7 @@ absl::Status ReadCatalyst(const Parameter& parameter, PolicySpec* policy) {
 
 absl::Status ReadScore(const Parameter& parameter, PolicySpec* policy) {
   policy->score = std::string(parameter.value());
-  if (policy->score == "cap") return absl::OkStatus();
-  constexpr std::string_view kWhat = "policy infinipot: score";
-  std::vector<NamedForm> scores = {{"cap", {}, true}};
-  for (const NamedForm& form : Policies()) {
-    const bool scores_tokens = form.name != "auto" && form.name != "full" && form.name != "infinipot";
-    if (scores_tokens) scores.push_back(form);
-    if (!scores_tokens && form.name == policy->score) {
-      return InvalidArgument(
-          "{}={} picks no tokens by itself; allowed: cap, snapkv, streaming, random, h2o, lookm, tova and "
-          "roco",
-          kWhat, policy->score);
-    }
-  }
-  PALIMPSEST_ASSIGN_OR_RETURN(const NamedForm* const form, FindForm(kWhat, scores, policy->score));
-  return CheckWorks(kWhat, scores, *form);
+  return policy->score == "cap" ? absl::OkStatus() : CheckDistiller(policy->score);
 }
 
 absl::Status ReadReal(const Parameter& parameter, double* number) {
@@ -234,7 +234,20 @@ absl::Status ReadParameter(const Parameter& parameter, PolicySpec* policy) {
   if (key == "score") return ReadScore(parameter, policy);
   if (key == "catalyst" || key == "catalyst_ids") return ReadCatalyst(parameter, policy);
   if (key == "sink") return parameter.Read(0, kTokensMax, &policy->sink);
+  if (key == "recent" && policy->kind == Kind::kSirLlm) {
+    return parameter.Read(0, kTokensMax, &policy->recent.value);
+  }
   if (key == "recent") return parameter.Read(&policy->recent);
+  if (key == "keys") return parameter.Read(kKeys, &policy->keys);
+  if (key == "future") return parameter.Read(1, kFutureMax, &policy->future);
+  if (key == "covariance") return parameter.Read(kSwitch, &policy->covariance);
+  if (key == "values") return parameter.Read(kSwitch, &policy->values);
+  if (key == "epsilon") return ReadReal(parameter, &policy->epsilon);
+  if (key == "beta") return parameter.Read(1, kBetaMax, &policy->beta);
+  if (key == "floor") return ReadReal(parameter, &policy->floor);
+  if (key == "share") return parameter.Read(kShares, &policy->share);
+  if (key == "chunk") return parameter.Read(1, kTokensMax, &policy->chunk);
+  if (key == "first") return ReadReal(parameter, &policy->first);
   if (key == "seed") return parameter.Read(&policy->seed);
   if (key == "heavy") return parameter.Read(&policy->heavy);
   if (key == "normalize") return parameter.Read(kNormalizes, &policy->normalize);
@@ -246,12 +259,16 @@ absl::Status ReadParameter(const Parameter& parameter, PolicySpec* policy) {
   return Internal("policy {}: the key {} has no reader", policy->name(), key);
 }
 
+bool BuildsOnSnapKv(Kind kind) {
+  return kind == Kind::kSnapKv || (kind >= Kind::kPyramidKv && kind <= Kind::kCriticalKv);
+}
+
 // What can be said of several parameters together before any text is known.
 absl::Status CheckTogether(const PolicySpec& policy, std::span<const FormParameter> parameters) {
-  if (policy.kind == Kind::kSnapKv && !policy.budget.percent && policy.budget.value <= policy.window) {
+  if (BuildsOnSnapKv(policy.kind) && !policy.budget.percent && policy.budget.value <= policy.window) {
     return InvalidArgument(
-        "policy snapkv: budget={} leaves no room beside window={}, which stays: budget of {} to {}",
-        policy.budget.value, policy.window, policy.window + 1, kTokensMax);
+        "policy {}: budget={} leaves no room beside window={}, which stays: budget of {} to {}",
+        policy.name(), policy.budget.value, policy.window, policy.window + 1, kTokensMax);
   }
   if (policy.kind == Kind::kLookM && policy.budget.percent == policy.recent.percent &&
       policy.budget.value <= policy.recent.value) {
@@ -296,6 +313,13 @@ std::string MergeText(const PolicySpec& policy) {
   return fmt::format(",merge={}", NameOf(kMerges, policy.merge));
 }
 
+std::string SnapKvText(const PolicySpec& policy) {
+  return fmt::format("{}:budget={},window={},kernel={},pool={},reduce={},order={},divisor={}", policy.name(),
+                     TextOf(policy.budget), policy.window, policy.kernel, NameOf(kPools, policy.pool),
+                     NameOf(kReduces, policy.reduce), NameOf(kOrders, policy.order),
+                     NameOf(kDivisors, policy.divisor));
+}
+
 std::string CatalystText(const PolicySpec& policy) {
   switch (policy.catalyst) {
     case PolicySpec::Catalyst::kDefault:
@@ -312,21 +336,44 @@ std::string CatalystText(const PolicySpec& policy) {
 
 }  // namespace
 
-std::string PolicySpec::name() const { return Policies()[static_cast<size_t>(kind)].name; }
-
-PolicySpec DefaultPolicy(Kind kind) {
+PolicySpec PolicySpec::Of(Kind kind) {
   PolicySpec policy;
   policy.kind = kind;
   if (kind == Kind::kH2o || kind == Kind::kLookM) policy.recent = {10, true};
   if (kind == Kind::kLookM) policy.budget = {20, true};
-  if (kind == Kind::kLookM) policy.merge = PolicySpec::Merge::kPivotal;
+  if (kind == Kind::kLookM) policy.merge = Merge::kPivotal;
   if (kind == Kind::kRoCo) policy.recent = {10};
+  if (kind == Kind::kSirLlm) policy.recent = {0};
+  if (kind == Kind::kChunkKv) policy.pool = Pool::kNone;  // a chunk keeps phrases whole itself
+  if (kind == Kind::kCriticalKv) policy.epsilon = 1e-4;
   return policy;
 }
 
+absl::Status CheckDistiller(std::string_view name) {
+  constexpr std::string_view kWhat = "policy infinipot: score";
+  std::vector<NamedForm> scores = {{"cap", {}, true}};
+  std::vector<std::string> allowed = {"cap"};
+  std::string_view why;
+  for (size_t i = 0; i < Policies().size(); ++i) {
+    const NamedForm& form = Policies()[i];
+    const bool scores_tokens = form.name != "auto" && form.name != "full" && form.name != "infinipot";
+    const bool shares = form.works && PolicySpec::Of(static_cast<Kind>(i)).shares();
+    if (scores_tokens) scores.push_back(form);
+    if (scores_tokens && !shares && form.works) allowed.push_back(form.name);
+    if (form.name != name) continue;
+    if (!scores_tokens) why = "picks no tokens by itself";
+    if (shares) why = "gives heads or layers different numbers of tokens, and those of a pot have one size";
+  }
+  if (!why.empty()) return InvalidArgument("{}={} {}; allowed: {}", kWhat, name, why, ListOf(allowed));
+  PALIMPSEST_ASSIGN_OR_RETURN(const NamedForm* const form, FindForm(kWhat, scores, name));
+  return CheckWorks(kWhat, scores, *form);
+}
+
+std::string PolicySpec::name() const { return Policies()[static_cast<size_t>(kind)].name; }
+
 absl::StatusOr<PolicySpec> ParsePolicy(std::string_view text) {
   PALIMPSEST_ASSIGN_OR_RETURN(const FormText form, ReadForm("policy", Policies(), text));
-  PolicySpec policy = DefaultPolicy(static_cast<Kind>(form.form - Policies().data()));
+  PolicySpec policy = PolicySpec::Of(static_cast<Kind>(form.form - Policies().data()));
   for (const FormParameter& parameter : form.parameters) {
     PALIMPSEST_RETURN_IF_ERROR(ReadParameter(Parameter(form.form->name, parameter), &policy));
   }
@@ -341,10 +388,7 @@ std::string PolicyText(const PolicySpec& policy) {
     case Kind::kFull:
       return name;
     case Kind::kSnapKv:
-      return fmt::format("{}:budget={},window={},kernel={},pool={},reduce={},order={},divisor={}{}", name,
-                         TextOf(policy.budget), policy.window, policy.kernel, NameOf(kPools, policy.pool),
-                         NameOf(kReduces, policy.reduce), NameOf(kOrders, policy.order),
-                         NameOf(kDivisors, policy.divisor), MergeText(policy));
+      return SnapKvText(policy) + MergeText(policy);
     case Kind::kInfiniPot: {
       std::string line =
           fmt::format("{}:pot={},keep={},alpha={},score={}", name, TextOf(policy.pot),
@@ -372,6 +416,29 @@ std::string PolicyText(const PolicySpec& policy) {
       return fmt::format("{}:budget={},volatile={},sink={},recent={}{}", name, TextOf(policy.budget),
                          TextOf(policy.volatile_tokens), policy.sink, TextOf(policy.recent),
                          MergeText(policy));
+    case Kind::kKnorm:
+      return fmt::format("{}:budget={}{}", name, TextOf(policy.budget), MergeText(policy));
+    case Kind::kKeyDiff:
+      return fmt::format("{}:budget={},keys={}{}", name, TextOf(policy.budget), NameOf(kKeys, policy.keys),
+                         MergeText(policy));
+    case Kind::kExpected:
+      return fmt::format("{}:budget={},sink={},future={},covariance={},values={},epsilon={}{}", name,
+                         TextOf(policy.budget), policy.sink, policy.future,
+                         NameOf(kSwitch, policy.covariance), NameOf(kSwitch, policy.values), policy.epsilon,
+                         MergeText(policy));
+    case Kind::kSirLlm:
+      return fmt::format("{}:budget={},sink={},recent={}{}", name, TextOf(policy.budget), policy.sink,
+                         policy.recent.value, MergeText(policy));
+    case Kind::kPyramidKv:
+      return SnapKvText(policy) + fmt::format(",beta={}", policy.beta) + MergeText(policy);
+    case Kind::kAdaKv:
+      return SnapKvText(policy) + fmt::format(",floor={},share={}{}", policy.floor,
+                                              NameOf(kShares, policy.share), MergeText(policy));
+    case Kind::kChunkKv:
+      return SnapKvText(policy) + fmt::format(",chunk={}{}", policy.chunk, MergeText(policy));
+    case Kind::kCriticalKv:
+      return SnapKvText(policy) +
+             fmt::format(",first={},epsilon={}{}", policy.first, policy.epsilon, MergeText(policy));
   }
   return name;
 }

@@ -24,7 +24,26 @@ struct Amount {
 };
 
 struct PolicySpec {
-  enum class Kind { kAuto, kFull, kSnapKv, kInfiniPot, kStreaming, kRandom, kH2o, kLookM, kTova, kRoCo };
+  enum class Kind {
+    kAuto,
+    kFull,
+    kSnapKv,
+    kInfiniPot,
+    kStreaming,
+    kRandom,
+    kH2o,
+    kLookM,
+    kTova,
+    kRoCo,
+    kKnorm,
+    kKeyDiff,
+    kExpected,
+    kSirLlm,
+    kPyramidKv,
+    kAdaKv,
+    kChunkKv,
+    kCriticalKv
+  };
   enum class Pool { kMax, kAvg, kNone };
   enum class Reduce { kMean, kMax, kSum };  // over the query heads of a KV head
   enum class Order { kReducePool, kPoolReduce };
@@ -40,11 +59,15 @@ struct PolicySpec {
     bool operator==(const Image&) const = default;
   };
   enum class Catalyst { kDefault, kFile, kIds, kQuestion };
+  enum class Keys { kRotated, kRest };  // as attention sees them, or before rotation
+  enum class Share { kBlend, kGuard };  // how a floor is given: mixed into the counts, or picked first
 
   Kind kind = Kind::kFull;  // kAuto: full where all fits the model's window, else what suits the prefill
-  // Tokens kept for each layer and KV head in all, with those that stay for standing last.
+  // All but infinipot, streaming and h2o: tokens kept for each layer and KV head in all, with those that stay
+  // anyway. Of adakv in the mean of a layer's heads, of pyramidkv in the mean of the layers.
   Amount budget{1024};
-  // snapkv: the last tokens, whose attention votes and which stay; odd width of the pool.
+  // snapkv and those that build on it (pyramidkv, adakv, chunkkv, criticalkv): the last tokens, whose
+  // attention votes and which stay; odd width of the pool.
   int64_t window = 32, kernel = 7;
   Pool pool = Pool::kMax;
   Reduce reduce = Reduce::kMean;  // infinipot: mean (attention summed over the catalyst) or max (of both)
@@ -57,7 +80,8 @@ struct PolicySpec {
   Catalyst catalyst = Catalyst::kDefault;
   std::string catalyst_file;          // kFile: as written, without the @; only the command line may read it
   std::vector<int32_t> catalyst_ids;  // kIds
-  // streaming, roco: first tokens that stay; and of h2o and lookm too, last tokens that stay.
+  // streaming, sirllm, roco: first tokens and last tokens that stay; of h2o and lookm last ones only.
+  // expected: first tokens that stay and whose queries do not count.
   int64_t sink = 4;
   Amount recent{1020};
   uint64_t seed = 0;                         // random
@@ -68,22 +92,39 @@ struct PolicySpec {
   TextPrior text_prior = TextPrior::kPaper;  // lookm
   std::vector<Image> images;                 // lookm: ascending; none: all is text
   Merge merge = Merge::kNone;
+  Keys keys = Keys::kRotated;   // keydiff
+  int64_t future = 512;         // expected: positions whose queries are expected
+  bool covariance = true;       // expected: queries spread around their mean
+  bool values = true;           // expected: times the norm of the value
+  double epsilon = 0;           // added to a score before it is multiplied by a norm
+  int64_t beta = 20;            // pyramidkv: the last layer keeps this part of the mean
+  double floor = 0.2;           // adakv: share of the budget that each head has
+  Share share = Share::kBlend;  // adakv
+  int64_t chunk = 20;           // chunkkv: tokens
+  double first = 0.5;           // criticalkv: share of the budget that attention alone picks
 
+  // With the defaults of its kind.
+  static PolicySpec Of(Kind kind);
   std::string name() const;
   // Keeps fewer tokens than there are, once there are enough.
   bool compresses() const { return kind != Kind::kFull && kind != Kind::kAuto; }
   // Tokens that stay of so many, per layer and KV head, at most: of infinipot those of the pot. Images are
-  // counted from token `first` on.
-  int64_t BudgetOf(int64_t tokens, int64_t first = 0) const;
+  // counted from token `images_from` on.
+  int64_t BudgetOf(int64_t tokens, int64_t images_from = 0) const;
+  // The same of the largest head, where heads or layers share; in anchored prefill, where that takes
+  // positions, no head has more than twice its share.
+  int64_t MostOf(int64_t tokens, int64_t images_from = 0) const;
   // infinipot: tokens after a distillation.
   int64_t KeepOf(int64_t tokens) const;
+  // Heads or layers keep different numbers of tokens.
+  bool shares() const { return kind == Kind::kPyramidKv || kind == Kind::kAdaKv; }
   bool operator==(const PolicySpec&) const = default;
 };
 
-// A policy with nothing said but its name.
-PolicySpec DefaultPolicy(PolicySpec::Kind kind);
 // `auto` is accepted too.
 absl::StatusOr<PolicySpec> ParsePolicy(std::string_view text);
+// Whether a policy of this name can pick for infinipot; if not, why.
+absl::Status CheckDistiller(std::string_view name);
 // All parameters of the policy, in a fixed order: equal text, equal policy. ParsePolicy reads it back.
 std::string PolicyText(const PolicySpec& policy);
 // What can be said once the numbers are known: a percentage that leaves fewer tokens than a window, a pot too

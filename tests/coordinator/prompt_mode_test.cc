@@ -158,6 +158,9 @@ TEST(PromptModeTest, AnyPolicyScoresInThePot) {
   EXPECT_THAT(plan->catalyst, IsEmpty());
   EXPECT_THAT(ErrorOf(Plan({50}, Options("snapkv:budget=512", "pot"), 10, 5000), false),
               AllOf(HasSubstr("budget=512"), HasSubstr("infinipot:score=snapkv")));
+  EXPECT_THAT(
+      ErrorOf(Plan({50}, Options("adakv", "pot"), 10, 5000), false),
+      AllOf(HasSubstr("score=adakv"), HasSubstr("a pot have one size"), HasSubstr("allowed: cap, snapkv")));
 }
 
 // What was merged cannot come back beside what it was merged into, nor be merged a span or a pot at a time.
@@ -259,6 +262,10 @@ TEST(PromptModeTest, WhatStaysMustFitTheWindowWithTheQuestion) {
   EXPECT_THAT(
       ErrorOf(Plan({5000}, Options("snapkv:budget=500"), 500), true),
       AllOf(HasSubstr("keeps 500 tokens"), HasSubstr("500 of the question"), HasSubstr("at most 499")));
+  // Of heads that share, the largest may have twice the budget.
+  EXPECT_TRUE(Plan({5000}, Options("adakv:budget=250"), 499).ok());
+  EXPECT_THAT(ErrorOf(Plan({5000}, Options("adakv:budget=251"), 499), true),
+              AllOf(HasSubstr("keeps 502 tokens of its largest head"), HasSubstr("at most 250")));
   // A question that is seen is read beside each span.
   EXPECT_TRUE(Plan({5000}, Options("snapkv:budget=100"), 797).ok());
   EXPECT_TRUE(Plan({5000}, Options("snapkv:budget=100", "auto", /*visible=*/true), 796).ok());

@@ -121,6 +121,9 @@ class BadPolicyTest(cli.CliTest):
                 ("lookm:images=9-5", "images='9-5'", "ascending and apart"), ("lookm:images=0-9/5-20", "ascending and apart"),
                 ("lookm:budget=5%", "budget=5%", "recent=10%"), ("h2o:heavy=60%,recent=60%", "120%", "100%"),
                 ("snapkv:merge=sum", "merge='sum'", "values"), ("streaming:merge=values", "no key 'merge'"),
+                ("adakv:floor=2", "floor='2'", "0 to 1"), ("pyramidkv:budget=20", "budget=20", "window=32", "33"),
+                ("expected:future=0", "future='0'", "from 1 to 65536"), ("chunkkv:chunk=0", "chunk='0'", "from 1"),
+                ("infinipot:score=adakv", "score=adakv", "allowed: cap"),
                 ("infinipot:score=best", "score", "cap"), ("infinipot:catalyst=Well?", "@FILE")):
             with self.subTest(policy=policy):
                 self.expect_error(cli.USAGE, "ask", "--policy", policy, "--document", self.document, "Who?",

@@ -30,6 +30,18 @@ class BenchTest(cli.CliTest):
         self.expect_error(cli.FAILED, "bench", "compress", "--tokens", "100", "--model", self.tiny_model(),
                           contains=["100", "128"])
 
+    def test_any_policy_is_measured_beside_a_prefill_without_one(self):
+        run = self.expect_done("bench", "compress", "--tokens", "200", "--rounds", "1", "--model", self.tiny_model(), "--json",
+                               "--policy", "expected:budget=64", "--policy", "adakv:budget=64,floor=0.5")
+        self.assertEqual([(r["name"], r["tokens"], r["yardstick"]["unit"]) for r in run.json["results"]],
+                         [("compress expected", 200, "tok/s"), ("compress adakv", 200, "tok/s")])
+        for result in run.json["results"]:
+            self.assertGreater(result["efficiency"], 0, result)
+        for policy, *contains in (("full", "drops nothing"), ("infinipot", "drops nothing"), ("snapkv", "keeps all of 199"),
+                                  ("knorm:budget=x", "budget='x'"), ("knorm:budget=200", "keeps all of 199")):
+            self.expect_error(cli.FAILED, "bench", "compress", "--tokens", "200", "--model", self.tiny_model(), "--policy", policy,
+                              contains=contains)
+
     def test_an_index_for_recall_is_made_and_read_at_any_depth(self):
         run = self.expect_done("bench", "recall", "--tokens", "1,5", "--depth", "3000", "--rounds", "1",
                                "--model", self.tiny_model(), "--json")

@@ -66,7 +66,7 @@ class HtmlTest(cli.CliTest):
     def test_page_shows_what_the_json_says(self):
         for policy in ("snapkv:budget=100", "random:budget=25%,seed=3", "streaming:sink=4,recent=60",
                        "h2o:heavy=60,recent=40", "lookm:budget=100,recent=30,images=10-60/80-200", "tova:budget=90",
-                       "roco:budget=120,merge=values"):
+                       "roco:budget=120,merge=values", "adakv:budget=100,floor=0"):
             found = self.expect_done(*self.inspect("--policy", policy, "--generate", "3", "--json")).json
             data = page_data(self.folder / "out.html")
             self.assertEqual(steps(data), [(0, found["kept"])])
@@ -75,6 +75,21 @@ class HtmlTest(cli.CliTest):
             self.assertEqual(data["policy"], found["policy"])
             self.assertEqual(data["layers"], len(found["kept"]))
             self.assertEqual("".join(data["texts"][str(i)] for i in found["ids"]), (self.folder / "p.txt").read_text())
+
+    def test_every_policy_keeps_its_budget_exactly_and_others_than_the_rest(self):
+        budget, every = 100, {}
+        for name in ("snapkv", "knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv"):
+            kept = self.expect_done(*self.inspect("--policy", f"{name}:budget={budget}", "--json")).json["kept"]
+            heads = [head for layer in kept for head in layer]
+            self.assertEqual(sum(len(head) for head in heads), budget * len(heads), name)
+            self.assertEqual(heads, [sorted(set(head)) for head in heads], name)
+            same = {"sirllm": heads, "chunkkv": kept[0]}.get(name, heads[:1])
+            self.assertTrue(all(head == same[0] for head in same), name)
+            every[name] = kept
+        names = list(every)
+        for i, name in enumerate(names):
+            for other in names[:i]:
+                self.assertNotEqual(every[name], every[other], f"{name} and {other}")
 
     def test_page_shows_each_distillation(self):
         found = self.expect_done(*self.inspect("--policy", "infinipot:pot=300,keep=100", "--json")).json

@@ -12,7 +12,7 @@
 #include "proto/base/quote.h"
 #include "proto/base/recall_spec.h"
 #include "proto/base/status.h"
-#include "worker/compression/policy.h"
+#include "worker/compression/shares.h"
 
 namespace palimpsest {
 namespace {
@@ -45,10 +45,27 @@ void CheckScores(const PolicySpec& spec) {
   std::vector<int32_t> tokens(70);
   std::vector<float> attention(2 * tokens.size(), 0.25f), scores(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
-  HeadInput head{.group = 2, .tokens = tokens, .attention = attention.data()};
+  constexpr size_t kSize = 16;
+  const std::vector<float> rows(tokens.size() * kSize, 0.5f), moments(2 * kSize * kSize, 0.1f);
+  HeadInput head{.group = 2, .head_size = kSize, .tokens = tokens, .attention = attention.data()};
   head.attention_stride = static_cast<int64_t>(tokens.size());
+  head.losses = head.output_norms = std::span(rows).first(tokens.size());
+  head.keys = head.values = rows;
+  head.query_mean = std::span(moments).first(2 * kSize);
+  head.query_covariance = moments;
   policy->Score(head, scores);
-  PALIMPSEST_CHECK(std::none_of(scores.begin(), scores.end(), [](float s) { return std::isnan(s); }));
+  const auto is_nan = [](float s) { return std::isnan(s); };
+  PALIMPSEST_CHECK(std::none_of(scores.begin(), scores.end(), is_nan));
+  std::vector<float> rest(scores.size());
+  policy->ScoreRest(head, scores, rest);
+  PALIMPSEST_CHECK(std::none_of(rest.begin(), rest.end(), is_nan));
+  // Two layers of two heads share what leaves room for more than what stays; the sums are checked there.
+  std::vector<std::vector<float>> heads(4, scores);
+  policy->Agree(std::span(heads).first(2));
+  policy->Agree(std::span(heads).last(2));
+  const int64_t budget = std::min<int64_t>(60, spec.BudgetOf(60));
+  const HeadShares shares{.layers = 2, .kv_heads = 2, .budget = budget, .most = 70, .scores = heads};
+  if (budget > StayingOf(shares)) CountsOf(*policy, shares);
 }
 
 }  // namespace

@@ -43,6 +43,22 @@ TEST(PolicySpecTest, ANameAloneHasTheDefaultsOfTheManual) {
       {"lookm", "lookm:budget=20%,recent=10%,text_prior=paper,merge=pivotal"},
       {"tova", "tova:budget=1024,last=stays"},
       {"roco", "roco:budget=1024,volatile=64,sink=4,recent=10"},
+      {"knorm", "knorm:budget=1024"},
+      {"keydiff", "keydiff:budget=1024,keys=rotated"},
+      {"expected", "expected:budget=1024,sink=4,future=512,covariance=yes,values=yes,epsilon=0"},
+      {"sirllm", "sirllm:budget=1024,sink=4,recent=0"},
+      {"pyramidkv",
+       "pyramidkv:budget=1024,window=32,kernel=7,pool=max,reduce=mean,order=reduce-pool,divisor=padded,"
+       "beta=20"},
+      {"adakv",
+       "adakv:budget=1024,window=32,kernel=7,pool=max,reduce=mean,order=reduce-pool,divisor=padded,"
+       "floor=0.2,share=blend"},
+      {"chunkkv",
+       "chunkkv:budget=1024,window=32,kernel=7,pool=none,reduce=mean,order=reduce-pool,divisor=padded,"
+       "chunk=20"},
+      {"criticalkv",
+       "criticalkv:budget=1024,window=32,kernel=7,pool=max,reduce=mean,order=reduce-pool,divisor=padded,"
+       "first=0.5,epsilon=0.0001"},
   };
   for (const auto& [text, canonical] : table) EXPECT_EQ(PolicyText(Parsed(text)), canonical);
   EXPECT_EQ(Parsed("full"), PolicySpec());
@@ -75,6 +91,16 @@ TEST(PolicySpecTest, WhatIsPrintedIsReadBack) {
            "infinipot:score=h2o",
            "infinipot:score=roco,alpha=0",
            "random:seed=18446744073709551615,budget=1%",
+           "knorm:budget=10%",
+           "keydiff:keys=rest,budget=300",
+           "expected:sink=0,future=64,covariance=no,values=no,epsilon=0.02",
+           "sirllm:sink=0,recent=100,budget=30%",
+           "pyramidkv:beta=7,window=8,kernel=5",
+           "adakv:floor=0.35,share=guard,pool=avg",
+           "chunkkv:chunk=10,pool=max",
+           "criticalkv:first=0.25,epsilon=0,reduce=max",
+           "infinipot:score=expected",
+           "infinipot:score=criticalkv,alpha=0.25",
        }) {
     const PolicySpec policy = Parsed(text);
     EXPECT_EQ(Parsed(PolicyText(policy)), policy) << text;
@@ -95,12 +121,11 @@ TEST(PolicySpecTest, CountsAre1024Based) {
 }
 
 TEST(PolicySpecTest, NamesThatAreNotThereYetSaySoAndNameThoseThatAre) {
-  for (const char* text : {"sirllm", "pyramidkv", "adakv", "kvzip:budget=4", "knorm", "keydiff", "expected",
-                           "chunkkv:budget=4,chunk=20", "infinipot:score=knorm"}) {
+  for (const char* text : {"kvzip:budget=4", "infinipot:score=kvzip"}) {
     const absl::Status status = ParsePolicy(text).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << text;
-    EXPECT_THAT(Message(status),
-                AllOf(HasSubstr("is not there yet; "), HasSubstr("snapkv"), HasSubstr("roco work today")));
+    EXPECT_THAT(Message(status), AllOf(HasSubstr("is not there yet; "), HasSubstr("snapkv"),
+                                       HasSubstr("chunkkv and criticalkv work today")));
   }
   // A wrong key is wrong whether the policy is there or not.
   EXPECT_THAT(Refusal("lookm:budgte=4"), HasSubstr("did you mean budget?"));
@@ -184,6 +209,26 @@ TEST(PolicySpecTest, EveryBadTextIsRefusedInOneLineThatNamesWhatIsAllowed) {
       {"infinipot:score=random,reduce=max", "reduce goes with score=cap"},
       {"streaming:sink=-1", "sink='-1' is not a whole number from 0 to 1073741824"},
       {"streaming:recent=0", "recent='0' is not 1 to"},
+      {"knorm:window=4", "policy knorm has no key 'window'; it has budget"},
+      {"knorm:budget=0", "budget='0' is not 1 to 1073741824 tokens"},
+      {"keydiff:keys=plain", "keys='plain' is not rotated or rest"},
+      {"expected:future=0", "policy expected: future='0' is not a whole number from 1 to 65536"},
+      {"expected:covariance=maybe", "covariance='maybe' is not no or yes"},
+      {"expected:epsilon=2", "epsilon='2' is not a number from 0 to 1"},
+      {"expected:sink=-1", "sink='-1' is not a whole number from 0 to"},
+      {"sirllm:recent=-1", "policy sirllm: recent='-1' is not a whole number from 0 to"},
+      {"sirllm:recent=10%", "recent='10%' is not a whole number"},
+      {"pyramidkv:budget=32", "policy pyramidkv: budget=32 leaves no room beside window=32"},
+      {"pyramidkv:beta=0", "beta='0' is not a whole number from 1 to 1000000"},
+      {"adakv:budget=8", "policy adakv: budget=8 leaves no room beside window=32"},
+      {"adakv:floor=1.1", "policy adakv: floor='1.1' is not a number from 0 to 1"},
+      {"adakv:share=half", "share='half' is not blend or guard"},
+      {"chunkkv:chunk=0", "chunk='0' is not a whole number from 1 to"},
+      {"chunkkv:window=2K", "window='2K' is not a whole number from 1 to 1024"},
+      {"criticalkv:first=-0.5", "first='-0.5' is not a number from 0 to 1"},
+      {"criticalkv:kernel=2", "policy criticalkv: kernel='2' is not an odd number"},
+      {"infinipot:score=adakv", "score=adakv gives heads or layers different numbers of tokens"},
+      {"infinipot:score=pyramidkv", "those of a pot have one size; allowed: cap, snapkv"},
       {"random:seed=-1", "seed='-1' is not a whole number from 0 to 18446744073709551615"},
       {"random:seed=18446744073709551616", "seed='18446744073709551616' is not"},
       {"random:seed=1K", "seed='1K' is not"},
@@ -320,6 +365,31 @@ TEST(PolicyFitsTest, ABudgetMustHoldWindowPrefixAndOneMore) {
   EXPECT_TRUE(Fits("streaming:sink=4,recent=17", 1000, 0, 20));
   EXPECT_THAT(Misfit("streaming:sink=4,recent=16", 1000, 0, 20), HasSubstr("recent=16 is too small"));
   EXPECT_THAT(Misfit("streaming:sink=4,recent=1%", 1000, 0, 20), HasSubstr("; 2% to 100%"));
+}
+
+TEST(PolicyFitsTest, WhatStaysInAnyCaseMustFit) {
+  for (const char* name : {"pyramidkv", "adakv", "chunkkv", "criticalkv"}) {
+    EXPECT_TRUE(Fits(fmt::format("{}:budget=53", name), 1000, 0, 20));
+    EXPECT_EQ(
+        Misfit(fmt::format("{}:budget=52", name), 1000, 0, 20),
+        fmt::format("policy {}: budget=52 is too small: window=32 and the prefix of 20 tokens stay; 53 or "
+                    "more",
+                    name));
+  }
+  EXPECT_TRUE(Fits("knorm:budget=21", 1000, 0, 20));
+  EXPECT_THAT(Misfit("keydiff:budget=20", 1000, 0, 20), HasSubstr("prefix of 20 tokens stays; 21 or more"));
+  EXPECT_TRUE(Fits("expected:budget=5", 1000, 0, 0));
+  EXPECT_THAT(Misfit("expected:budget=4", 1000, 0, 0),
+              HasSubstr("sink=4 and the prefix of 0 tokens stay; 5"));
+  EXPECT_TRUE(Fits("sirllm:budget=31,recent=10", 1000, 0, 20));
+  EXPECT_THAT(Misfit("sirllm:budget=30,recent=10", 1000, 0, 20),
+              HasSubstr("sink=4, recent=10 and the prefix of 20 tokens stay; 31 or more"));
+}
+
+TEST(PolicySpecTest, TheLargestHeadHasTwiceItsShareAtMost) {
+  EXPECT_EQ(Parsed("snapkv:budget=100").MostOf(5000), 100);
+  EXPECT_EQ(Parsed("adakv:budget=100").MostOf(5000), 200);
+  EXPECT_EQ(Parsed("pyramidkv:budget=100").MostOf(150), 150);
 }
 
 TEST(PolicyFitsTest, TheRangeThatAnErrorNamesIsRight) {

@@ -57,9 +57,12 @@ TEST_P(CompressionBitsTest, NoNumberOfThreadsMakesADifference) {
             "");
 }
 
-TEST_P(CompressionBitsTest, BesideEachOtherPolicyItAnswersAsAlone) {
+// A third of all pairs: each case stands beside every third of the list, from a place of its own on.
+TEST_P(CompressionBitsTest, BesideOtherPoliciesItAnswersAsAlone) {
   const Answer alone = AnswerOf(*Make(64), CompressionRequest(GetParam(), 30));
-  for (const CompressionCase& other : CompressionCases()) {
+  const std::vector<CompressionCase> cases = CompressionCases();
+  for (size_t i = GetParam().name.size() % 3; i < cases.size(); i += 3) {
+    const CompressionCase& other = cases[i];
     auto engine = Make(64);
     const Answer other_alone = AnswerOf(*Make(64), CompressionRequest(other, 25, 2));
     std::vector<Request> both;

@@ -54,6 +54,15 @@ TEST_F(CompressionErrorsTest, BudgetsBelowWhatStays) {
   ExpectAccepted(kExact, "random:budget=25", RolePrompt({4}, 10));
 }
 
+TEST_F(CompressionErrorsTest, TheLargestOfHeadsThatShareMustFitTheWindow) {
+  // Twice the share: 400 and the question; of one text read exactly they stand at their own positions.
+  ExpectRefused(kAnchored, "adakv:budget=200", RolePrompt({300, 300}, 113),
+                {"513 would be at once", "window of 512", "smaller budget"});
+  ExpectAccepted(kAnchored, "adakv:budget=190", RolePrompt({300, 300}, 113));
+  ExpectAccepted(kAnchored, "snapkv:budget=200", RolePrompt({300, 300}, 113));
+  ExpectAccepted(kExact, "adakv:budget=200", RolePrompt({350}, 100));
+}
+
 TEST_F(CompressionErrorsTest, AQuestionThatIsSeenStays) {
   Request request = CompressionRequest(kExact, "snapkv:budget=61,window=8", RolePrompt({200}, 40), 5);
   request.question_visible = true;

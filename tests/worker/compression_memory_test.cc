@@ -54,6 +54,35 @@ TEST_F(CompressionMemoryTest, AfterExactCompressionBudgetAndQuestionAreHeld) {
   ExpectAllReturned(*engine_);
 }
 
+// Heads that share a budget hold what they keep, each in tiles of its own; none pays for the largest.
+TEST_F(CompressionMemoryTest, OfASharedBudgetEachHeadHoldsItsOwn) {
+  for (const PrefillMode mode : {kExact, kAnchored}) {
+    for (const char* policy :
+         {"adakv:budget=200,window=20,floor=0", "adakv:budget=200,window=20,floor=0,share=guard",
+          "pyramidkv:budget=200,window=20"}) {
+      Make(CompressionEngine(100));
+      const std::vector<int64_t> context =
+          mode == kExact ? std::vector<int64_t>{700} : std::vector<int64_t>{300, 150, 250};
+      const Outcome outcome = RunOk(*engine_, CompressionRequest(mode, policy, RolePrompt(context, 37), 20));
+      int64_t tokens = 0, tiles = 0, largest = 0;
+      for (const auto& layer : outcome.kept) {
+        for (const auto& head : layer) {
+          const int64_t behind = static_cast<int64_t>(head.size()) - (mode == kExact ? 0 : 21);
+          tokens += std::ssize(head);
+          tiles += DivideUp(behind, 64);
+          largest = std::max<int64_t>(largest, std::ssize(head));
+        }
+      }
+      EXPECT_EQ(tokens, 200 * group_tiles()) << policy;
+      EXPECT_GT(largest, 205) << policy << ": heads differ, or this proves nothing";
+      tiles += group_tiles() * (mode == kExact ? 1 : 2);  // the question; the anchor
+      EXPECT_EQ(outcome.receipt.device_bytes().resident(), tiles * engine_->store().arena().tile_bytes());
+      EXPECT_EQ(outcome.receipt.resident_tokens(), static_cast<double>(200 + 37));
+      ExpectAllReturned(*engine_);
+    }
+  }
+}
+
 TEST_F(CompressionMemoryTest, APotsPeakDoesNotGrowWithThePrompt) {
   for (const char* score : {"cap", "snapkv"}) {
     std::vector<int64_t> peaks;

@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "tests/testing/reference_model.h"
+#include "tests/worker/compression/key_reference.h"
 #include "tests/worker/compression/merge_reference.h"
 #include "tests/worker/compression/policy_reference.h"
 #include "tests/worker/compression_cases.h"
@@ -26,6 +27,7 @@ using Cache = ReferenceModel::Cache;
 
 constexpr double kLogitBound = 0.06;  // of their spread
 constexpr int64_t kPrefix = 21, kAnswer = 100;
+constexpr double kTheta = 10000;  // the tiny model's
 
 class CompressionReferenceTest : public ::testing::Test {
  protected:
@@ -80,6 +82,74 @@ class CompressionReferenceTest : public ::testing::Test {
     }
     return rows;
   }
+  // Of candidates behind the prefix, by the policy's words.
+  std::vector<double> ScoresOfKeys(size_t head) const {
+    reference::Rows rest, rotated, values;
+    for (int64_t i = kPrefix; i < context_; ++i) {
+      const ReferenceModel::Held& held = cache_[head][static_cast<size_t>(i)];
+      rest.push_back(held.key);
+      rotated.push_back(held.rotated);
+      values.push_back(held.value);
+    }
+    if (spec_.kind == PolicySpec::Kind::kKnorm) return reference::Knorm(rest);
+    if (spec_.kind == PolicySpec::Kind::kKeyDiff)
+      return reference::KeyDiff(spec_.keys == PolicySpec::Keys::kRest ? rest : rotated);
+    if (spec_.kind == PolicySpec::Kind::kSirLlm) {
+      std::vector<double> scores(losses_.begin() + kPrefix, losses_.begin() + context_);
+      std::fill(scores.end() - spec_.recent.value, scores.end(), std::numeric_limits<double>::infinity());
+      return scores;
+    }
+    const size_t kv_heads = static_cast<size_t>(reference_.kv_heads()),
+                 group = static_cast<size_t>(reference_.heads()) / kv_heads;
+    std::vector<reference::Queries> queries;
+    for (size_t g = 0; g < group; ++g)
+      queries.push_back(MomentsOf(head / kv_heads, head % kv_heads * group + g));
+    reference::Rows turns;
+    for (int64_t position = context_; position < context_ + spec_.future; ++position)
+      turns.push_back(Angles(position));
+    PolicySpec spec = spec_;  // first tokens of the candidates that count as sinks
+    spec.sink = std::max<int64_t>(0, spec_.sink - kPrefix);
+    return reference::Expected(rotated, values, queries, turns, spec);
+  }
+  std::vector<double> Angles(int64_t position) const {
+    std::vector<double> angles;
+    for (int64_t i = 0; i < reference_.head_size() / 2; ++i) {
+      const double part = 2.0 * static_cast<double>(i) / static_cast<double>(reference_.head_size());
+      angles.push_back(static_cast<double>(position) * std::pow(kTheta, -part));
+    }
+    return angles;
+  }
+  // Of the rows behind the prefix and the sinks, turned back to what they were before rotation.
+  reference::Queries MomentsOf(size_t layer, size_t query_head) const {
+    const size_t size = static_cast<size_t>(reference_.head_size());
+    reference::Rows rows;
+    for (int64_t i = std::max(kPrefix, spec_.sink); i < context_; ++i) {
+      const std::vector<double>& all = queries_[static_cast<size_t>(i)][layer];
+      std::vector<double> row(all.begin() + static_cast<std::ptrdiff_t>(query_head * size),
+                              all.begin() + static_cast<std::ptrdiff_t>((query_head + 1) * size));
+      const std::vector<double> angles = Angles(i);
+      for (size_t d = 0; d < size; d += 2) {
+        const double x = row[d], y = row[d + 1], cosine = std::cos(angles[d / 2]),
+                     sine = std::sin(angles[d / 2]);
+        row[d] = cosine * x + sine * y;
+        row[d + 1] = cosine * y - sine * x;
+      }
+      rows.push_back(row);
+    }
+    const double n = static_cast<double>(rows.size());
+    reference::Queries of{.mean = std::vector<double>(size, 0.0),
+                          .covariance = reference::Rows(size, std::vector<double>(size, 0.0))};
+    for (const auto& row : rows) {
+      for (size_t d = 0; d < size; ++d) of.mean[d] += row[d] / n;
+    }
+    for (const auto& row : rows) {
+      for (size_t a = 0; a < size; ++a) {
+        for (size_t b = 0; b < size; ++b)
+          of.covariance[a][b] += (row[a] - of.mean[a]) * (row[b] - of.mean[b]) / n;
+      }
+    }
+    return of;
+  }
   // Compares picks with the engine's of one head.
   void ComparePicks(const std::vector<int32_t>& picks, const std::vector<int32_t>& engines) {
     EXPECT_EQ(picks.size(), engines.size());
@@ -87,6 +157,13 @@ class CompressionReferenceTest : public ::testing::Test {
     EXPECT_GE(overlap, 0.94);
     overlap_ += overlap;
     ++overlaps_;
+  }
+  // Of exact prefill, by scores of the candidates behind the prefix; `budget` with the prefix.
+  void CompareExact(size_t head, const std::vector<double>& scores, int64_t budget) {
+    std::vector<int32_t> picks = reference::Top(scores, budget - kPrefix);
+    for (int32_t& pick : picks) pick += kPrefix;
+    const std::vector<int32_t>& engines = HeadOf(answer_.outcome.kept, head);
+    ComparePicks(picks, {engines.begin() + kPrefix, engines.end()});
   }
   void ExpectPicks() const {
     ASSERT_GT(overlaps_, 0);
@@ -150,6 +227,16 @@ class CompressionReferenceTest : public ::testing::Test {
     EXPECT_NEAR(expected, told, 2 * kLogitBound * 1.5) << "token " << token - prompt_ << " of the answer";
   }
 
+  // The question and the answer over what the engine kept, each token at its own position.
+  void ExpectAnswerOfKept() {
+    KeepAsTheEngine(answer_.outcome.kept, [](int32_t token, int64_t) { return token; });
+    for (int64_t i = context_; i + 1 < prompt_ + kAnswer; ++i) {
+      const std::vector<double> logits = Run(i, i).logits;
+      if (i + 1 == prompt_) ExpectPromptLogits(logits);
+      if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
+    }
+  }
+
   const std::shared_ptr<const GgufFile> model_ = TinyModel({});
   const ReferenceModel reference_{*model_, Rounding::kNone};
   std::vector<int32_t> tokens_, catalyst_;  // prompt and answer
@@ -158,6 +245,7 @@ class CompressionReferenceTest : public ::testing::Test {
   Answer answer_;
   Cache cache_;
   std::vector<std::vector<std::vector<double>>> queries_;  // of all rows so far
+  std::vector<double> losses_;
   double overlap_ = 0, answer_error_ = 0;
   int overlaps_ = 0;
 };
@@ -171,19 +259,9 @@ TEST_F(CompressionReferenceTest, ExactSnapKv) {
     for (size_t head = 0; head < cache_.size(); ++head) {
       const reference::Rows votes =
           Votes(head, static_cast<size_t>(spec_.window), kPrefix, static_cast<size_t>(context_ - kPrefix));
-      std::vector<int32_t> picks =
-          reference::Top(reference::SnapKv(votes, spec_, true), spec_.budget.value - kPrefix);
-      for (int32_t& pick : picks) pick += kPrefix;
-      std::vector<int32_t> engines = HeadOf(answer_.outcome.kept, head);
-      engines.erase(engines.begin(), engines.begin() + kPrefix);
-      ComparePicks(picks, engines);
+      CompareExact(head, reference::SnapKv(votes, spec_, true), spec_.budget.value);
     }
-    KeepAsTheEngine(answer_.outcome.kept, [](int32_t token, int64_t) { return token; });
-    for (int64_t i = context_; i + 1 < prompt_ + kAnswer; ++i) {
-      const std::vector<double> logits = Run(i, i).logits;
-      if (i + 1 == prompt_) ExpectPromptLogits(logits);
-      if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
-    }
+    ExpectAnswerOfKept();
     std::cout << "largest error of an answer's log-probability " << answer_error_ << "\n";
   }
   ExpectPicks();
@@ -250,6 +328,61 @@ TEST_F(CompressionReferenceTest, ExactTova) {
     }
   }
   ExpectPicks();
+}
+
+// Policies of keys, values, losses and moments of queries. The reference's keys are rotated, as its queries
+// are.
+TEST_F(CompressionReferenceTest, ExactOfKeysAndQueries) {
+  for (const char* policy : {"knorm:budget=120", "keydiff:budget=120", "keydiff:budget=120,keys=rest",
+                             "expected:budget=120,future=70", "expected:budget=120,covariance=no,sink=40",
+                             "sirllm:budget=120,recent=9"}) {
+    Ask(CompressionRequest(kExact, policy, RolePrompt({371}, 37), kAnswer));
+    losses_ = {std::numeric_limits<double>::infinity()};
+    for (int64_t i = 0; i < context_; ++i)
+      losses_.push_back(NegativeLogLikelihood(Run(i, i).logits, tokens_[static_cast<size_t>(i) + 1]));
+    for (size_t head = 0; head < cache_.size(); ++head)
+      CompareExact(head, ScoresOfKeys(head), spec_.budget.value);
+    ExpectAnswerOfKept();
+  }
+  ExpectPicks();
+}
+
+// Heads of a layer together: chunks that all keep, and how many tokens each keeps by the layer's scores.
+TEST_F(CompressionReferenceTest, ExactOfAllHeads) {
+  const int64_t kv_heads = reference_.kv_heads();
+  int64_t spread = 0;  // of what heads keep, from what they would if all kept the same
+  for (const char* policy :
+       {"chunkkv:budget=120,window=20,chunk=9", "adakv:budget=120,window=20,floor=0,pool=none",
+        "adakv:budget=150,window=20,floor=0.4,pool=avg"}) {
+    Ask(CompressionRequest(kExact, policy, RolePrompt({371}, 37), kAnswer));
+    for (int64_t i = 0; i < context_; ++i) Run(i, i);
+    const int64_t voted = context_ - kPrefix - spec_.window,
+                  base = spec_.budget.value - kPrefix - spec_.window;
+    for (size_t first = 0; first < cache_.size(); first += static_cast<size_t>(kv_heads)) {
+      reference::Rows scores;
+      for (size_t head = first; head < first + static_cast<size_t>(kv_heads); ++head) {
+        const reference::Rows votes =
+            Votes(head, static_cast<size_t>(spec_.window), kPrefix, static_cast<size_t>(context_ - kPrefix));
+        scores.push_back(reference::SnapKv(votes, spec_, true));
+        scores.back().resize(static_cast<size_t>(voted));
+      }
+      const bool chunks = spec_.kind == PolicySpec::Kind::kChunkKv;
+      const std::vector<int64_t> counts =
+          reference::PublishedAda(reference::AdaWins(scores, base), base, spec_.floor, /*half_even=*/true);
+      for (size_t h = 0; h < scores.size(); ++h) {
+        std::vector<double> own = chunks ? reference::Chunks(scores, voted, spec_.chunk) : scores[h];
+        own.resize(static_cast<size_t>(context_ - kPrefix), std::numeric_limits<double>::infinity());
+        const int64_t kept = std::ssize(HeadOf(answer_.outcome.kept, first + h));
+        // Scores near the last that stays may change sides; a maximum pool would take seven along.
+        EXPECT_NEAR(kept, chunks ? spec_.budget.value : counts[h] + kPrefix + spec_.window, chunks ? 0 : 2);
+        spread = std::max(spread, std::abs(kept - spec_.budget.value));
+        CompareExact(first + h, own, kept);
+      }
+    }
+    ExpectAnswerOfKept();
+  }
+  ExpectPicks();
+  EXPECT_GT(spread, 3 * 2) << "or the counts prove nothing";
 }
 
 TEST_F(CompressionReferenceTest, AnchoredSnapKv) {

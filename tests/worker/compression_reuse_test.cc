@@ -36,10 +36,12 @@ class CompressionViewTest : public CompressionReuseTest,
     const bool slides = GetParam().policy.starts_with("streaming") && GetParam().mode == kExact;
     return !slides && !GetParam().visible && GetParam().policy != "full";
   }
-  // Every query counts, so that blocks of the document are not looked for.
-  static bool SumsAll() {
+  // Something of every row is wanted: without a view all but the prefix is read again.
+  static bool ReadsAll() {
     const auto policy = MakePolicy(*ParsePolicy(GetParam().policy));
-    return policy != nullptr && policy->needs().sums;
+    if (policy == nullptr) return GetParam().mode == kPot;
+    const PolicyNeeds needs = policy->needs();
+    return GetParam().mode == kPot || needs.sums || needs.future > 0 || needs.losses;
   }
   // In a pot cycles that were run by another request are not told.
   static std::string Difference(const Answer& a, const Answer& b) {
@@ -64,10 +66,8 @@ TEST_P(CompressionViewTest, AskedAfterAnIngestIsAskedInOneGo) {
       const int64_t cached = answer.outcome.usage.cached_tokens();
       if (HasView() && view_bytes > 0) {
         EXPECT_EQ(cached, 392);
-      } else if (GetParam().mode == kPot) {
-        EXPECT_EQ(cached, 0) << "a pot without a view reads all of it";
-      } else if (SumsAll()) {
-        EXPECT_EQ(cached, 21) << "the prefix";
+      } else if (ReadsAll()) {
+        EXPECT_LE(cached, GetParam().mode == kPot ? 0 : 21) << "without a view it reads all of it";
       } else {
         EXPECT_GT(cached, 250);
         EXPECT_LE(cached, 392);
@@ -113,7 +113,7 @@ TEST_P(CompressionViewTest, FromBlocksInTheHostTier) {
     const int64_t cached = again.outcome.usage.cached_tokens();
     if (host_bytes == 0 || GetParam().mode == kPot) {
       EXPECT_EQ(cached, 0);
-    } else if (host_bytes == 1 << 24 && !SumsAll()) {
+    } else if (host_bytes == 1 << 24 && !ReadsAll()) {
       EXPECT_GT(cached, 250);
     } else {
       EXPECT_LT(cached, 250);

@@ -29,7 +29,7 @@ class CompeteTest : public ::testing::Test {
     std::vector<RestToken> at;
     for (size_t i = 0; i < tokens.size(); ++i)
       at.push_back({numbers.data() + i * 2 * kHeadSize, numbers.data() + (i * 2 + 1) * kHeadSize});
-    Compete(budget, kHeadSize, tokens, scores, at, &kept_);
+    Compete(budget, kHeadSize, {.tokens = tokens, .ranking = {scores, {}}, .at = at}, &kept_);
     ASSERT_EQ(kept_.scores.size(), kept_.tokens.size());
     for (size_t i = 0; i < kept_.tokens.size(); ++i) {
       const RestToken token = kept_.At(i, kHeadSize);
@@ -92,6 +92,57 @@ TEST_F(CompeteTest, TheCutIntoSpansMakesNoDifference) {
     }
     EXPECT_EQ(kept_.tokens, expected);
   }
+}
+
+// Of two stages too, whichever of them a token is kept for.
+TEST_F(CompeteTest, TheCutIntoSpansMakesNoDifferenceToTwoStages) {
+  RngSequence rng{Rng(4)};
+  for (int round = 0; round < 50; ++round) {
+    std::vector<float> scores, rest;
+    std::vector<Bf16> numbers(100 * 2 * kHeadSize);
+    std::vector<RestToken> at;
+    std::vector<int32_t> all(100), expected;
+    std::iota(all.begin(), all.end(), 0);
+    for (size_t i = 0; i < 100; ++i) {
+      scores.push_back(static_cast<float>(rng.Below(12)));
+      rest.push_back(static_cast<float>(rng.Below(9)));
+      at.push_back({numbers.data() + i * 2 * kHeadSize, numbers.data() + (i * 2 + 1) * kHeadSize});
+    }
+    const double share = 0.25 * static_cast<double>(rng.Below(4));
+    SelectTop(Ranking{scores, rest, share}, 23, &expected);
+    kept_ = {};
+    for (size_t first = 0; first < 100;) {
+      const size_t n = std::min<size_t>(100 - first, 1 + rng.Below(40));
+      const Ranking ranking{std::span(scores).subspan(first, n), std::span(rest).subspan(first, n), share};
+      Compete(23, kHeadSize,
+              {.tokens = std::span(all).subspan(first, n),
+               .ranking = ranking,
+               .at = std::span(at).subspan(first, n)},
+              &kept_);
+      EXPECT_LE(kept_.tokens.size(), 46u);
+      first += n;
+    }
+    KeepBest(23, share, kHeadSize, &kept_);
+    EXPECT_EQ(kept_.tokens, expected);
+    EXPECT_EQ(kept_.rest.size(), 23u * 2 * kHeadSize);
+    EXPECT_TRUE(kept_.rest_scores.empty());
+  }
+}
+
+// What follows stands right behind the last token of each head.
+TEST(PackAtRestTest, HeadsOfDifferentSizesEndAtOnePlace) {
+  View view;
+  view.heads.resize(3);
+  const Bf16 numbers[2 * kHeadSize] = {};
+  for (size_t head = 0; head < 3; ++head) {
+    for (size_t i = 0; i < 2 + 3 * head; ++i)
+      view.heads[head].Append(static_cast<int32_t>(5 * i), {numbers, numbers + kHeadSize}, kHeadSize);
+  }
+  const std::vector<Sequence::Packing> packed = PackAtRest(view, kHeadSize, 10);
+  EXPECT_EQ(packed[0].positions, (std::vector<int32_t>{16, 17}));
+  EXPECT_EQ(packed[1].positions, (std::vector<int32_t>{13, 14, 15, 16, 17}));
+  EXPECT_EQ(packed[2].positions.front(), 10);
+  EXPECT_EQ(packed[2].positions.back(), 17);
 }
 
 TEST(RestBlockTest, EachTokenIsFoundInItsBlock) {

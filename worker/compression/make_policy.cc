@@ -6,17 +6,11 @@ namespace {
 
 // What picks for infinipot beside novelty: cap, or another policy with its own defaults.
 std::unique_ptr<CompressionPolicy> MakeDistiller(const PolicySpec& spec) {
-  if (spec.score == "snapkv") return MakeSnapKv({.kind = PolicySpec::Kind::kSnapKv});
-  if (spec.score == "h2o") return MakeH2o(DefaultPolicy(PolicySpec::Kind::kH2o));
-  if (spec.score == "lookm") return MakeLookM(DefaultPolicy(PolicySpec::Kind::kLookM));
-  if (spec.score == "tova") return MakeTova(DefaultPolicy(PolicySpec::Kind::kTova));
-  if (spec.score == "roco") return MakeRoCo(DefaultPolicy(PolicySpec::Kind::kRoCo));
-  if (spec.score == "streaming") {
-    return MakeStreaming({.kind = PolicySpec::Kind::kStreaming}, /*slides=*/false);
-  }
-  if (spec.score == "random") return MakeRandom({.kind = PolicySpec::Kind::kRandom});
-  PALIMPSEST_CHECK(spec.score == "cap", "no score {}: ParsePolicy lets none pass", spec.score);
-  return MakeCap(spec);
+  if (spec.score == "cap") return MakeCap(spec);
+  const absl::StatusOr<PolicySpec> other = ParsePolicy(spec.score);
+  PALIMPSEST_CHECK(other.ok(), "no score {}: ParsePolicy lets none pass", spec.score);
+  if (other->kind == PolicySpec::Kind::kStreaming) return MakeStreaming(*other, /*slides=*/false);
+  return MakePolicy(*other);
 }
 
 }  // namespace
@@ -42,6 +36,22 @@ std::unique_ptr<CompressionPolicy> MakePolicy(const PolicySpec& spec) {
       return MakeTova(spec);
     case PolicySpec::Kind::kRoCo:
       return MakeRoCo(spec);
+    case PolicySpec::Kind::kKnorm:
+      return MakeKnorm(spec);
+    case PolicySpec::Kind::kKeyDiff:
+      return MakeKeyDiff(spec);
+    case PolicySpec::Kind::kExpected:
+      return MakeExpected(spec);
+    case PolicySpec::Kind::kSirLlm:
+      return MakeSirLlm(spec);
+    case PolicySpec::Kind::kPyramidKv:
+      return MakePyramidKv(spec);
+    case PolicySpec::Kind::kAdaKv:
+      return MakeAdaKv(spec);
+    case PolicySpec::Kind::kChunkKv:
+      return MakeChunkKv(spec);
+    case PolicySpec::Kind::kCriticalKv:
+      return MakeCriticalKv(spec);
   }
   return nullptr;
 }

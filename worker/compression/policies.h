@@ -16,5 +16,14 @@ std::unique_ptr<CompressionPolicy> MakeH2o(const PolicySpec& spec);
 std::unique_ptr<CompressionPolicy> MakeLookM(const PolicySpec& spec);
 std::unique_ptr<CompressionPolicy> MakeTova(const PolicySpec& spec);
 std::unique_ptr<CompressionPolicy> MakeRoCo(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeKnorm(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeKeyDiff(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeExpected(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeSirLlm(const PolicySpec& spec);
+// These build on the scores of SnapKV.
+std::unique_ptr<CompressionPolicy> MakePyramidKv(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeAdaKv(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeChunkKv(const PolicySpec& spec);
+std::unique_ptr<CompressionPolicy> MakeCriticalKv(const PolicySpec& spec);
 
 }  // namespace palimpsest

@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "proto/base/status.h"
+#include "worker/compression/output_norms.h"
+#include "worker/compression/slots.h"
 
 namespace palimpsest {
 namespace {
@@ -70,82 +72,222 @@ void AverageLayers(const ModelConfig& config, const Candidates& candidates,
   }
 }
 
+// One question to a policy about all heads: what all of them need is made first, what one needs when it is
+// asked.
+class Pass {
+ public:
+  Pass(const Scoring& scoring, const CompressionPolicy& policy, const Observed& observed,
+       const Candidates& candidates)
+      : scoring_(scoring),
+        config_(*scoring.config),
+        policy_(policy),
+        observed_(observed),
+        candidates_(candidates),
+        needs_(policy.needs()),
+        group_(config_.heads / config_.kv_heads) {}
+
+  HeadScores Run();
+
+ private:
+  // What a head's input points at.
+  struct Owned {
+    std::vector<float> attention, losses, keys, values, query_mean, query_covariance;
+    HeadSums sums;
+  };
+
+  bool attends() const { return needs_.window > 0 || needs_.catalyst; }
+  int64_t heads() const { return config_.layers * config_.kv_heads; }
+  std::span<const int32_t> TilesOf(int64_t head) const {
+    return candidates_.sequence->tiles(head / config_.kv_heads, head % config_.kv_heads);
+  }
+  HeadSlots SlotsOf(int64_t head) const {
+    return {.pool = scoring_.pool,
+            .tiles = TilesOf(head),
+            .skip = candidates_.skip,
+            .count = static_cast<int64_t>(candidates_.tokens(static_cast<size_t>(head)).size()),
+            .head_size = config_.head_size};
+  }
+  void Attend();
+  void MeasureOutputs();
+  HeadInput InputOf(int64_t head, Owned* owned) const;
+  void ReadAttention(int64_t head, std::span<float> attention) const;
+  void ScoreHead(int64_t head, HeadScores* out) const;
+
+  const Scoring& scoring_;
+  const ModelConfig& config_;
+  const CompressionPolicy& policy_;
+  const Observed& observed_;
+  const Candidates& candidates_;
+  const PolicyNeeds needs_;
+  const int64_t group_;
+  std::vector<int64_t> offsets_;                  // of each head's votes
+  std::vector<float> votes_;                      // (heads), (group, tiles * 64)
+  std::vector<std::vector<float>> output_norms_;  // (heads), (n)
+  std::vector<float> mean_turn_;                  // (D)
+};
+
+// Attention of the observers to every slot, all heads at once.
+void Pass::Attend() {
+  offsets_.assign(static_cast<size_t>(heads()) + 1, 0);
+  std::vector<palimpsest::ScoreHead> pass(static_cast<size_t>(heads()));
+  for (int64_t i = 0; i < heads(); ++i) {
+    const auto tiles = TilesOf(i);
+    offsets_[static_cast<size_t>(i) + 1] =
+        offsets_[static_cast<size_t>(i)] + group_ * static_cast<int64_t>(tiles.size()) * kTileSlots;
+    pass[static_cast<size_t>(i)].tiles = tiles;
+  }
+  votes_.resize(static_cast<size_t>(offsets_.back()));
+  for (int64_t i = 0; i < heads(); ++i) {
+    palimpsest::ScoreHead& head = pass[static_cast<size_t>(i)];
+    const int64_t column = i % config_.kv_heads * group_ * config_.head_size;
+    head.q = observed_.queries->Queries(i / config_.kv_heads, column, group_ * config_.head_size);
+    head.out = votes_.data() + offsets_[static_cast<size_t>(i)];
+  }
+  scoring_.backend->ScoreKeys({.positions = observed_.queries->positions(),
+                               .group = group_,
+                               .head_size = config_.head_size,
+                               .reduce = needs_.reduce,
+                               .rope = scoring_.rope,
+                               .pool = scoring_.pool,
+                               .heads = pass});
+}
+
+// Products run on all threads, so heads are taken one by one.
+void Pass::MeasureOutputs() {
+  OutputNorms norms(scoring_.backend, config_.head_size, group_);
+  output_norms_.resize(static_cast<size_t>(heads()));
+  std::vector<float> values;
+  for (int64_t i = 0; i < heads(); ++i) {
+    const HeadSlots slots = SlotsOf(i);
+    values.resize(static_cast<size_t>(slots.count * config_.head_size));
+    ReadValues(slots, values.data());
+    std::vector<float>& of = output_norms_[static_cast<size_t>(i)];
+    of.resize(static_cast<size_t>(slots.count));
+    const size_t layer = static_cast<size_t>(i / config_.kv_heads);
+    norms.Of(scoring_.weights->layers[layer].attention_output, i % config_.kv_heads, values.data(), of);
+  }
+}
+
+void Pass::ReadAttention(int64_t head, std::span<float> attention) const {
+  const auto tiles = TilesOf(head);
+  const size_t row = attention.size() / static_cast<size_t>(group_);
+  for (int64_t g = 0; g < group_; ++g) {
+    Squeeze(scoring_.pool, tiles,
+            votes_.data() + offsets_[static_cast<size_t>(head)] +
+                g * static_cast<int64_t>(tiles.size()) * kTileSlots,
+            candidates_.skip, attention.subspan(static_cast<size_t>(g) * row, row));
+  }
+}
+
+HeadInput Pass::InputOf(int64_t head, Owned* owned) const {
+  const std::span<const int32_t> tokens = candidates_.tokens(static_cast<size_t>(head));
+  const size_t n = tokens.size(), size = static_cast<size_t>(config_.head_size),
+               group = static_cast<size_t>(group_);
+  HeadInput input{.layer = head / config_.kv_heads,
+                  .kv_head = head % config_.kv_heads,
+                  .group = group_,
+                  .head_size = config_.head_size,
+                  .tokens = tokens,
+                  .window_stays = candidates_.window_stays};
+  if (attends()) {
+    owned->attention.resize(group * n);
+    ReadAttention(head, owned->attention);
+    input.attention = owned->attention.data();
+    input.attention_stride = static_cast<int64_t>(n);
+  }
+  if (needs_.losses) {
+    for (const int32_t token : tokens)
+      owned->losses.push_back(candidates_.losses[static_cast<size_t>(token)]);
+    input.losses = owned->losses;
+  }
+  if (needs_.sums) {
+    owned->sums.Take(scoring_.pool, TilesOf(head), candidates_, input.layer, input.kv_head * group_, group_,
+                     needs_.squares, tokens);
+    input.sums = owned->sums.sums.data();
+    input.squares = needs_.squares ? owned->sums.squares.data() : nullptr;
+    input.sums_stride = static_cast<int64_t>(n);
+    input.seen_by = owned->sums.seen_by;
+  }
+  if (needs_.keys != PolicyNeeds::Keys::kNone) {
+    owned->keys.resize(n * size);
+    if (needs_.keys == PolicyNeeds::Keys::kRest) {
+      ReadKeysAtRest(SlotsOf(head), *scoring_.rope, owned->keys.data());
+    } else {
+      ReadKeys(SlotsOf(head), owned->keys.data());
+    }
+    input.keys = owned->keys;
+  }
+  if (needs_.values) {
+    owned->values.resize(n * size);
+    ReadValues(SlotsOf(head), owned->values.data());
+    input.values = owned->values;
+  }
+  if (needs_.output_norms) input.output_norms = output_norms_[static_cast<size_t>(head)];
+  if (needs_.future == 0) return input;
+  owned->query_mean.resize(group * size);
+  owned->query_covariance.resize(group * size * size);
+  for (size_t g = 0; g < group; ++g) {
+    const int64_t query_head = input.kv_head * group_ + static_cast<int64_t>(g);
+    observed_.moments->Mean(input.layer, query_head, std::span(owned->query_mean).subspan(g * size, size));
+    observed_.moments->Covariance(input.layer, query_head,
+                                  std::span(owned->query_covariance).subspan(g * size * size, size * size));
+  }
+  input.query_mean = owned->query_mean;
+  input.query_covariance = owned->query_covariance;
+  input.mean_turn = mean_turn_;
+  return input;
+}
+
+// What is no number is worth nothing.
+void DropNans(std::span<float> scores) {
+  for (float& score : scores) {
+    if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
+  }
+}
+
+void Pass::ScoreHead(int64_t head, HeadScores* out) const {
+  const size_t at = static_cast<size_t>(head);
+  Owned owned;
+  const HeadInput input = InputOf(head, &owned);
+  out->scores[at].resize(input.tokens.size());
+  policy_.Score(input, out->scores[at]);
+  DropNans(out->scores[at]);
+  if (out->rest.empty()) return;
+  out->rest[at].resize(input.tokens.size());
+  policy_.ScoreRest(input, out->scores[at], out->rest[at]);
+  DropNans(out->rest[at]);
+}
+
+HeadScores Pass::Run() {
+  if (attends()) Attend();
+  if (needs_.output_norms) MeasureOutputs();
+  if (needs_.future > 0) {
+    mean_turn_.resize(static_cast<size_t>(config_.head_size));
+    MeanTurn(*scoring_.rope, candidates_.next_position, needs_.future, mean_turn_);
+  }
+  HeadScores out{.scores = {}, .rest = {}, .first_share = policy_.first_share()};
+  out.scores.resize(static_cast<size_t>(heads()));
+  if (out.first_share < 1) out.rest.resize(out.scores.size());
+  ThreadPool& threads = scoring_.backend->pool();
+  threads.ParallelFor(heads(), [&](int64_t head, int) { ScoreHead(head, &out); });
+  threads.ParallelFor(config_.layers, [&](int64_t layer, int) {
+    const size_t kv_heads = static_cast<size_t>(config_.kv_heads);
+    policy_.Agree(std::span(out.scores).subspan(static_cast<size_t>(layer) * kv_heads, kv_heads));
+  });
+  if (needs_.layer_wide) AverageLayers(config_, candidates_, &out.scores);
+  return out;
+}
+
 }  // namespace
 
-void ScoreCandidates(const Scoring& scoring, const CompressionPolicy& policy, const QueryCapture& queries,
-                     const Candidates& candidates, std::vector<std::vector<float>>* scores) {
-  const ModelConfig& config = *scoring.config;
-  const PolicyNeeds needs = policy.needs();
-  const bool attends = needs.window > 0 || needs.catalyst;
-  const int64_t group = config.heads / config.kv_heads, heads = config.layers * config.kv_heads;
-  std::vector<int64_t> offsets(static_cast<size_t>(heads) + 1, 0);
-  std::vector<float> votes;
-  if (attends) {
-    std::vector<ScoreHead> pass(static_cast<size_t>(heads));
-    for (int64_t i = 0; i < heads; ++i) {
-      const auto tiles = candidates.sequence->tiles(i / config.kv_heads, i % config.kv_heads);
-      offsets[static_cast<size_t>(i) + 1] =
-          offsets[static_cast<size_t>(i)] + group * static_cast<int64_t>(tiles.size()) * kTileSlots;
-      pass[static_cast<size_t>(i)].tiles = tiles;
-    }
-    votes.resize(static_cast<size_t>(offsets.back()));
-    for (int64_t i = 0; i < heads; ++i) {
-      ScoreHead& head = pass[static_cast<size_t>(i)];
-      const int64_t column = i % config.kv_heads * group * config.head_size;
-      head.q = queries.Queries(i / config.kv_heads, column, group * config.head_size);
-      head.out = votes.data() + offsets[static_cast<size_t>(i)];
-    }
-    scoring.backend->ScoreKeys({.positions = queries.positions(),
-                                .group = group,
-                                .head_size = config.head_size,
-                                .reduce = needs.reduce,
-                                .rope = scoring.rope,
-                                .pool = scoring.pool,
-                                .heads = pass});
-  }
-  scores->resize(static_cast<size_t>(heads));
-  scoring.backend->pool().ParallelFor(heads, [&](int64_t i, int) {
-    const size_t at = static_cast<size_t>(i);
-    const std::span<const int32_t> tokens = candidates.tokens(at);
-    HeadInput input{.layer = i / config.kv_heads,
-                    .kv_head = i % config.kv_heads,
-                    .group = group,
-                    .tokens = tokens,
-                    .window_stays = candidates.window_stays};
-    std::vector<float> attention, losses;
-    if (attends) {
-      attention.resize(static_cast<size_t>(group) * tokens.size());
-      const auto tiles = candidates.sequence->tiles(input.layer, input.kv_head);
-      for (int64_t g = 0; g < group; ++g) {
-        Squeeze(scoring.pool, tiles,
-                votes.data() + offsets[at] + g * static_cast<int64_t>(tiles.size()) * kTileSlots,
-                candidates.skip,
-                std::span(attention).subspan(static_cast<size_t>(g) * tokens.size(), tokens.size()));
-      }
-      input.attention = attention.data();
-      input.attention_stride = static_cast<int64_t>(tokens.size());
-    }
-    if (needs.losses) {
-      for (const int32_t token : tokens) losses.push_back(candidates.losses[static_cast<size_t>(token)]);
-      input.losses = losses;
-    }
-    HeadSums sums;
-    if (needs.sums) {
-      sums.Take(scoring.pool, candidates.sequence->tiles(input.layer, input.kv_head), candidates, input.layer,
-                input.kv_head * group, group, needs.squares, tokens);
-      input.sums = sums.sums.data();
-      input.squares = needs.squares ? sums.squares.data() : nullptr;
-      input.sums_stride = static_cast<int64_t>(tokens.size());
-      input.seen_by = sums.seen_by;
-    }
-    std::vector<float>& out = (*scores)[at];
-    out.resize(tokens.size());
-    policy.Score(input, out);
-    for (float& score : out) {  // what is no number is worth nothing
-      if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
-    }
-  });
-  if (needs.layer_wide) AverageLayers(config, candidates, scores);
+void HeadScores::Keep(size_t head, size_t i) {
+  scores[head][i] = std::numeric_limits<float>::infinity();
+  if (!rest.empty()) rest[head][i] = std::numeric_limits<float>::infinity();
+}
+
+HeadScores ScoreCandidates(const Scoring& scoring, const CompressionPolicy& policy, const Observed& observed,
+                           const Candidates& candidates) {
+  return Pass(scoring, policy, observed, candidates).Run();
 }
 
 }  // namespace palimpsest

@@ -1,7 +1,9 @@
 // From observers to scores: runs the one scoring pass over a session's keys and asks the policy, head by
 // head.
 //
-// Memory : query heads x slots while it runs; never observers x slots.
+// Memory : query heads x slots while it runs; never observers x slots. Keys and values in float32 of as many
+//          heads as there are threads; of a policy that asks for output norms, of a layer's KV heads one by
+//          one.
 // Threads: one at a time (the engine's); parallel inside.
 #pragma once
 
@@ -14,6 +16,8 @@
 #include "worker/model/attention_sums.h"
 #include "worker/model/model_config.h"
 #include "worker/model/query_capture.h"
+#include "worker/model/query_moments.h"
+#include "worker/model/weights.h"
 #include "worker/sequence.h"
 
 namespace palimpsest {
@@ -22,7 +26,14 @@ struct Scoring {
   Backend* backend;
   const ModelConfig* config;
   const RopeTable* rope;
+  const Weights* weights;
   TilePool pool;
+};
+
+// What observers are: complete if the policy needs them.
+struct Observed {
+  const QueryCapture* queries;
+  const QueryMoments* moments;
 };
 
 // What is scored.
@@ -36,10 +47,21 @@ struct Candidates {
   const AttentionSums* sums;      // of the rows up to token `end`; unread unless needed
   int64_t end;
   bool window_stays;
+  int64_t next_position;  // of what will follow them
 };
 
-// scores[head][i] of candidate i. `queries` is complete if the policy needs attention.
-void ScoreCandidates(const Scoring& scoring, const CompressionPolicy& policy, const QueryCapture& queries,
-                     const Candidates& candidates, std::vector<std::vector<float>>* scores);
+// [head][i] of candidate i.
+struct HeadScores {
+  std::vector<std::vector<float>> scores;
+  std::vector<std::vector<float>> rest;  // of policies of two stages; empty of others
+  double first_share = 1;
+  Ranking Of(size_t head) const {
+    return {scores[head], rest.empty() ? std::span<const float>() : rest[head], first_share};
+  }
+  // Candidate i stays in any case.
+  void Keep(size_t head, size_t i);
+};
+HeadScores ScoreCandidates(const Scoring& scoring, const CompressionPolicy& policy, const Observed& observed,
+                           const Candidates& candidates);
 
 }  // namespace palimpsest

@@ -1,6 +1,7 @@
 #include "worker/compression/view.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -24,7 +25,7 @@ int64_t View::bytes() const {
   size_t bytes = losses.size() * sizeof(float);
   for (const RestHead& head : heads) {
     bytes += head.tokens.size() * sizeof(int32_t) + head.rest.size() * sizeof(Bf16) +
-             head.scores.size() * sizeof(float);
+             (head.scores.size() + head.rest_scores.size()) * sizeof(float);
   }
   return static_cast<int64_t>(bytes);
 }
@@ -37,29 +38,54 @@ const RestBlock& BlockOf(std::span<const RestBlock> blocks, int64_t token) {
   return *(after - 1);
 }
 
-void Compete(int64_t budget, int64_t head_size, std::span<const int32_t> tokens,
-             std::span<const float> scores, std::span<const RestToken> at, RestHead* kept) {
-  const size_t old = kept->tokens.size(), all = old + tokens.size();
-  const auto score = [&](size_t i) { return i < old ? kept->scores[i] : scores[i - old]; };
-  std::vector<size_t> order(all);
-  std::iota(order.begin(), order.end(), size_t{0});
-  if (static_cast<int64_t>(all) > budget) {
-    const auto end = order.begin() + budget;
-    std::nth_element(order.begin(), end, order.end(),
-                     [&](size_t a, size_t b) { return score(a) != score(b) ? score(a) > score(b) : a < b; });
-    order.erase(end, order.end());
-    std::sort(order.begin(), order.end());
-  }
+namespace {
+
+// Those at `order`, ascending, of what is there and of the rivals behind it.
+void Take(std::span<const int32_t> order, int64_t head_size, const Rivals& rivals, RestHead* kept) {
+  const size_t old = kept->tokens.size();
   RestHead next;
   next.tokens.reserve(order.size());
   next.scores.reserve(order.size());
   next.rest.reserve(order.size() * 2 * static_cast<size_t>(head_size));
-  for (const size_t i : order) {
-    next.Append(i < old ? kept->tokens[i] : tokens[i - old], i < old ? kept->At(i, head_size) : at[i - old],
-                head_size);
-    next.scores.push_back(score(i));
+  for (const int32_t place : order) {
+    const size_t i = static_cast<size_t>(place);
+    const bool there = i < old;
+    next.Append(there ? kept->tokens[i] : rivals.tokens[i - old],
+                there ? kept->At(i, head_size) : rivals.at[i - old], head_size);
+    next.scores.push_back(there ? kept->scores[i] : rivals.ranking.scores[i - old]);
+    if (!rivals.ranking.rest.empty() || !kept->rest_scores.empty()) {
+      next.rest_scores.push_back(there ? kept->rest_scores[i] : rivals.ranking.rest[i - old]);
+    }
   }
   *kept = std::move(next);
+}
+
+std::vector<float> Joined(std::span<const float> a, std::span<const float> b) {
+  std::vector<float> all(a.begin(), a.end());
+  all.insert(all.end(), b.begin(), b.end());
+  return all;
+}
+
+}  // namespace
+
+void Compete(int64_t budget, int64_t head_size, const Rivals& rivals, RestHead* kept) {
+  std::vector<int32_t> order, by_rest;
+  SelectTop(Joined(kept->scores, rivals.ranking.scores), budget, &order);
+  if (!rivals.ranking.rest.empty()) {
+    SelectTop(Joined(kept->rest_scores, rivals.ranking.rest), budget, &by_rest);
+    const std::vector<int32_t> by_scores = std::move(order);
+    order.clear();
+    std::set_union(by_scores.begin(), by_scores.end(), by_rest.begin(), by_rest.end(),
+                   std::back_inserter(order));
+  }
+  Take(order, head_size, rivals, kept);
+}
+
+void KeepBest(int64_t count, double first_share, int64_t head_size, RestHead* kept) {
+  std::vector<int32_t> order;
+  SelectTop(Ranking{kept->scores, kept->rest_scores, first_share}, count, &order);
+  if (order.size() < kept->tokens.size()) Take(order, head_size, {}, kept);
+  kept->rest_scores.clear();
 }
 
 Sequence::Packing PackAtRest(const RestHead& head, int64_t head_size, int64_t first_position) {
@@ -83,7 +109,9 @@ std::vector<Sequence::Packing> PackInPlace(const View& view, int64_t head_size) 
 std::vector<Sequence::Packing> PackAtRest(const View& view, int64_t head_size, int64_t first_position) {
   std::vector<Sequence::Packing> heads;
   heads.reserve(view.heads.size());
-  for (const RestHead& head : view.heads) heads.push_back(PackAtRest(head, head_size, first_position));
+  const int64_t end = first_position + view.tokens_max();
+  for (const RestHead& head : view.heads)
+    heads.push_back(PackAtRest(head, head_size, end - static_cast<int64_t>(head.tokens.size())));
   return heads;
 }
 

@@ -16,6 +16,7 @@
 
 #include "proto/base/ids.h"
 #include "storage/tiered_store.h"
+#include "worker/compression/policy.h"
 #include "worker/sequence.h"
 
 namespace palimpsest {
@@ -28,9 +29,10 @@ struct RestToken {
 
 // Of one layer and KV head.
 struct RestHead {
-  std::vector<int32_t> tokens;  // index in the prompt, ascending
-  std::vector<Bf16> rest;       // (n, 2, D)
-  std::vector<float> scores;    // (n) by which spans compete; empty elsewhere
+  std::vector<int32_t> tokens;     // index in the prompt, ascending
+  std::vector<Bf16> rest;          // (n, 2, D)
+  std::vector<float> scores;       // (n) by which spans compete; empty elsewhere
+  std::vector<float> rest_scores;  // (n) of policies of two stages, while spans compete
   RestToken At(size_t i, int64_t head_size) const {
     const Bf16* key = rest.data() + i * 2 * static_cast<size_t>(head_size);
     return {key, key + head_size};
@@ -60,16 +62,24 @@ struct RestBlock {
 // The block that holds `token`; `blocks` ascending.
 const RestBlock& BlockOf(std::span<const RestBlock> blocks, int64_t token);
 
-// Spans compete: keeps the `budget` best of what is there and of the candidates (tokens ascending, all behind
-// what is there), ties to the earlier token.
-void Compete(int64_t budget, int64_t head_size, std::span<const int32_t> tokens,
-             std::span<const float> scores, std::span<const RestToken> at, RestHead* kept);
+// What of a span competes: tokens ascending, all behind those that are there.
+struct Rivals {
+  std::span<const int32_t> tokens;
+  Ranking ranking;  // (n) each
+  std::span<const RestToken> at;
+};
+// Spans compete: keeps the `budget` best of what is there and of the rivals, ties to the earlier token; of
+// two stages as many by each, since any of them may be among the best at last.
+void Compete(int64_t budget, int64_t head_size, const Rivals& rivals, RestHead* kept);
+// The best `count` of what competed.
+void KeepBest(int64_t count, double first_share, int64_t head_size, RestHead* kept);
 
 // All tokens of a head at consecutive positions from `first_position` on.
 Sequence::Packing PackAtRest(const RestHead& head, int64_t head_size, int64_t first_position);
 // Of every head, each token at its own position.
 std::vector<Sequence::Packing> PackInPlace(const View& view, int64_t head_size);
-// Of every head, from `first_position` on.
+// Of every head; the largest from `first_position` on, the others end where it does, so that what follows
+// stands right behind the last token of each.
 std::vector<Sequence::Packing> PackAtRest(const View& view, int64_t head_size, int64_t first_position);
 
 // Views of finished documents, the least recently used first to go.

@@ -110,6 +110,7 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
     const Rows<const float> q{qkv_.data() + row * columns, n, config_.q_columns(), columns};
     const std::span<const int64_t> positions = std::span(positions_).subspan(row, n);
     if (entry.queries != nullptr) entry.queries->Take(layer, entry.first_token, positions, q);
+    if (entry.moments != nullptr) entry.moments->Take(backend_->pool(), layer, entry.first_token, q);
     if (entry.hook != nullptr) entry.hook->BeforeAttention(layer, q, positions);
     row += n;
   }

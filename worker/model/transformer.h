@@ -17,6 +17,7 @@
 #include "worker/model/layer_hook.h"
 #include "worker/model/model_config.h"
 #include "worker/model/query_capture.h"
+#include "worker/model/query_moments.h"
 #include "worker/model/weights.h"
 #include "worker/sequence.h"
 
@@ -31,7 +32,8 @@ struct StepRows {
   // first.
   QueryCapture* queries = nullptr;
   int64_t first_token = 0;
-  AttentionSums* sums = nullptr;  // takes in how much the rows attend to each token
+  AttentionSums* sums = nullptr;    // takes in how much the rows attend to each token
+  QueryMoments* moments = nullptr;  // adds up the queries of those that it wants, by the same numbering
   // What follows each of the first targets.size() rows, and where -log p of it goes. Empty: not wanted.
   std::span<const int32_t> targets;
   std::span<float> losses;

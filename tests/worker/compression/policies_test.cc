@@ -149,7 +149,7 @@ TEST_P(AnyPolicyTest, EveryTokenGetsAScoreThatIsANumber) {
   for (const bool window_stays : {true, false}) {
     HeadInput input = head.input;
     input.window_stays = window_stays;
-    for (const float score : ScoresOf(GetParam(), input)) EXPECT_GE(score, 0.0f);
+    for (const float score : ScoresOf(GetParam(), input)) EXPECT_FALSE(std::isnan(score));
   }
 }
 
@@ -190,7 +190,10 @@ INSTANTIATE_TEST_SUITE_P(All, AnyPolicyTest,
                                            "lookm:images=5-60/90-120", "lookm:text_prior=hard,images=5-60",
                                            "lookm:text_prior=none", "infinipot:score=lookm", "tova",
                                            "tova:last=free", "infinipot:score=tova", "roco",
-                                           "roco:sink=0,recent=1,volatile=20%", "infinipot:score=roco"));
+                                           "roco:sink=0,recent=1,volatile=20%", "infinipot:score=roco",
+                                           "knorm", "keydiff", "keydiff:keys=rest", "expected",
+                                           "expected:covariance=no,values=no", "sirllm:recent=8", "pyramidkv",
+                                           "adakv", "chunkkv", "criticalkv"));
 
 }  // namespace
 }  // namespace palimpsest

@@ -215,11 +215,43 @@ TestHead::TestHead(const reference::Rows& rows, int64_t padding)
   seen.by.assign(seen_by.begin(), seen_by.end());
   input.squares = squares.data();
   input.seen_by = seen_by;
+  DrawRest(input.group);
 }
 
 TestHead::TestHead(int64_t n) : tokens(n) {
   std::iota(tokens.begin(), tokens.end(), 0);
   input.tokens = tokens;
+  input.head_size = kHeadSize;
+}
+
+void TestHead::DrawRest(int64_t group) {
+  const int64_t n = static_cast<int64_t>(tokens.size());
+  RngSequence random{Rng(static_cast<uint64_t>(n))};
+  const auto draw = [&](int64_t count, double low, double high) {
+    std::vector<float> numbers(count);
+    for (float& number : numbers) number = static_cast<float>(low + random.Uniform() * (high - low));
+    return numbers;
+  };
+  input.losses = losses = draw(n, 0, 9);
+  input.keys = keys = draw(n * kHeadSize, -2, 2);
+  input.values = values = draw(n * kHeadSize, -1, 1);
+  input.output_norms = output_norms = draw(n, 0.5, 2);
+  input.query_mean = query_mean = draw(group * kHeadSize, -1, 1);
+  // A A' is a covariance.
+  query_covariance.assign(group * kHeadSize * kHeadSize, 0);
+  for (int64_t g = 0; g < group; ++g) {
+    const std::vector<float> root = draw(kHeadSize * kHeadSize, -0.5, 0.5);
+    float* const of = query_covariance.data() + g * kHeadSize * kHeadSize;
+    for (int64_t i = 0; i < kHeadSize; ++i) {
+      for (int64_t j = 0; j < kHeadSize; ++j) {
+        for (int64_t m = 0; m < kHeadSize; ++m) {
+          of[i * kHeadSize + j] += root[i * kHeadSize + m] * root[j * kHeadSize + m];
+        }
+      }
+    }
+  }
+  input.query_covariance = query_covariance;
+  input.mean_turn = mean_turn = draw(kHeadSize, -0.7, 0.7);
 }
 
 std::vector<float> ScoresOf(const char* policy, const HeadInput& head) {

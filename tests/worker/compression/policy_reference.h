@@ -66,6 +66,12 @@ class TestHead {
   std::vector<int32_t> tokens;
   std::vector<float> attention, squares, seen_by;
   reference::Seen seen;  // the same numbers
+  // Of size kHeadSize, drawn from a seed that is the number of tokens: what policies may ask for besides.
+  static constexpr int64_t kHeadSize = 16;
+  std::vector<float> losses, keys, values, output_norms, query_mean, query_covariance, mean_turn;
+
+ private:
+  void DrawRest(int64_t group);
 };
 
 // The policy's scores, from text: ScoresOf("snapkv:window=2", head).

@@ -1,0 +1,56 @@
+"""`palimpsest ask --policy NAME` on a tiny model: each policy in exact, anchored and pot prefill, by its receipt."""
+
+import cli
+
+SIZE = 64  # tokens of a tile
+# The tiny model's: two layers of two KV heads.
+HEADS = 4
+
+
+class AskTest(cli.CliTest):
+    def setUp(self):
+        super().setUp()
+        self.tiny_model()
+        self.document = self.write("a.txt", " ".join(f"line {i} says {i * i % 97}." for i in range(80)))
+
+    def ask(self, policy: str, prefill: str, *arguments: str) -> dict:
+        return self.expect_done("ask", "--document", self.document, "--policy", policy, "--prefill", prefill, "--recall", "none",
+                                "--max-tokens", "6", "--json", *arguments, "Who?").json["receipt"]
+
+    def test_every_policy_keeps_its_budget_on_the_device(self):
+        for name in ("knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv"):
+            for prefill in ("exact", "anchored"):
+                for question in ("hidden", "visible"):
+                    with self.subTest(policy=name, prefill=prefill, question=question):
+                        plain = self.ask("snapkv:budget=128", prefill, "--question", question)
+                        receipt = self.ask(f"{name}:budget=128", prefill, "--question", question)
+                        self.assertTrue(receipt["policy"].startswith(f"{name}:budget=128"), receipt["policy"])
+                        self.assertEqual(receipt["prefill"], prefill)
+                        self.assertEqual(receipt["resident_tokens"], plain["resident_tokens"])
+                        self.assertEqual(receipt["degraded"], [])
+                        # Heads that share a budget end in tiles of their own: one more for each at most.
+                        tile = plain["device_bytes"]["resident"] // (HEADS * -(-int(plain["resident_tokens"]) // SIZE))
+                        self.assertLessEqual(receipt["device_bytes"]["resident"],
+                                             plain["device_bytes"]["resident"] + HEADS * tile)
+
+    def test_what_was_kept_is_found_by_the_next_question(self):
+        for name in ("expected", "sirllm", "adakv"):
+            first = self.ask(f"{name}:budget=128", "exact")
+            again = self.ask(f"{name}:budget=128", "exact")
+            self.assertEqual(first["resident_tokens"], again["resident_tokens"])
+            self.assertEqual(first["device_bytes"]["resident"], again["device_bytes"]["resident"])
+
+    def test_a_policy_of_one_size_picks_in_a_pot_and_others_are_refused(self):
+        for name in ("knorm", "keydiff", "expected", "sirllm", "chunkkv", "criticalkv"):
+            receipt = self.ask(f"infinipot:pot=400,keep=150,score={name}", "pot")
+            self.assertIn(f"score={name}", receipt["policy"])
+            self.assertLessEqual(receipt["resident_tokens"], 400)
+        for name in ("pyramidkv", "adakv"):
+            self.expect_error(cli.USAGE, "ask", "--document", self.document, "--policy", f"infinipot:score={name}", "Who?",
+                              contains=[f"score={name}", "those of a pot have one size", "allowed: cap, snapkv"])
+            self.expect_error(cli.FAILED, "ask", "--document", self.document, "--policy", name, "--prefill", "pot", "Who?",
+                              contains=[f"score={name}", "one size"])
+
+
+if __name__ == "__main__":
+    cli.main()
