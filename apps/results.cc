@@ -76,7 +76,9 @@ std::string ReceiptText(const Answer& answer) {
                       receipt.prefill_reason(), receipt.policy(), receipt.recall());
   if (receipt.recomputed_tokens() > 0) {
     text += fmt::format(
-        "again    {} tokens of known documents were computed again: KV does not survive a restart yet\n",
+        "again    {} tokens of known documents were computed again: no tier had them, or the policy asks "
+        "every "
+        "token\n",
         receipt.recomputed_tokens());
   }
   for (const std::string& degraded : receipt.degraded()) text += fmt::format("less     {}\n", degraded);
