@@ -66,7 +66,7 @@ void Engine::SetStop(Job& job) {
   } else if (c.context_done) {
     c.stop = kNoStop;
   } else if (c.anchored() && (c.view != nullptr || (c.span > 0 && c.run < c.spans[c.span].first))) {
-    c.stop = c.fixed;  // then it goes on where somebody has been
+    c.stop = first = c.fixed;  // then it goes on where somebody has been
   } else if (c.anchored()) {
     c.stop = c.spans[c.span].end;
   } else {

@@ -233,6 +233,7 @@ class EngineLoop {
       arrived.swap(shared_.inbox);
       stopping = shared_.stopping;
     }
+    if (!arrived.empty()) published_ = {};  // that somebody came is told at once
     for (std::shared_ptr<Call>& call : arrived) {
       const absl::StatusOr<Engine::JobId> id =
           stopping ? absl::StatusOr<Engine::JobId>(Stopping()) : engine_.Submit(call->TakeRequest());

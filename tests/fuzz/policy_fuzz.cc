@@ -51,6 +51,9 @@ void CheckScores(const PolicySpec& spec) {
   head.attention_stride = static_cast<int64_t>(tokens.size());
   head.losses = head.output_norms = std::span(rows).first(tokens.size());
   head.keys = head.values = rows;
+  head.sums = head.squares = attention.data();
+  head.sums_stride = head.attention_stride;
+  head.seen_by = std::span(rows).first(tokens.size());
   head.query_mean = std::span(moments).first(2 * kSize);
   head.query_covariance = moments;
   policy->Score(head, scores);
