@@ -120,7 +120,7 @@ absl::Status AddAudit(const Flags& flags, Request* request) {
   if (request->prefill == PrefillMode::kPot || !request->policy.compresses()) {
     return InvalidArgument(
         "--audit {} with policy {}: it is for policies that drop tokens of a text that was "
-        "read as one: snapkv, random",
+        "read as one, such as snapkv",
         flags.audit, request->policy.name());
   }
   const auto first = tokens.end() - flags.audit;
