@@ -138,6 +138,11 @@ proto::Prefill ModeOf(PrefillChoice prefill) {
   return prefill == PrefillChoice::kPot ? proto::POT : proto::EXACT;
 }
 
+// Of the largest head.
+int64_t KeptAtMost(const PromptMode& mode, const PromptSizes& sizes) {
+  return std::max(mode.kept, mode.policy.MostOf(mode.candidates, sizes.prefix));
+}
+
 // Slices come back to a question about documents whose blocks stand where they were read.
 absl::Status CheckRecall(const RecallSpec& recall, const PromptOptions& options, const PromptSizes& sizes,
                          const PromptMode& mode) {
@@ -174,7 +179,7 @@ absl::Status CheckRecall(const RecallSpec& recall, const PromptOptions& options,
 RecallSpec DefaultRecall(const PromptOptions& options, const PromptSizes& sizes, const PromptMode& mode,
                          const PromptModel& model) {
   RecallSpec recall{.kind = RecallSpec::Kind::kSlices};
-  const int64_t kept = std::max(mode.kept, mode.policy.MostOf(mode.candidates, sizes.prefix));
+  const int64_t kept = KeptAtMost(mode, sizes);
   const int64_t room = (model.window_tokens - kept - sizes.question) / 2;
   recall.budget = std::min(recall.budget, room / recall.slice * recall.slice);
   const bool helps = sizes.question > 0 && !options.question_visible && mode.kept < mode.candidates &&
@@ -289,7 +294,7 @@ absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, c
         sizes.question, parts.longest_span, sizes.prefix, model.name, model.window_tokens,
         std::max<int64_t>(0, beside_span));
   }
-  const int64_t kept = std::max(mode.kept, mode.policy.MostOf(mode.candidates, sizes.prefix));
+  const int64_t kept = KeptAtMost(mode, sizes);
   if (mode.recalled > 0 && kept + mode.recalled + sizes.question > room && kept + sizes.question <= room) {
     return OverWindow(
         "recall of {} tokens beside {} that policy {} keeps and {} of the question, {} was trained for {} "

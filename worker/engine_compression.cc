@@ -29,6 +29,7 @@ void Engine::StartCompression(Job& job) {
   c.run = 0;
   c.slides = false;
   c.span_decided = false;
+  c.audit.reset();  // before what it looks into
   c.recall.reset();
   if (c.policy == nullptr) c.span = 0;
   if (c.wants_losses && c.losses.empty()) {

@@ -36,7 +36,6 @@ struct PolicyNeeds {
   bool losses = false;                 // of each token, when it was first run
   // Attention of every query of what is compressed to every candidate, summed; and the squares of it.
   bool sums = false, squares = false;
-  bool layer_wide = false;  // the KV heads of a layer keep the same tokens: their scores are averaged
   // The candidates' keys: rotated to where they stand, as attention sees them; or before rotation, as they
   // rest, to within the rounding of the rotated ones. And their values.
   enum class Keys { kNone, kRotated, kRest } keys = Keys::kNone;

@@ -51,27 +51,6 @@ struct HeadSums {
   }
 };
 
-// The KV heads of each layer take the mean of their scores, where they choose from the same tokens.
-void AverageLayers(const ModelConfig& config, const Candidates& candidates,
-                   std::vector<std::vector<float>>* scores) {
-  const size_t kv_heads = static_cast<size_t>(config.kv_heads);
-  for (size_t first = 0; first < scores->size(); first += kv_heads) {
-    const auto same = [&](size_t h) {
-      const std::span<const int32_t> a = candidates.tokens(first), b = candidates.tokens(first + h);
-      return std::equal(a.begin(), a.end(), b.begin(), b.end());
-    };
-    bool all = true;
-    for (size_t h = 1; h < kv_heads && all; ++h) all = same(h);
-    if (!all) continue;
-    std::vector<float>& mean = (*scores)[first];
-    for (size_t i = 0; i < mean.size(); ++i) {
-      for (size_t h = 1; h < kv_heads; ++h) mean[i] += (*scores)[first + h][i];
-      mean[i] /= static_cast<float>(kv_heads);
-    }
-    for (size_t h = 1; h < kv_heads; ++h) (*scores)[first + h] = mean;
-  }
-}
-
 // One question to a policy about all heads: what all of them need is made first, what one needs when it is
 // asked.
 class Pass {
@@ -274,7 +253,6 @@ HeadScores Pass::Run() {
     const size_t kv_heads = static_cast<size_t>(config_.kv_heads);
     policy_.Agree(std::span(out.scores).subspan(static_cast<size_t>(layer) * kv_heads, kv_heads));
   });
-  if (needs_.layer_wide) AverageLayers(config_, candidates_, &out.scores);
   return out;
 }
 

@@ -13,10 +13,18 @@ class Tova : public CompressionPolicy {
  public:
   explicit Tova(PolicySpec::Last last) : last_(last) {}
 
-  PolicyNeeds needs() const override { return {.window = 1, .reduce = RowReduce::kSum, .layer_wide = true}; }
+  PolicyNeeds needs() const override { return {.window = 1, .reduce = RowReduce::kSum}; }
   void Score(const HeadInput& head, std::span<float> scores) const override {
     ReduceGroup(head, PolicySpec::Reduce::kMean, scores);
     if (last_ == PolicySpec::Last::kStays) KeepLast(head, {1}, scores);
+  }
+  void Agree(std::span<std::vector<float>> heads) const override {
+    std::vector<float>& mean = heads.front();
+    for (size_t i = 0; i < mean.size(); ++i) {
+      for (const std::vector<float>& other : heads.subspan(1)) mean[i] += other[i];
+      mean[i] /= static_cast<float>(heads.size());
+    }
+    for (std::vector<float>& other : heads.subspan(1)) other = mean;
   }
 
  private:

@@ -5,24 +5,12 @@
 #include <limits>
 #include <utility>
 
+#include "worker/compression/slots.h"
+
 namespace palimpsest {
 namespace {
 
 constexpr double kLowest = -std::numeric_limits<double>::infinity();
-
-// The value of dimension `d` in a slot (TilePool).
-double ValueAt(const Bf16* v, int64_t slot, int64_t d) {
-  constexpr int64_t kPlane = kTileSlots / 2 * 128;
-  return Bf16ToFloat(v[d / 64 * kPlane + slot / 2 * 128 + d % 64 * 2 + slot % 2]);
-}
-
-double KeyProduct(std::span<const double> q, const Bf16* k, int64_t slot) {
-  double sum = 0;
-  for (size_t d = 0; d < q.size(); ++d) {
-    sum += q[d] * Bf16ToFloat(k[static_cast<int64_t>(d) / 2 * 128 + slot * 2 + static_cast<int64_t>(d) % 2]);
-  }
-  return sum;
-}
 
 void RotateTo(const float* q, const float* row, std::span<double> out) {
   const size_t d = out.size();
@@ -31,12 +19,18 @@ void RotateTo(const float* q, const float* row, std::span<double> out) {
   }
 }
 
+double Product(std::span<const double> q, const float* key) {
+  double sum = 0;
+  for (size_t d = 0; d < q.size(); ++d) sum += q[d] * double{key[d]};
+  return sum;
+}
+
 // Softmax and its product with values over some slots, as they come.
 struct Attention {
   explicit Attention(int64_t head_size) : out(static_cast<size_t>(head_size)) {}
-  void Add(double weight, const Bf16* v, int64_t slot) {
+  void Add(double weight, const float* value) {
     mass += weight;
-    for (size_t d = 0; d < out.size(); ++d) out[d] += weight * ValueAt(v, slot, static_cast<int64_t>(d));
+    for (size_t d = 0; d < out.size(); ++d) out[d] += weight * double{value[d]};
   }
   double mass = 0;
   std::vector<double> out;
@@ -53,7 +47,7 @@ double ErrorOf(const Attention& seen, const Attention& all) {
 }
 
 struct Slot {
-  int32_t tile, slot;
+  const float* value;
   double logit;
   bool resident, seen;
 };
@@ -85,13 +79,20 @@ void AttentionAudit::Look(int64_t layer, int64_t kv_head, const float* q, int64_
   const std::span<const int32_t> chosen =
       setup_.chooser == nullptr ? std::span<const int32_t>() : setup_.chooser->wanted(head);
   const int64_t slice = setup_.chooser == nullptr ? 1 : setup_.chooser->slice_tokens();
+  int64_t count = 0;
+  for (const int32_t tile : tiles) count += setup_.pool.counts[tile];
+  const HeadSlots in_use{.pool = setup_.pool, .tiles = tiles, .skip = 0, .count = count, .head_size = d};
+  std::vector<float> keys(static_cast<size_t>(count * d)), values(keys.size());
+  ReadKeys(in_use, keys.data());
+  ReadValues(in_use, values.data());
   std::vector<double> rotated(static_cast<size_t>(d));
   std::vector<float> scratch(static_cast<size_t>(setup_.rope->row_floats()));
   std::vector<Slot> slots;
   for (int64_t g = 0; g < config.heads / config.kv_heads; ++g) {
     slots.clear();
     double largest = kLowest;
-    for (size_t t = 0; t < tiles.size(); ++t) {
+    int64_t row = 0;  // of the tile's first slot
+    for (size_t t = 0; t < tiles.size(); row += setup_.pool.counts[tiles[t]], ++t) {
       const int32_t tile = tiles[t];
       const int64_t shift = shifts.empty() ? 0 : shifts[t];
       const auto of_back = std::find(back.begin(), back.end(), tile);
@@ -105,18 +106,18 @@ void AttentionAudit::Look(int64_t layer, int64_t kv_head, const float* q, int64_
           resident = false;
           seen = std::binary_search(chosen.begin(), chosen.end(), static_cast<int32_t>(came[at] / slice));
         }
-        const double logit = KeyProduct(rotated, setup_.pool.k(tile), s) / std::sqrt(static_cast<double>(d));
+        const int64_t first = (row + s) * d;
+        const double logit = Product(rotated, keys.data() + first) / std::sqrt(static_cast<double>(d));
         largest = std::max(largest, logit);
-        slots.push_back({tile, s, logit, resident, seen});
+        slots.push_back({values.data() + first, logit, resident, seen});
       }
     }
     Attention all(d), seen(d);
     double resident = 0;
     for (const Slot& slot : slots) {
       const double weight = std::exp(slot.logit - largest);
-      const Bf16* const v = setup_.pool.v(slot.tile, d);
-      all.Add(weight, v, slot.slot);
-      if (slot.seen) seen.Add(weight, v, slot.slot);
+      all.Add(weight, slot.value);
+      if (slot.seen) seen.Add(weight, slot.value);
       if (slot.resident) resident += weight;
     }
     AttentionShare& sum = sums_[static_cast<size_t>(head)];

@@ -208,8 +208,17 @@ TEST(SumsPoliciesTest, EachAsksForNoMoreThanItUses) {
     EXPECT_TRUE(needs(text).sums && !needs(text).squares && needs(text).window == 0) << text;
   }
   EXPECT_TRUE(needs("roco").sums && needs("roco").squares);
-  EXPECT_TRUE(!needs("tova").sums && needs("tova").window == 1 && needs("tova").layer_wide);
-  EXPECT_FALSE(needs("snapkv").sums || needs("snapkv").layer_wide);
+  EXPECT_TRUE(!needs("tova").sums && needs("tova").window == 1);
+  EXPECT_FALSE(needs("snapkv").sums);
+  // The heads of a layer take the mean of their scores, or each keeps its own.
+  const auto agreed = [](const char* text) {
+    std::vector<std::vector<float>> heads = {{1, 5, 3}, {2, 1, 9}};
+    MakePolicy(*ParsePolicy(text))->Agree(heads);
+    return heads;
+  };
+  const std::vector<float> mean = {1.5f, 3, 6};
+  EXPECT_EQ(agreed("tova"), (std::vector<std::vector<float>>{mean, mean}));
+  EXPECT_EQ(agreed("snapkv"), (std::vector<std::vector<float>>{{1, 5, 3}, {2, 1, 9}}));
 }
 
 }  // namespace
