@@ -263,6 +263,13 @@ absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const 
   PALIMPSEST_ASSIGN_OR_RETURN(const PrefillChoice prefill, DecidePrefill(options, sizes, model));
   PromptMode mode{.prefill = ModeOf(prefill), .policy = {}, .reason = Reason(options, prefill, sizes, model)};
   PALIMPSEST_ASSIGN_OR_RETURN(mode.policy, DecidePolicy(options, prefill, sizes, model));
+  if (mode.policy.target > 0 && mode.prefill == proto::ANCHORED) {
+    return InvalidArgument(
+        "policy {}: target={} is measured in a text that is read as one, and this prompt is read span by "
+        "span ({}): "
+        "take prefill exact with at most {} tokens, or leave target out",
+        mode.policy.name(), mode.policy.target, mode.reason, model.window_tokens);
+  }
   if (mode.policy.merge != PolicySpec::Merge::kNone && mode.prefill == proto::ANCHORED) {
     return InvalidArgument(
         "policy {} merges what it drops, which needs all of it at once, and this prompt is read span by span "

@@ -17,6 +17,8 @@ constexpr int64_t kAnswerTokensMin = 1;
 // What a pot's tokens are asked before some of them go (algorithms.md 2.2), unless a request says otherwise.
 constexpr std::string_view kCatalyst =
     "\n\nSummarize the previous context highlighting the most important parts.";
+// What asks for each part of a text to be repeated (algorithms.md, KVzip).
+constexpr std::string_view kRepeat = "\n\nRepeat the previous context exactly.";
 
 int64_t Size(const std::vector<int32_t>& tokens) { return static_cast<int64_t>(tokens.size()); }
 
@@ -158,7 +160,7 @@ void PromptPlanner::CutDocuments(PromptPlan* plan) const {
 absl::StatusOr<std::vector<int32_t>> PromptPlanner::CatalystOf(const PromptPlan& plan,
                                                                const PromptOptions& options) const {
   const PolicySpec& policy = plan.mode.policy;
-  if (policy.kind != PolicySpec::Kind::kInfiniPot || policy.score != "cap") return std::vector<int32_t>();
+  if (!policy.runs_catalyst()) return std::vector<int32_t>();
   switch (policy.catalyst) {
     case PolicySpec::Catalyst::kIds:
       PALIMPSEST_RETURN_IF_ERROR(CheckIds(policy.catalyst_ids, "catalyst"));
@@ -184,8 +186,9 @@ absl::StatusOr<std::vector<int32_t>> PromptPlanner::TextCatalyst(const PolicySpe
                                                                  std::string_view text) const {
   const bool own = policy.catalyst == PolicySpec::Catalyst::kFile;
   if (own && IsBlank(text)) return InvalidArgument("the catalyst's text is empty");
+  const std::string_view given = policy.kind == PolicySpec::Kind::kKvZip ? kRepeat : kCatalyst;
   absl::StatusOr<std::vector<int32_t>> tokens =
-      tokenizer_->Encode(own ? text : kCatalyst, Tokenizer::Special::kAsText);
+      tokenizer_->Encode(own ? text : given, Tokenizer::Special::kAsText);
   if (!tokens.ok()) return Error(tokens.status().code(), "the catalyst: {}", Message(tokens.status()));
   tokens->insert(tokens->end(), tail_.begin(), tail_.end());
   return tokens;

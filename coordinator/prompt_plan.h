@@ -79,8 +79,8 @@ class PromptPlanner {
   // text.
   absl::StatusOr<PromptPlan> PlanChat(std::vector<PromptDocument> documents,
                                       std::vector<ChatMessage> messages, const PromptOptions& options) const;
-  // The catalyst of infinipot with catalyst=@FILE, whose text is given, or with the default one: ended as a
-  // question is.
+  // The catalyst of infinipot with catalyst=@FILE, whose text is given, or with the default one, or what asks
+  // to repeat the text for kvzip: ended as a question is.
   absl::StatusOr<std::vector<int32_t>> TextCatalyst(const PolicySpec& policy, std::string_view text) const;
   // Text or ids as they are, without the template; special tokens in a text are text.
   absl::StatusOr<PromptPlan> PlanText(std::string_view text, const PromptOptions& options) const;

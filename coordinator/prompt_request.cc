@@ -80,6 +80,10 @@ int64_t PromptBlocks(const PromptPlan& plan) {
   return blocks;
 }
 
+int64_t RepeatedOf(const PromptPlan& plan) {
+  return plan.mode.policy.RepeatedOf(plan.mode.candidates, static_cast<int64_t>(plan.catalyst.size()));
+}
+
 // As the engine reserves it (Engine::WorstTiles), in blocks of all KV heads.
 Footprint FootprintOf(const PromptPlan& plan) {
   const PromptMode& mode = plan.mode;
@@ -99,12 +103,15 @@ Footprint FootprintOf(const PromptPlan& plan) {
   const int64_t behind = plan.tokens - mode.candidates;  // the question, unless it was chosen from too
   const int64_t kept = picks + Blocks(behind) + 1;
   if (mode.prefill == proto::EXACT) {
-    return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan) + picks, .kept_blocks = kept};
+    const int64_t looks = Blocks(RepeatedOf(plan));
+    return {.positions = plan.tokens,
+            .peak_blocks = PromptBlocks(plan) + std::max(picks, looks),
+            .kept_blocks = kept};
   }
   const int64_t prefix = Blocks(plan.sizes.prefix) + 1;
   const int64_t most = std::max(mode.kept, mode.policy.MostOf(mode.candidates));
   return {.positions = most + mode.recalled + behind,
-          .peak_blocks = prefix + Blocks(plan.longest_span) + Blocks(behind) + 1,
+          .peak_blocks = prefix + Blocks(plan.longest_span) + Blocks(behind) + Blocks(RepeatedOf(plan)) + 1,
           .kept_blocks = prefix + kept};
 }
 

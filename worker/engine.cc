@@ -198,7 +198,7 @@ bool Engine::Step() {
 
 void Engine::AfterStep(Job& job, std::span<const float> logits) {
   if (job.probing()) {
-    if (job.compression->probe_done == job.compression->probe_size()) Decide(job);
+    if (job.compression->probe_done == job.compression->probe_size()) AfterProbe(job);
     return;  // what was read before it is told in the next step
   }
   if (job.state == Job::State::kDecode) return Emit(job, logits);

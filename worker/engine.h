@@ -271,7 +271,8 @@ class Engine {
   void AddProbeRows(Job& job, int64_t budget);
   HeadScores Score(const Job& job, std::span<const std::vector<int32_t>> tokens, int64_t skip,
                    bool window_stays);
-  HeadShares SharesOf(const Compression& c, std::span<const std::vector<float>> scores) const;
+  HeadShares SharesOf(const Compression& c, std::span<const std::vector<float>> scores,
+                      std::span<const std::vector<float>> attention = {}) const;
   Outcome::Kept ByLayer(std::vector<std::vector<int32_t>> heads) const;
   void EndExact(Job& job);
   std::vector<RestBlock> ContextAtRest(Job& job, int64_t first);
@@ -284,6 +285,12 @@ class Engine {
   void TraceView(Job& job, int64_t fixed) const;
   void BeginQuestion(Job& job);
   static void Slide(Job& job);
+  // engine_repeat.cc
+  absl::Status PlanRepetition(const Request& request, Compression& c) const;
+  bool RepeatNext(Job& job);
+  void FindPart(Job& job);
+  void ScorePart(Job& job);
+  void AfterProbe(Job& job);
   // engine_anchored.cc
   std::unique_ptr<Sequence> AnchorSequence(Job& job);
   std::vector<RestBlock> SpanAtRest(Job& job);

@@ -133,7 +133,10 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   if (c.pot() && !context_ends && !more_follows) return false;  // the pot is full, and that is that
   const bool skips = c.anchored() && (c.view != nullptr || c.run < c.spans[c.span].first);
   const bool decides = c.policy != nullptr && !skips;
-  if (decides && !c.probe.empty()) {
+  if (decides && c.repeat_tokens > 0) {
+    c.repetition = {};
+    if (RepeatNext(job)) return false;
+  } else if (decides && !c.probe.empty()) {
     job.sequence->BeginProbe();
     c.probe_done = 0;
     const int64_t count = c.needs.catalyst ? c.probe_size() : std::min(c.probe_size(), c.needs.window);
@@ -197,7 +200,8 @@ HeadScores Engine::Score(const Job& job, std::span<const std::vector<int32_t>> t
                         .weights = &weights_,
                         .pool = arena_->pool()};
   const int64_t probe = c.probing() ? c.probe_size() : 0;
-  return ScoreCandidates(scoring, *c.policy, {.queries = &c.queries, .moments = &c.moments},
+  return ScoreCandidates(scoring, *c.policy,
+                         {.queries = &c.queries, .moments = &c.moments, .repetition = &c.repetition},
                          {.sequence = job.sequence.get(),
                           .skip = skip,
                           .tokens = [&](size_t head) -> std::span<const int32_t> {
@@ -210,12 +214,14 @@ HeadScores Engine::Score(const Job& job, std::span<const std::vector<int32_t>> t
                           .next_position = job.sequence->next_position() - probe});
 }
 
-HeadShares Engine::SharesOf(const Compression& c, std::span<const std::vector<float>> scores) const {
+HeadShares Engine::SharesOf(const Compression& c, std::span<const std::vector<float>> scores,
+                            std::span<const std::vector<float>> attention) const {
   return {.layers = config_.layers,
           .kv_heads = config_.kv_heads,
           .budget = c.budget - c.fixed,
           .most = c.most,
-          .scores = scores};
+          .scores = scores,
+          .attention = attention};
 }
 
 Outcome::Kept Engine::ByLayer(std::vector<std::vector<int32_t>> heads) const {
@@ -236,7 +242,7 @@ void Engine::EndExact(Job& job) {
     for (int64_t i = c.question_first; i < c.context_end; ++i)
       scores.Keep(head, static_cast<size_t>(i - c.fixed));
   }
-  const std::vector<int64_t> counts = CountsOf(*c.policy, SharesOf(c, scores.scores));
+  const std::vector<int64_t> counts = CountsOf(*c.policy, SharesOf(c, scores.scores, scores.attention));
   std::vector<std::vector<int32_t>> kept(heads);
   std::vector<Sequence::Packing> front(heads), rest(heads);
   const std::optional<CompressionPolicy::Sliding> sliding = c.policy->sliding();

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "worker/compression/policy.h"
+#include "worker/compression/repetition.h"
 #include "worker/compression/view.h"
 #include "worker/engine.h"
 #include "worker/model/attention_sums.h"
@@ -39,6 +40,11 @@ struct Engine::Compression {
   struct Span {
     int64_t first, end;
   };
+  struct RepeatedPart {
+    int64_t tokens = 0;  // from repetition.done() on
+    std::vector<size_t> seen,
+        tiles;  // places in each head's list: of the prefix or the first tokens, and of the part
+  };
 
   // Decided when the request comes.
   PrefillMode mode = PrefillMode::kExact;
@@ -55,6 +61,8 @@ struct Engine::Compression {
   int64_t question_first = 0;  // of a question within it; context_end if there is none
   std::vector<Span> spans;     // anchored
   std::vector<int32_t> probe;  // tokens that look at a span or a stretch and are forgotten
+  std::vector<int32_t> lead;   // that a part of the text is repeated behind
+  int64_t repeat_tokens = 0;   // of the text that are repeated at once; 0: none are
   int64_t recall_tokens = 0;   // most that come back for a layer and KV head; 0: no recall
   std::optional<Hash256> view_key;    // of what is left of the context; none: it depends on the question
   std::unique_ptr<BlockChain> chain;  // pot: names its blocks
@@ -66,6 +74,8 @@ struct Engine::Compression {
   bool span_decided = false;  // its blocks may be sealed: nobody reads them at rest any more
   int64_t probe_done = -1;    // tokens of the probe that were run; -1: it does not run
   QueryCapture queries;
+  Repetition repetition;
+  RepeatedPart part;  // that is being repeated
   AttentionSums sums;
   QueryMoments moments;
   std::unique_ptr<View> kept;        // anchored: of the spans so far
@@ -102,6 +112,10 @@ struct Engine::Compression {
   // Nothing is decided any more.
   bool done_reading() const { return context_done && !pot(); }
   int64_t probe_size() const { return static_cast<int64_t>(probe.size()); }
+  int64_t probe_max() const {
+    if (repeat_tokens == 0) return probe_size();
+    return static_cast<int64_t>(lead.size()) + PolicySpec::kRepeatLead + repeat_tokens;
+  }
   int64_t residents() const { return view == nullptr ? 0 : view->tokens_max(); }
   // Pot: the token before which the stretch must end.
   int64_t stretch_end() const { return stretch_first + spec.pot.value - probe_size() - residents(); }

@@ -119,6 +119,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
           c->budget, stays, stays);
     }
   }
+  if (c->needs.repeat > 0) PALIMPSEST_RETURN_IF_ERROR(PlanRepetition(request, *c));
   PALIMPSEST_RETURN_IF_ERROR(PlanRecall(request, *c));
   c->wants_losses = c->wants_losses || c->needs.losses;
   if (!request.question_visible && !c->goes_on && c->policy != nullptr && !c->policy->sliding().has_value())
@@ -147,6 +148,13 @@ absl::Status Engine::CheckMode(const Job& job, const Compression& c) const {
         "tokens, or merge=none",
         c.spec.name(), config_.context);
   }
+  if (c.spec.target > 0 && request.prefill != PrefillMode::kExact) {
+    return InvalidArgument(
+        "policy {}: target={} is measured in a text that is read as one: take prefill exact with at most {} "
+        "tokens, or "
+        "leave target out",
+        c.spec.name(), c.spec.target, config_.context);
+  }
   return CheckTokens(request.catalyst);
 }
 
@@ -164,10 +172,11 @@ Hash256 Engine::ViewKey(const Job& job, const Compression& c) const {
   // It outlives this process, so all that its bytes depend on is in it, as in a block's id.
   std::string text = fmt::format("picks {}\n{}\n{}\n{}\n{}", kPicksVersion, model_hash_, key_schema_,
                                  PolicyText(c.spec), static_cast<int>(c.mode));
-  std::vector<int64_t> borders = {c.fixed, static_cast<int64_t>(c.probe.size())};
+  std::vector<int64_t> borders = {c.fixed, c.probe_max()};
   for (const Compression::Span& span : c.spans) borders.push_back(span.end);
   AppendBytes(borders, &text);
   AppendBytes(c.probe, &text);
+  AppendBytes(c.lead, &text);
   AppendBytes(std::span(job.tokens).first(static_cast<size_t>(c.context_end)), &text);
   const CacheDomain domain = DomainOf(job);
   return HmacSha256({reinterpret_cast<const char*>(domain.data()), domain.size()}, text);
@@ -230,14 +239,14 @@ int64_t Engine::WorstTiles(const Job& job) const {
         kept + Groups(c->recall_tokens) + 2 + Groups(job.prompt_tokens - c->context_end) + answer;
     const int64_t blocks = static_cast<int64_t>(job.blocks.size());
     if (c->mode == PrefillMode::kExact) {
-      groups = std::max(blocks + 1 + kept + 2, after);
+      groups = std::max(blocks + 1 + std::max(kept + 2, Groups(c->probe_max())), after);
     } else if (c->policy == nullptr) {
       groups = blocks + Groups(job.prompt_tokens - c->context_end) + answer;
     } else {
       int64_t longest = 0, anchor = 0;
       for (const Job::Block& block : job.blocks) anchor += block.first < c->fixed ? 1 : 0;
       for (const Compression::Span& span : c->spans) longest = std::max(longest, span.end - span.first);
-      groups = anchor + std::max(Groups(longest) + Groups(c->probe_size()) + 1, after);
+      groups = anchor + std::max(Groups(longest) + Groups(c->probe_max()) + 1, after);
     }
   }
   return groups * store_->shape().tiles();

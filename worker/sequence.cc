@@ -147,9 +147,20 @@ void Sequence::Repack(std::span<const Packing> heads, int64_t next_position) {
   next_position_ = next_position;
 }
 
-void Sequence::BeginProbe() {
+void Sequence::BeginProbe(std::span<const size_t> seen) {
   probe_open_ = static_cast<int64_t>(open_.size());
   probe_position_ = next_position_;
+  if (seen.empty()) return;
+  all_tiles_.swap(tiles_);
+  all_shifts_.swap(shifts_);
+  tiles_.resize(all_tiles_.size());
+  shifts_.resize(all_tiles_.size());
+  for (size_t i = 0; i < all_tiles_.size(); ++i) {
+    for (const size_t place : seen) {
+      tiles_[i].push_back(all_tiles_[i][place]);
+      shifts_[i].push_back(all_shifts_[i][place]);
+    }
+  }
 }
 
 void Sequence::EndProbe() {
@@ -159,6 +170,12 @@ void Sequence::EndProbe() {
   for (size_t i = 0; i < tiles_.size(); ++i) {
     tiles_[i].resize(tiles_[i].size() - gone);
     shifts_[i].resize(tiles_[i].size());
+  }
+  if (!all_tiles_.empty()) {
+    tiles_.swap(all_tiles_);
+    shifts_.swap(all_shifts_);
+    all_tiles_.clear();
+    all_shifts_.clear();
   }
   next_position_ = probe_position_;
   probe_open_ = -1;

@@ -54,8 +54,9 @@ class Sequence {
   // take them, the rest is free. Sources may be these very slots (see GatherKvArgs) or at rest.
   void Repack(std::span<const Packing> heads, int64_t next_position);
 
-  // Forgets what is opened from now on when EndProbe is called: tokens that only look.
-  void BeginProbe();
+  // Forgets what is opened from now on when EndProbe is called: tokens that only look. With `seen`, they see
+  // only these places of every head's list, which ascend, and what is opened.
+  void BeginProbe(std::span<const size_t> seen = {});
   void EndProbe();
   bool probing() const { return probe_open_ >= 0; }
 
@@ -101,6 +102,7 @@ class Sequence {
   int64_t next_position_ = 0;
   int64_t probe_open_ = -1;  // groups that were open when the probe began; -1: none runs
   int64_t probe_position_ = 0;
+  std::vector<std::vector<int32_t>> all_tiles_, all_shifts_;  // of a probe that sees some of them
 };
 
 }  // namespace palimpsest

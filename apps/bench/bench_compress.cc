@@ -164,6 +164,7 @@ absl::Status Bench::CompressWith(const std::string& policy, int64_t tokens) {
     request.segments = {{.tokens = SomeTokens(tokens - 1, ++texts_), .shared = true},
                         {.tokens = SomeTokens(1), .role = Segment::Role::kQuestion}};
     request.top = 1;
+    if (with.runs_catalyst()) request.catalyst = SomeTokens(20);
     return ReadOnce(std::move(request));
   };
   const auto rate = [&]() -> absl::StatusOr<double> {

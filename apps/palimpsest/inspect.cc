@@ -91,7 +91,7 @@ absl::StatusOr<PolicySpec> ReadPolicy(const std::string& text) {
 // Its ids, or the file's text or the default one as a planner makes them into tokens.
 absl::StatusOr<std::vector<int32_t>> CatalystOf(const PolicySpec& policy, const Model& model,
                                                 const CommandContext& context) {
-  if (policy.kind != PolicySpec::Kind::kInfiniPot || policy.score != "cap") return std::vector<int32_t>();
+  if (!policy.runs_catalyst()) return std::vector<int32_t>();
   if (policy.catalyst == PolicySpec::Catalyst::kIds) return policy.catalyst_ids;
   std::string text;
   if (policy.catalyst == PolicySpec::Catalyst::kFile) {
@@ -101,9 +101,9 @@ absl::StatusOr<std::vector<int32_t>> CatalystOf(const PolicySpec& policy, const 
   const absl::StatusOr<PromptPlanner> planner = model.MakePlanner();
   if (planner.status().code() == absl::StatusCode::kFailedPrecondition) {
     return FailedPrecondition(
-        "policy infinipot: its catalyst ends as questions do, and model {} has no chat template; give "
-        "catalyst_ids",
-        Quoted(model.file().path(), 1024));
+        "policy {}: its catalyst ends as questions do, and model {} has no chat template; {}", policy.name(),
+        Quoted(model.file().path(), 1024),
+        policy.kind == PolicySpec::Kind::kInfiniPot ? "give catalyst_ids" : "take another policy");
   }
   PALIMPSEST_RETURN_IF_ERROR(planner.status());
   return planner->TextCatalyst(policy, text);

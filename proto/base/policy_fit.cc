@@ -134,6 +134,7 @@ absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t c
     case PolicySpec::Kind::kTova:
     case PolicySpec::Kind::kKnorm:
     case PolicySpec::Kind::kKeyDiff:
+    case PolicySpec::Kind::kKvZip:
       return CheckBudget(policy, "budget", policy.budget, budget, fixed + 1,
                          fmt::format("the prefix of {} tokens stays", fixed), tokens);
     case PolicySpec::Kind::kH2o:

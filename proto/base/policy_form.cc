@@ -51,16 +51,6 @@ absl::StatusOr<const NamedForm*> FindForm(std::string_view what, std::span<const
                          hint.empty() ? "; there are " + ListOf(names) : hint);
 }
 
-absl::Status CheckWorks(std::string_view what, std::span<const NamedForm> forms, const NamedForm& form) {
-  if (form.works) return absl::OkStatus();
-  std::vector<std::string> names;
-  for (const NamedForm& other : forms) {
-    if (other.works) names.push_back(other.name);
-  }
-  return Unimplemented("{} {} is not there yet; {} {} today", what, form.name, ListOf(names),
-                       names.size() == 1 ? "works" : "work");
-}
-
 absl::StatusOr<FormText> ReadForm(std::string_view kind, std::span<const NamedForm> forms,
                                   std::string_view text) {
   const size_t colon = text.find(':');
@@ -72,7 +62,6 @@ absl::StatusOr<FormText> ReadForm(std::string_view kind, std::span<const NamedFo
     PALIMPSEST_RETURN_IF_ERROR(AddParameter(kind, text.substr(begin + 1, length), &read));
     begin = end;
   }
-  PALIMPSEST_RETURN_IF_ERROR(CheckWorks(kind, forms, *read.form));
   return read;
 }
 

@@ -13,7 +13,6 @@ namespace palimpsest {
 struct NamedForm {
   std::string name;
   std::vector<std::string> keys;
-  bool works = false;  // false: known by name and keys, not in this version
 };
 
 struct FormParameter {
@@ -29,11 +28,9 @@ struct FormText {
 absl::StatusOr<FormText> ReadForm(std::string_view kind, std::span<const NamedForm> forms,
                                   std::string_view text);
 
-// OK if there is a form of this name that works. `what` begins the error: "policy", "policy infinipot:
-// score".
+// `what` begins the error: "policy", "policy infinipot: score".
 absl::StatusOr<const NamedForm*> FindForm(std::string_view what, std::span<const NamedForm> forms,
                                           std::string_view name);
-absl::Status CheckWorks(std::string_view what, std::span<const NamedForm> forms, const NamedForm& form);
 
 // "a", "a and b", "a, b and c".
 std::string ListOf(std::span<const std::string> words, std::string_view last = "and");

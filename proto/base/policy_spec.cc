@@ -5,6 +5,7 @@
 #include <span>
 
 #include "proto/base/policy_form.h"
+#include "proto/base/policy_names.h"
 #include "proto/base/quote.h"
 #include "proto/base/sizes.h"
 #include "proto/base/status.h"
@@ -13,6 +14,7 @@
 namespace palimpsest {
 namespace {
 
+using namespace policy_names;
 using Kind = PolicySpec::Kind;
 
 constexpr int64_t kTokensMax = int64_t{1} << 30;
@@ -23,22 +25,10 @@ constexpr int64_t kKernelMax = 255;  // papers: 5 to 63
 constexpr size_t kCatalystIdsMax = 4096;
 constexpr size_t kImagesMax = 256;
 constexpr size_t kFileBytesMax = 4096;
+// The queries of a part that is repeated are kept until it is scored: of an 8B model 512 KiB for each token.
+constexpr int64_t kRepeatTokensMin = 64, kRepeatTokensMax = 8192;
 constexpr int64_t kFutureMax = 65536;
 constexpr int64_t kBetaMax = 1000000;
-
-// In the order of the enumerators.
-constexpr std::string_view kPools[] = {"max", "avg", "none"};
-constexpr std::string_view kReduces[] = {"mean", "max", "sum"};
-constexpr std::string_view kOrders[] = {"reduce-pool", "pool-reduce"};
-constexpr std::string_view kDivisors[] = {"padded", "valid"};
-constexpr std::string_view kNormalizes[] = {"none", "queries"};
-constexpr std::string_view kTextPriors[] = {"paper", "hard", "none"};
-constexpr std::string_view kLasts[] = {"stays", "free"};
-constexpr std::string_view kMerges[] = {"none",      "averaged",   "pivotal", "weighted",
-                                        "threshold", "normalized", "values"};
-constexpr std::string_view kKeys[] = {"rotated", "rest"};
-constexpr std::string_view kShares[] = {"blend", "guard"};
-constexpr std::string_view kSwitch[] = {"no", "yes"};
 
 // What the score of SnapKV is made of, and what a policy that builds on it adds.
 std::vector<std::string> SnapKeys(std::vector<std::string> more = {}) {
@@ -51,32 +41,27 @@ std::vector<std::string> SnapKeys(std::vector<std::string> more = {}) {
 // The first rows in the order of Kind.
 std::span<const NamedForm> Policies() {
   static const auto* const forms = new std::vector<NamedForm>{
-      {"auto", {}, true},
-      {"full", {}, true},
-      {"snapkv", SnapKeys(), true},
-      {"infinipot", {"pot", "keep", "alpha", "score", "reduce", "catalyst", "catalyst_ids"}, true},
-      {"streaming", {"sink", "recent"}, true},
-      {"random", {"budget", "seed", "merge"}, true},
-      {"h2o", {"heavy", "recent", "normalize", "reduce", "merge"}, true},
-      {"lookm", {"budget", "recent", "text_prior", "images", "merge"}, true},
-      {"tova", {"budget", "last", "merge"}, true},
-      {"roco", {"budget", "volatile", "sink", "recent", "merge"}, true},
-      {"knorm", {"budget", "merge"}, true},
-      {"keydiff", {"budget", "keys", "merge"}, true},
-      {"expected", {"budget", "sink", "future", "covariance", "values", "epsilon", "merge"}, true},
-      {"sirllm", {"budget", "sink", "recent", "merge"}, true},
-      {"pyramidkv", SnapKeys({"beta"}), true},
-      {"adakv", SnapKeys({"floor", "share"}), true},
-      {"chunkkv", SnapKeys({"chunk"}), true},
-      {"criticalkv", SnapKeys({"first", "epsilon"}), true},
-      {"kvzip", {"budget"}},
+      {"auto", {}},
+      {"full", {}},
+      {"snapkv", SnapKeys({"target"})},
+      {"infinipot", {"pot", "keep", "alpha", "score", "reduce", "catalyst", "catalyst_ids"}},
+      {"streaming", {"sink", "recent"}},
+      {"random", {"budget", "seed", "merge"}},
+      {"h2o", {"heavy", "recent", "normalize", "reduce", "merge"}},
+      {"lookm", {"budget", "recent", "text_prior", "images", "merge"}},
+      {"tova", {"budget", "last", "merge"}},
+      {"roco", {"budget", "volatile", "sink", "recent", "merge"}},
+      {"knorm", {"budget", "merge"}},
+      {"keydiff", {"budget", "keys", "merge"}},
+      {"expected", {"budget", "sink", "future", "covariance", "values", "epsilon", "merge"}},
+      {"sirllm", {"budget", "sink", "recent", "merge"}},
+      {"pyramidkv", SnapKeys({"beta"})},
+      {"adakv", SnapKeys({"floor", "share"})},
+      {"chunkkv", SnapKeys({"chunk"})},
+      {"criticalkv", SnapKeys({"first", "epsilon"})},
+      {"kvzip", {"budget", "chunk", "attend", "merge"}},
   };
   return *forms;
-}
-
-template <typename E>
-std::string_view NameOf(std::span<const std::string_view> names, E value) {
-  return names[static_cast<size_t>(value)];
 }
 
 // One key=value of a policy, read by type. Every error names the policy, the key, what was typed and what is
@@ -246,8 +231,16 @@ absl::Status ReadParameter(const Parameter& parameter, PolicySpec* policy) {
   if (key == "beta") return parameter.Read(1, kBetaMax, &policy->beta);
   if (key == "floor") return ReadReal(parameter, &policy->floor);
   if (key == "share") return parameter.Read(kShares, &policy->share);
+  if (key == "chunk" && policy->kind == Kind::kKvZip) {
+    return parameter.Read(kRepeatTokensMin, kRepeatTokensMax, &policy->chunk);
+  }
+  if (key == "attend") return parameter.Read(kAttends, &policy->attend);
   if (key == "chunk") return parameter.Read(1, kTokensMax, &policy->chunk);
   if (key == "first") return ReadReal(parameter, &policy->first);
+  if (key == "target") {
+    const bool read = ReadReal(parameter, &policy->target).ok() && policy->target > 0 && policy->target < 1;
+    return read ? absl::OkStatus() : parameter.IsNot("a number between 0 and 1");
+  }
   if (key == "seed") return parameter.Read(&policy->seed);
   if (key == "heavy") return parameter.Read(&policy->heavy);
   if (key == "normalize") return parameter.Read(kNormalizes, &policy->normalize);
@@ -295,45 +288,6 @@ absl::Status CheckTogether(const PolicySpec& policy, std::span<const FormParamet
   return absl::OkStatus();
 }
 
-std::string TextOf(const Amount& amount) {
-  return fmt::format("{}{}", amount.value, amount.percent ? "%" : "");
-}
-
-std::string ImagesText(const PolicySpec& policy) {
-  std::string text;
-  for (const PolicySpec::Image& image : policy.images) {
-    text += fmt::format("{}{}-{}", text.empty() ? ",images=" : "/", image.first, image.end);
-  }
-  return text;
-}
-
-// Said only where there is some: what merges nothing is the same policy with and without the word.
-std::string MergeText(const PolicySpec& policy) {
-  if (policy.merge == PolicySpec::Merge::kNone && policy.kind != Kind::kLookM) return "";
-  return fmt::format(",merge={}", NameOf(kMerges, policy.merge));
-}
-
-std::string SnapKvText(const PolicySpec& policy) {
-  return fmt::format("{}:budget={},window={},kernel={},pool={},reduce={},order={},divisor={}", policy.name(),
-                     TextOf(policy.budget), policy.window, policy.kernel, NameOf(kPools, policy.pool),
-                     NameOf(kReduces, policy.reduce), NameOf(kOrders, policy.order),
-                     NameOf(kDivisors, policy.divisor));
-}
-
-std::string CatalystText(const PolicySpec& policy) {
-  switch (policy.catalyst) {
-    case PolicySpec::Catalyst::kDefault:
-      return "catalyst=default";
-    case PolicySpec::Catalyst::kFile:
-      return "catalyst=@" + policy.catalyst_file;
-    case PolicySpec::Catalyst::kIds:
-      return fmt::format("catalyst_ids={}", fmt::join(policy.catalyst_ids, "/"));
-    case PolicySpec::Catalyst::kQuestion:
-      return "catalyst=question";
-  }
-  return "";
-}
-
 }  // namespace
 
 PolicySpec PolicySpec::Of(Kind kind) {
@@ -346,27 +300,27 @@ PolicySpec PolicySpec::Of(Kind kind) {
   if (kind == Kind::kSirLlm) policy.recent = {0};
   if (kind == Kind::kChunkKv) policy.pool = Pool::kNone;  // a chunk keeps phrases whole itself
   if (kind == Kind::kCriticalKv) policy.epsilon = 1e-4;
+  if (kind == Kind::kKvZip) policy.chunk = 2048;
   return policy;
 }
 
 absl::Status CheckDistiller(std::string_view name) {
   constexpr std::string_view kWhat = "policy infinipot: score";
-  std::vector<NamedForm> scores = {{"cap", {}, true}};
+  std::vector<NamedForm> scores = {{"cap", {}}};
   std::vector<std::string> allowed = {"cap"};
   std::string_view why;
   for (size_t i = 0; i < Policies().size(); ++i) {
     const NamedForm& form = Policies()[i];
     const bool scores_tokens = form.name != "auto" && form.name != "full" && form.name != "infinipot";
-    const bool shares = form.works && PolicySpec::Of(static_cast<Kind>(i)).shares();
+    const bool shares = PolicySpec::Of(static_cast<Kind>(i)).shares();
     if (scores_tokens) scores.push_back(form);
-    if (scores_tokens && !shares && form.works) allowed.push_back(form.name);
+    if (scores_tokens && !shares) allowed.push_back(form.name);
     if (form.name != name) continue;
     if (!scores_tokens) why = "picks no tokens by itself";
     if (shares) why = "gives heads or layers different numbers of tokens, and those of a pot have one size";
   }
   if (!why.empty()) return InvalidArgument("{}={} {}; allowed: {}", kWhat, name, why, ListOf(allowed));
-  PALIMPSEST_ASSIGN_OR_RETURN(const NamedForm* const form, FindForm(kWhat, scores, name));
-  return CheckWorks(kWhat, scores, *form);
+  return FindForm(kWhat, scores, name).status();
 }
 
 std::string PolicySpec::name() const { return Policies()[static_cast<size_t>(kind)].name; }
@@ -379,68 +333,6 @@ absl::StatusOr<PolicySpec> ParsePolicy(std::string_view text) {
   }
   PALIMPSEST_RETURN_IF_ERROR(CheckTogether(policy, form.parameters));
   return policy;
-}
-
-std::string PolicyText(const PolicySpec& policy) {
-  const std::string name = policy.name();
-  switch (policy.kind) {
-    case Kind::kAuto:
-    case Kind::kFull:
-      return name;
-    case Kind::kSnapKv:
-      return SnapKvText(policy) + MergeText(policy);
-    case Kind::kInfiniPot: {
-      std::string line =
-          fmt::format("{}:pot={},keep={},alpha={},score={}", name, TextOf(policy.pot),
-                      policy.keep.value == 0 ? "half" : TextOf(policy.keep), policy.alpha, policy.score);
-      if (policy.score != "cap") return line;
-      return line + fmt::format(",reduce={},{}", NameOf(kReduces, policy.reduce), CatalystText(policy));
-    }
-    case Kind::kStreaming:
-      return fmt::format("{}:sink={},recent={}", name, policy.sink, TextOf(policy.recent));
-    case Kind::kRandom:
-      return fmt::format("{}:budget={},seed={}{}", name, TextOf(policy.budget), policy.seed,
-                         MergeText(policy));
-    case Kind::kH2o:
-      return fmt::format("{}:heavy={},recent={},normalize={},reduce={}{}", name, TextOf(policy.heavy),
-                         TextOf(policy.recent), NameOf(kNormalizes, policy.normalize),
-                         NameOf(kReduces, policy.reduce), MergeText(policy));
-    case Kind::kLookM:
-      return fmt::format("{}:budget={},recent={},text_prior={}{}{}", name, TextOf(policy.budget),
-                         TextOf(policy.recent), NameOf(kTextPriors, policy.text_prior), ImagesText(policy),
-                         MergeText(policy));
-    case Kind::kTova:
-      return fmt::format("{}:budget={},last={}{}", name, TextOf(policy.budget), NameOf(kLasts, policy.last),
-                         MergeText(policy));
-    case Kind::kRoCo:
-      return fmt::format("{}:budget={},volatile={},sink={},recent={}{}", name, TextOf(policy.budget),
-                         TextOf(policy.volatile_tokens), policy.sink, TextOf(policy.recent),
-                         MergeText(policy));
-    case Kind::kKnorm:
-      return fmt::format("{}:budget={}{}", name, TextOf(policy.budget), MergeText(policy));
-    case Kind::kKeyDiff:
-      return fmt::format("{}:budget={},keys={}{}", name, TextOf(policy.budget), NameOf(kKeys, policy.keys),
-                         MergeText(policy));
-    case Kind::kExpected:
-      return fmt::format("{}:budget={},sink={},future={},covariance={},values={},epsilon={}{}", name,
-                         TextOf(policy.budget), policy.sink, policy.future,
-                         NameOf(kSwitch, policy.covariance), NameOf(kSwitch, policy.values), policy.epsilon,
-                         MergeText(policy));
-    case Kind::kSirLlm:
-      return fmt::format("{}:budget={},sink={},recent={}{}", name, TextOf(policy.budget), policy.sink,
-                         policy.recent.value, MergeText(policy));
-    case Kind::kPyramidKv:
-      return SnapKvText(policy) + fmt::format(",beta={}", policy.beta) + MergeText(policy);
-    case Kind::kAdaKv:
-      return SnapKvText(policy) + fmt::format(",floor={},share={}{}", policy.floor,
-                                              NameOf(kShares, policy.share), MergeText(policy));
-    case Kind::kChunkKv:
-      return SnapKvText(policy) + fmt::format(",chunk={}{}", policy.chunk, MergeText(policy));
-    case Kind::kCriticalKv:
-      return SnapKvText(policy) +
-             fmt::format(",first={},epsilon={}{}", policy.first, policy.epsilon, MergeText(policy));
-  }
-  return name;
 }
 
 }  // namespace palimpsest

@@ -2,10 +2,10 @@
 // worker read the same text in the same way.
 //
 // Errors: InvalidArgument: no such name or key, with the nearest one; a number out of its range, with the
-//         range; not of this form. Unimplemented: a known name that this version does not have; names what
-//         it has.
+//         range; not of this form.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -42,7 +42,8 @@ struct PolicySpec {
     kPyramidKv,
     kAdaKv,
     kChunkKv,
-    kCriticalKv
+    kCriticalKv,
+    kKvZip
   };
   enum class Pool { kMax, kAvg, kNone };
   enum class Reduce { kMean, kMax, kSum };  // over the query heads of a KV head
@@ -61,10 +62,14 @@ struct PolicySpec {
   enum class Catalyst { kDefault, kFile, kIds, kQuestion };
   enum class Keys { kRotated, kRest };  // as attention sees them, or before rotation
   enum class Share { kBlend, kGuard };  // how a floor is given: mixed into the counts, or picked first
+  enum class Attend {
+    kAll,
+    kPart
+  };  // what a part of the text sees while it is repeated: all of the text, or itself
 
   Kind kind = Kind::kFull;  // kAuto: full where all fits the model's window, else what suits the prefill
   // All but infinipot, streaming and h2o: tokens kept for each layer and KV head in all, with those that stay
-  // anyway. Of adakv in the mean of a layer's heads, of pyramidkv in the mean of the layers.
+  // anyway. Of adakv in the mean of a layer's heads, of pyramidkv in the mean of the layers, of kvzip of all.
   Amount budget{1024};
   // snapkv and those that build on it (pyramidkv, adakv, chunkkv, criticalkv): the last tokens, whose
   // attention votes and which stay; odd width of the pool.
@@ -73,6 +78,9 @@ struct PolicySpec {
   Reduce reduce = Reduce::kMean;  // infinipot: mean (attention summed over the catalyst) or max (of both)
   Order order = Order::kReducePool;
   Divisor divisor = Divisor::kPadded;
+  // snapkv: share of the window's attention that each head is to keep, with fewer tokens where fewer do; the
+  // budget is what all heads have together. 0: each has the budget.
+  double target = 0;
   // infinipot: tokens of the pot with the catalyst, and after a distillation (0: half the pot).
   Amount pot{4096}, keep{0};
   double alpha = 0.5;         // infinipot: share of the kept that novelty picks
@@ -92,16 +100,17 @@ struct PolicySpec {
   TextPrior text_prior = TextPrior::kPaper;  // lookm
   std::vector<Image> images;                 // lookm: ascending; none: all is text
   Merge merge = Merge::kNone;
-  Keys keys = Keys::kRotated;   // keydiff
-  int64_t future = 512;         // expected: positions whose queries are expected
-  bool covariance = true;       // expected: queries spread around their mean
-  bool values = true;           // expected: times the norm of the value
-  double epsilon = 0;           // added to a score before it is multiplied by a norm
-  int64_t beta = 20;            // pyramidkv: the last layer keeps this part of the mean
-  double floor = 0.2;           // adakv: share of the budget that each head has
-  Share share = Share::kBlend;  // adakv
-  int64_t chunk = 20;           // chunkkv: tokens
-  double first = 0.5;           // criticalkv: share of the budget that attention alone picks
+  Keys keys = Keys::kRotated;    // keydiff
+  int64_t future = 512;          // expected: positions whose queries are expected
+  bool covariance = true;        // expected: queries spread around their mean
+  bool values = true;            // expected: times the norm of the value
+  double epsilon = 0;            // added to a score before it is multiplied by a norm
+  int64_t beta = 20;             // pyramidkv: the last layer keeps this part of the mean
+  double floor = 0.2;            // adakv: share of the budget that each head has
+  Share share = Share::kBlend;   // adakv
+  int64_t chunk = 20;            // chunkkv: tokens; kvzip: of the text that are repeated at once
+  Attend attend = Attend::kAll;  // kvzip
+  double first = 0.5;            // criticalkv: share of the budget that attention alone picks
 
   // With the defaults of its kind.
   static PolicySpec Of(Kind kind);
@@ -116,8 +125,19 @@ struct PolicySpec {
   int64_t MostOf(int64_t tokens, int64_t images_from = 0) const;
   // infinipot: tokens after a distillation.
   int64_t KeepOf(int64_t tokens) const;
+  // kvzip: tokens of the part before that lead into the repetition of the next one.
+  static constexpr int64_t kRepeatLead = 8;
+  // Tokens that are run behind `tokens` of text beside it, and forgotten: in each part of a repetition,
+  // behind `lead` tokens that ask for it.
+  int64_t RepeatedOf(int64_t tokens, int64_t lead) const {
+    return kind == Kind::kKvZip ? lead + kRepeatLead + std::min(chunk, tokens) : 0;
+  }
+  // Tokens run behind what is compressed, whose attention tells what stays.
+  bool runs_catalyst() const { return kind == Kind::kKvZip || (kind == Kind::kInfiniPot && score == "cap"); }
   // Heads or layers keep different numbers of tokens.
-  bool shares() const { return kind == Kind::kPyramidKv || kind == Kind::kAdaKv; }
+  bool shares() const {
+    return kind == Kind::kPyramidKv || kind == Kind::kAdaKv || kind == Kind::kKvZip || target > 0;
+  }
   bool operator==(const PolicySpec&) const = default;
 };
 

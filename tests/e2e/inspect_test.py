@@ -78,7 +78,7 @@ class HtmlTest(cli.CliTest):
 
     def test_every_policy_keeps_its_budget_exactly_and_others_than_the_rest(self):
         budget, every = 100, {}
-        for name in ("snapkv", "knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv"):
+        for name in ("snapkv", "knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv", "kvzip"):
             kept = self.expect_done(*self.inspect("--policy", f"{name}:budget={budget}", "--json")).json["kept"]
             heads = [head for layer in kept for head in layer]
             self.assertEqual(sum(len(head) for head in heads), budget * len(heads), name)

@@ -18,7 +18,7 @@ class AskTest(cli.CliTest):
                                 "--max-tokens", "6", "--json", *arguments, "Who?").json["receipt"]
 
     def test_every_policy_keeps_its_budget_on_the_device(self):
-        for name in ("knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv"):
+        for name in ("knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv", "kvzip"):
             for prefill in ("exact", "anchored"):
                 for question in ("hidden", "visible"):
                     with self.subTest(policy=name, prefill=prefill, question=question):
@@ -34,7 +34,7 @@ class AskTest(cli.CliTest):
                                              plain["device_bytes"]["resident"] + HEADS * tile)
 
     def test_what_was_kept_is_found_by_the_next_question(self):
-        for name in ("expected", "sirllm", "adakv"):
+        for name in ("expected", "sirllm", "adakv", "kvzip"):
             first = self.ask(f"{name}:budget=128", "exact")
             again = self.ask(f"{name}:budget=128", "exact")
             self.assertEqual(first["resident_tokens"], again["resident_tokens"])
@@ -45,7 +45,7 @@ class AskTest(cli.CliTest):
             receipt = self.ask(f"infinipot:pot=400,keep=150,score={name}", "pot")
             self.assertIn(f"score={name}", receipt["policy"])
             self.assertLessEqual(receipt["resident_tokens"], 400)
-        for name in ("pyramidkv", "adakv"):
+        for name in ("pyramidkv", "adakv", "kvzip"):
             self.expect_error(cli.USAGE, "ask", "--document", self.document, "--policy", f"infinipot:score={name}", "Who?",
                               contains=[f"score={name}", "those of a pot have one size", "allowed: cap, snapkv"])
             self.expect_error(cli.FAILED, "ask", "--document", self.document, "--policy", name, "--prefill", "pot", "Who?",

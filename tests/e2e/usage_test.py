@@ -62,9 +62,6 @@ class UsageTest(cli.CliTest):
         self.expect_error(cli.USAGE, "ask", "--question", "seen", "hi", contains=["hidden or visible"])
         self.expect_error(cli.USAGE, "inspect", "--prompt-file", "x", "--generate", "-4", contains=["--generate"])
 
-    def test_policies_to_come_name_those_that_work(self):
-        self.expect_error(cli.FAILED, "ask", "--policy", "kvzip:budget=512", "hi", contains=["not there yet", "snapkv"])
-
     def test_recall_out_of_its_ranges_is_wrong_usage(self):
         for recall, part in (("slices:budget=0", "from 1 to"), ("slices:slice=5", "8, 16, 32 or 64"),
                              ("slices:index=q3", "did you mean q2?"), ("slices:budget=8", "less than one slice"),

@@ -59,6 +59,7 @@ TEST(PolicySpecTest, ANameAloneHasTheDefaultsOfTheManual) {
       {"criticalkv",
        "criticalkv:budget=1024,window=32,kernel=7,pool=max,reduce=mean,order=reduce-pool,divisor=padded,"
        "first=0.5,epsilon=0.0001"},
+      {"kvzip", "kvzip:budget=1024,chunk=2048,attend=all"},
   };
   for (const auto& [text, canonical] : table) EXPECT_EQ(PolicyText(Parsed(text)), canonical);
   EXPECT_EQ(Parsed("full"), PolicySpec());
@@ -99,6 +100,8 @@ TEST(PolicySpecTest, WhatIsPrintedIsReadBack) {
            "adakv:floor=0.35,share=guard,pool=avg",
            "chunkkv:chunk=10,pool=max",
            "criticalkv:first=0.25,epsilon=0,reduce=max",
+           "snapkv:target=0.95,budget=50%",
+           "kvzip:budget=25%,chunk=64,attend=part,merge=values",
            "infinipot:score=expected",
            "infinipot:score=criticalkv,alpha=0.25",
        }) {
@@ -118,17 +121,6 @@ TEST(PolicySpecTest, CountsAre1024Based) {
   EXPECT_EQ(Parsed("snapkv:budget=2K").budget, (Amount{2048, false}));
   EXPECT_EQ(Parsed("random:budget=25%").budget, (Amount{25, true}));
   EXPECT_EQ((Amount{25, true}.Of(4095)), 1023);  // rounded down
-}
-
-TEST(PolicySpecTest, NamesThatAreNotThereYetSaySoAndNameThoseThatAre) {
-  for (const char* text : {"kvzip:budget=4", "infinipot:score=kvzip"}) {
-    const absl::Status status = ParsePolicy(text).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << text;
-    EXPECT_THAT(Message(status), AllOf(HasSubstr("is not there yet; "), HasSubstr("snapkv"),
-                                       HasSubstr("chunkkv and criticalkv work today")));
-  }
-  // A wrong key is wrong whether the policy is there or not.
-  EXPECT_THAT(Refusal("lookm:budgte=4"), HasSubstr("did you mean budget?"));
 }
 
 struct Bad {
@@ -227,6 +219,12 @@ TEST(PolicySpecTest, EveryBadTextIsRefusedInOneLineThatNamesWhatIsAllowed) {
       {"chunkkv:window=2K", "window='2K' is not a whole number from 1 to 1024"},
       {"criticalkv:first=-0.5", "first='-0.5' is not a number from 0 to 1"},
       {"criticalkv:kernel=2", "policy criticalkv: kernel='2' is not an odd number"},
+      {"snapkv:target=0", "policy snapkv: target='0' is not a number between 0 and 1"},
+      {"snapkv:target=1", "target='1' is not a number between 0 and 1"},
+      {"adakv:target=0.9", "policy adakv has no key 'target'"},
+      {"kvzip:chunk=63", "policy kvzip: chunk='63' is not a whole number from 64 to 8192"},
+      {"kvzip:attend=none", "attend='none' is not all or part"},
+      {"infinipot:score=kvzip", "score=kvzip gives heads or layers different numbers of tokens"},
       {"infinipot:score=adakv", "score=adakv gives heads or layers different numbers of tokens"},
       {"infinipot:score=pyramidkv", "those of a pot have one size; allowed: cap, snapkv"},
       {"random:seed=-1", "seed='-1' is not a whole number from 0 to 18446744073709551615"},

@@ -36,6 +36,10 @@ std::vector<CompressionCase> CompressionCases() {
       {"exact_adakv", kExact, "adakv:budget=90,window=20"},
       {"exact_chunkkv", kExact, "chunkkv:budget=90,window=20,chunk=16"},
       {"exact_criticalkv", kExact, "criticalkv:budget=90,window=20"},
+      {"exact_snapkv_target", kExact, "snapkv:budget=90,window=20,target=0.7"},
+      {"exact_kvzip", kExact, "kvzip:budget=90,chunk=128"},
+      {"exact_kvzip_part_visible", kExact, "kvzip:budget=130,chunk=64,attend=part", true},
+      {"anchored_kvzip", kAnchored, "kvzip:budget=90,attend=part"},
       {"anchored_keydiff", kAnchored, "keydiff:budget=90"},
       {"anchored_expected", kAnchored, "expected:budget=90"},
       {"anchored_sirllm", kAnchored, "sirllm:budget=90"},
@@ -85,7 +89,8 @@ Request CompressionRequest(PrefillMode mode, const std::string& policy, std::vec
   PALIMPSEST_CHECK(spec.ok(), "{}", Message(spec.status()));
   request.prefill = mode;
   request.policy = *spec;
-  if (mode == PrefillMode::kPot) request.catalyst = RandomTokens(kCatalystTokens, 99);
+  if (mode == PrefillMode::kPot || request.policy.runs_catalyst())
+    request.catalyst = RandomTokens(kCatalystTokens, 99);
   request.trace = true;
   return request;
 }

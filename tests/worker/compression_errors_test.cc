@@ -63,6 +63,21 @@ TEST_F(CompressionErrorsTest, TheLargestOfHeadsThatShareMustFitTheWindow) {
   ExpectAccepted(kExact, "adakv:budget=200", RolePrompt({350}, 100));
 }
 
+TEST_F(CompressionErrorsTest, AShareOfAttentionIsOfOneText) {
+  ExpectRefused(kAnchored, "snapkv:budget=100,target=0.9", RolePrompt({300, 300}, 20),
+                {"target=0.9", "prefill exact with at most 512 tokens"});
+  ExpectAccepted(kExact, "snapkv:budget=100,target=0.9", RolePrompt({300}, 20));
+}
+
+TEST_F(CompressionErrorsTest, WhatIsRepeatedNeedsRoomBehindTheText) {
+  ExpectRefused(kExact, "kvzip:budget=100", RolePrompt({430}, 20),
+                {"451 tokens of text leave no room", "window of 512", "anchored prefill"});
+  ExpectAccepted(kExact, "kvzip:budget=100", RolePrompt({380}, 20));
+  ExpectRefused(kAnchored, "kvzip:budget=100", RolePrompt({300, 430}, 20),
+                {"no room", "prefill.span_tokens"});
+  ExpectAccepted(kAnchored, "kvzip:budget=100", RolePrompt({300, 300}, 20));
+}
+
 TEST_F(CompressionErrorsTest, AQuestionThatIsSeenStays) {
   Request request = CompressionRequest(kExact, "snapkv:budget=61,window=8", RolePrompt({200}, 40), 5);
   request.question_visible = true;

@@ -4,8 +4,6 @@
 // head by itself and may be over the budget; here they meet it exactly. In kvpress the floor is picked first
 // (guard).
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "worker/compression/policies.h"
@@ -29,7 +27,7 @@ class AdaKv : public CompressionPolicy {
       const auto heads = of.scores.subspan(layer * of.kv_heads, of.kv_heads);
       const bool guard = share_ == PolicySpec::Share::kGuard;
       const int64_t first = guard ? floor : 0;  // of each head, before they compete
-      const std::vector<int64_t> won = Compete(heads, first, of.kv_heads * (base - first));
+      const std::vector<int64_t> won = Compete(heads, first, of.kv_heads * (base - first), of.candidates());
       for (int64_t h = 0; h < of.kv_heads; ++h) {
         const auto share = static_cast<double>(won[h]);
         wanted[h] = static_cast<double>(floor) + (guard ? share : share * (1 - floor_));
@@ -41,38 +39,6 @@ class AdaKv : public CompressionPolicy {
   }
 
  private:
-  struct Entry {
-    float score;
-    int32_t token, head;
-  };
-
-  // How many of the `count` highest scores of all heads are each one's, its own `first` highest and what
-  // stays anyway left out. Ties to the earlier token, then to the earlier head.
-  static std::vector<int64_t> Compete(std::span<const std::vector<float>> heads, int64_t first,
-                                      int64_t count) {
-    std::vector<Entry> entries;
-    for (size_t h = 0; h < heads.size(); ++h) {
-      const size_t begin = entries.size();
-      for (size_t i = 0; i < heads[h].size(); ++i) {
-        if (std::isinf(heads[h][i]) && heads[h][i] > 0) continue;
-        entries.push_back({heads[h][i], static_cast<int32_t>(i), static_cast<int32_t>(h)});
-      }
-      const auto own = entries.begin() + static_cast<std::ptrdiff_t>(begin);
-      const auto end = own + std::min<std::ptrdiff_t>(first, entries.end() - own);
-      if (first > 0) std::nth_element(own, end, entries.end(), Before);
-      entries.erase(own, end);
-    }
-    std::vector<int64_t> won(heads.size(), 0);
-    count = std::min<int64_t>(count, std::ssize(entries));
-    std::nth_element(entries.begin(), entries.begin() + count, entries.end(), Before);
-    for (int64_t i = 0; i < count; ++i) ++won[entries[i].head];
-    return won;
-  }
-  static bool Before(const Entry& a, const Entry& b) {
-    if (a.token == b.token) return GoesBefore(a.score, a.head, b.score, b.head);
-    return GoesBefore(a.score, a.token, b.score, b.token);
-  }
-
   const std::unique_ptr<CompressionPolicy> votes_;
   const double floor_;
   const PolicySpec::Share share_;

@@ -52,6 +52,8 @@ std::unique_ptr<CompressionPolicy> MakePolicy(const PolicySpec& spec) {
       return MakeChunkKv(spec);
     case PolicySpec::Kind::kCriticalKv:
       return MakeCriticalKv(spec);
+    case PolicySpec::Kind::kKvZip:
+      return MakeKvZip(spec);
   }
   return nullptr;
 }

@@ -26,4 +26,6 @@ std::unique_ptr<CompressionPolicy> MakeAdaKv(const PolicySpec& spec);
 std::unique_ptr<CompressionPolicy> MakeChunkKv(const PolicySpec& spec);
 std::unique_ptr<CompressionPolicy> MakeCriticalKv(const PolicySpec& spec);
 
+std::unique_ptr<CompressionPolicy> MakeKvZip(const PolicySpec& spec);
+
 }  // namespace palimpsest

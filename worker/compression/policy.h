@@ -29,17 +29,24 @@ namespace palimpsest {
 
 struct PolicyNeeds {
   // Attention of observers to every candidate. Observers are the last `window` tokens of what is compressed;
-  // or the catalyst's, run after them and forgotten.
+  // or the catalyst's, run after them and forgotten; or those of a repetition.
   int64_t window = 0;
   bool catalyst = false;
   RowReduce reduce = RowReduce::kSum;  // over the observers
-  bool losses = false;                 // of each token, when it was first run
+  // The text is repeated behind itself, so many tokens at a time, each time behind the catalyst: the
+  // observers of a candidate are what repeats it, and nothing of it stays. 0: it is not. `repeat_part`: while
+  // it is repeated, a part sees the prefix and itself, and not all of the text.
+  int64_t repeat = 0;
+  bool repeat_part = false;
+  bool losses = false;  // of each token, when it was first run
   // Attention of every query of what is compressed to every candidate, summed; and the squares of it.
   bool sums = false, squares = false;
   // The candidates' keys: rotated to where they stand, as attention sees them; or before rotation, as they
   // rest, to within the rounding of the rotated ones. And their values.
   enum class Keys { kNone, kRotated, kRest } keys = Keys::kNone;
   bool values = false;
+  // Share is told how much attention each candidate has: Attention is asked beside Score.
+  bool shares_by_attention = false;
   bool output_norms = false;  // how much a token's value can move the layer's output
   // Mean and covariance of the queries of all that is read, before rotation, but for those of the first
   // `sink` tokens of the prompt; and the mean rotation to the next `future` positions. 0: not wanted.
@@ -82,6 +89,8 @@ struct HeadShares {
   int64_t most;    // that a head may have
   // (layers * kv_heads): of each head's candidates, as many in each; infinity: stays in any case.
   std::span<const std::vector<float>> scores;
+  // The same of attention, if the policy shares by it.
+  std::span<const std::vector<float>> attention;
   int64_t candidates() const { return static_cast<int64_t>(scores[0].size()); }
 };
 
@@ -100,9 +109,11 @@ class CompressionPolicy {
   virtual void ScoreRest(const HeadInput& /*head*/, std::span<const float> /*scores*/,
                          std::span<float> /*rest*/) const {}
 
-  // counts (layers * kv_heads): tokens that each head keeps. They sum to heads * budget; none is above `most`
-  // or the candidates there are, none below the tokens that stay in any case. REQUIRES: the budget is
-  // neither.
+  // attention[i]: of the observers to candidate i, summed over them, mean over the query heads.
+  virtual void Attention(const HeadInput& /*head*/, std::span<float> /*attention*/) const {}
+  // counts (layers * kv_heads): tokens that each head keeps. They sum to heads * budget, of a policy that
+  // shares by attention to no more; none is above `most` or the candidates there are, none below the tokens
+  // that stay in any case. REQUIRES: the budget is neither.
   virtual void Share(const HeadShares& of, std::span<int64_t> counts) const;
 
   // While decoding, of what was picked only the first `sink` and the last `recent` tokens stay, positions by

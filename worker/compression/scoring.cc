@@ -174,6 +174,15 @@ HeadInput Pass::InputOf(int64_t head, Owned* owned) const {
     input.attention = owned->attention.data();
     input.attention_stride = static_cast<int64_t>(n);
   }
+  if (needs_.repeat > 0) {
+    for (size_t g = 0; g < group; ++g) {
+      const int64_t query_head = head * group_ + static_cast<int64_t>(g);
+      for (const int32_t token : tokens)
+        owned->attention.push_back(observed_.repetition->At(query_head, token));
+    }
+    input.attention = owned->attention.data();
+    input.attention_stride = static_cast<int64_t>(n);
+  }
   if (needs_.losses) {
     for (const int32_t token : tokens)
       owned->losses.push_back(candidates_.losses[static_cast<size_t>(token)]);
@@ -231,6 +240,10 @@ void Pass::ScoreHead(int64_t head, HeadScores* out) const {
   out->scores[at].resize(input.tokens.size());
   policy_.Score(input, out->scores[at]);
   DropNans(out->scores[at]);
+  if (!out->attention.empty()) {
+    out->attention[at].resize(input.tokens.size());
+    policy_.Attention(input, out->attention[at]);
+  }
   if (out->rest.empty()) return;
   out->rest[at].resize(input.tokens.size());
   policy_.ScoreRest(input, out->scores[at], out->rest[at]);
@@ -244,9 +257,10 @@ HeadScores Pass::Run() {
     mean_turn_.resize(static_cast<size_t>(config_.head_size));
     MeanTurn(*scoring_.rope, candidates_.next_position, needs_.future, mean_turn_);
   }
-  HeadScores out{.scores = {}, .rest = {}, .first_share = policy_.first_share()};
+  HeadScores out{.scores = {}, .rest = {}, .attention = {}, .first_share = policy_.first_share()};
   out.scores.resize(static_cast<size_t>(heads()));
   if (out.first_share < 1) out.rest.resize(out.scores.size());
+  if (needs_.shares_by_attention) out.attention.resize(out.scores.size());
   ThreadPool& threads = scoring_.backend->pool();
   threads.ParallelFor(heads(), [&](int64_t head, int) { ScoreHead(head, &out); });
   threads.ParallelFor(config_.layers, [&](int64_t layer, int) {

@@ -13,6 +13,7 @@
 
 #include "kernels/backend.h"
 #include "worker/compression/policy.h"
+#include "worker/compression/repetition.h"
 #include "worker/model/attention_sums.h"
 #include "worker/model/model_config.h"
 #include "worker/model/query_capture.h"
@@ -34,6 +35,7 @@ struct Scoring {
 struct Observed {
   const QueryCapture* queries;
   const QueryMoments* moments;
+  const Repetition* repetition;
 };
 
 // What is scored.
@@ -53,7 +55,8 @@ struct Candidates {
 // [head][i] of candidate i.
 struct HeadScores {
   std::vector<std::vector<float>> scores;
-  std::vector<std::vector<float>> rest;  // of policies of two stages; empty of others
+  std::vector<std::vector<float>> rest;       // of policies of two stages; empty of others
+  std::vector<std::vector<float>> attention;  // of policies that share by it
   double first_share = 1;
   Ranking Of(size_t head) const {
     return {scores[head], rest.empty() ? std::span<const float>() : rest[head], first_share};

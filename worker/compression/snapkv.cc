@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "worker/compression/policies.h"
+#include "worker/compression/shares.h"
 #include "worker/compression/votes.h"
 
 namespace palimpsest {
@@ -43,7 +44,9 @@ class SnapKv : public CompressionPolicy {
  public:
   explicit SnapKv(const PolicySpec& spec) : spec_(spec) {}
 
-  PolicyNeeds needs() const override { return {.window = spec_.window, .reduce = RowReduce::kSum}; }
+  PolicyNeeds needs() const override {
+    return {.window = spec_.window, .reduce = RowReduce::kSum, .shares_by_attention = spec_.target > 0};
+  }
 
   void Score(const HeadInput& head, std::span<float> scores) const override {
     const int64_t n = static_cast<int64_t>(head.tokens.size());
@@ -68,6 +71,15 @@ class SnapKv : public CompressionPolicy {
     heads.attention = pooled.data();
     heads.attention_stride = voted;
     ReduceGroup(heads, spec_.reduce, picked);
+  }
+
+  void Attention(const HeadInput& head, std::span<float> attention) const override {
+    ReduceGroup(head, PolicySpec::Reduce::kMean, attention);
+  }
+  // Attention of each of the window's tokens sums to 1, with what falls on the prefix and on the window.
+  void Share(const HeadShares& of, std::span<int64_t> counts) const override {
+    if (spec_.target == 0) return CompressionPolicy::Share(of, counts);
+    KeepAttention(of, (1 - spec_.target) * static_cast<double>(spec_.window), counts);
   }
 
  private:

@@ -212,7 +212,6 @@ TEST(ChatRequestTest, BadFieldsAreRefusedByName) {
       {R"("palimpsest": {"documents": [1]})", "invalid_type", "palimpsest.documents[0]"},
       {R"("palimpsest": {"documents": [""]})", "invalid_value", "palimpsest.documents[0]"},
       {R"("palimpsest": {"policy": "snapvk"})", "invalid_value", "palimpsest.policy", "did you mean snapkv?"},
-      {R"("palimpsest": {"policy": "kvzip:budget=64"})", "unsupported", "palimpsest.policy", "snapkv"},
       {R"("palimpsest": {"policy": "snapkv:kernel=4"})", "invalid_value", "palimpsest.policy", "odd number"},
       {R"("palimpsest": {"policy": "infinipot:catalyst=@/etc/passwd"})", "invalid_value", "palimpsest.policy",
        "palimpsest.catalyst"},

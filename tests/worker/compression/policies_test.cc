@@ -193,7 +193,7 @@ INSTANTIATE_TEST_SUITE_P(All, AnyPolicyTest,
                                            "roco:sink=0,recent=1,volatile=20%", "infinipot:score=roco",
                                            "knorm", "keydiff", "keydiff:keys=rest", "expected",
                                            "expected:covariance=no,values=no", "sirllm:recent=8", "pyramidkv",
-                                           "adakv", "chunkkv", "criticalkv"));
+                                           "adakv", "chunkkv", "criticalkv", "kvzip", "snapkv:target=0.9"));
 
 }  // namespace
 }  // namespace palimpsest

@@ -337,5 +337,72 @@ TEST(PartOfTest, AShareOfACountIsNotBelowItByTheBinaryPoint) {
   EXPECT_EQ(PartOf(0, 7), 0);
 }
 
+// Two heads of four tokens and one that stays, under half of a window's attention each.
+const std::vector<std::vector<float>> kOrder = {{4, 3, kInfinity, 2, 1}, {1, 2, kInfinity, 3, 4}};
+const std::vector<std::vector<float>> kAttention = {{0.4f, 0.3f, 9, 0.2f, 0.1f}, {0.1f, 0.1f, 9, 0.1f, 0.7f}};
+std::vector<int64_t> Attended(double lost, int64_t budget, int64_t most = 5) {
+  std::vector<int64_t> counts(2);
+  KeepAttention(
+      {.layers = 1, .kv_heads = 2, .budget = budget, .most = most, .scores = kOrder, .attention = kAttention},
+      lost, counts);
+  return counts;
+}
+
+TEST(KeepAttentionTest, EachHeadKeepsAsFewAsLoseNoMore) {
+  EXPECT_THAT(Attended(0.31, 5), ElementsAre(1 + 2, 1 + 1));
+  EXPECT_THAT(Attended(0.29, 5), ElementsAre(1 + 3, 1 + 2));
+  EXPECT_THAT(Attended(0, 5), ElementsAre(5, 5));
+  EXPECT_THAT(Attended(1.1, 5), ElementsAre(1, 1)) << "nothing is lost that is too much";
+}
+
+TEST(KeepAttentionTest, WhereTheBudgetIsTooSmallAllLoseMoreAlike) {
+  // Four beside those that stay: losing .3 each takes three, .2 would take five.
+  EXPECT_THAT(Attended(0.05, 3), ElementsAre(1 + 2, 1 + 1));
+  // Two: .6 of one and .3 of the other, then of both.
+  EXPECT_THAT(Attended(0.05, 2), ElementsAre(1 + 1, 1 + 1));
+  EXPECT_THAT(Attended(0.05, 5, /*most=*/3), ElementsAre(1 + 2, 1 + 2)) << "of no head more than it may have";
+}
+
+// The published threshold keeps what is strictly above the score at place int(n * share) - 1.
+int64_t PublishedKvZip(std::vector<float> scores, double share) {
+  std::sort(scores.begin(), scores.end(), std::greater<>());
+  const float threshold = scores[static_cast<size_t>(static_cast<double>(scores.size()) * share) - 1];
+  return std::count_if(scores.begin(), scores.end(), [&](float score) { return score > threshold; });
+}
+
+TEST(KvZipGoldenTest, TheBudgetIsMetWhereThePublishedThresholdKeepsFewer) {
+  EXPECT_EQ(PublishedKvZip({5, 4, 3, 1}, 0.5), 1);
+  EXPECT_EQ(PublishedKvZip({5, 4, 4, 1}, 0.5), 1);
+  EXPECT_THAT(CountsOf("kvzip", 1, 2, {{5, 4, 3, 1}}), ElementsAre(2));
+  EXPECT_THAT(CountsOf("kvzip", 1, 2, {{5, 4, 4, 1}}), ElementsAre(2));
+}
+
+TEST(KvZipTest, AllLayersShareOneBudget) {
+  // The highest four of two layers of one head each; layers of adakv would have two each.
+  EXPECT_THAT(CountsOf("kvzip", 2, 2, kTwoHeads), ElementsAre(3, 1));
+  EXPECT_THAT(CountsOf("adakv:floor=0", 2, 2, kTwoHeads), ElementsAre(2, 2));
+}
+
+TEST(KvZipTest, SumsAreExactAndWhatIsFullIsLeftToTheOthers) {
+  EXPECT_THAT(CountsOf("kvzip", 2, 2, kTwoHeads, /*most=*/2), ElementsAre(2, 2));
+  for (const int64_t most : {33, 50, 200}) {
+    const auto scores = RandomScores(12, 200, 0, static_cast<uint64_t>(most));
+    const std::vector<int64_t> counts = CountsOf("kvzip", 3, 33, scores, most);
+    EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), int64_t{0}), 12 * 33);
+    EXPECT_LE(*std::max_element(counts.begin(), counts.end()), most);
+  }
+}
+
+TEST(KvZipTest, ATokenIsWorthTheMostThatAnyQueryHeadGivesIt) {
+  const TestHead head(RandomAttention(3, 300, 2));
+  const std::vector<float> scores = ScoresOf("kvzip", head.input);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    float most = 0;
+    for (int64_t g = 0; g < head.input.group; ++g)
+      most = std::max(most, head.input.attention[g * head.input.attention_stride + static_cast<int64_t>(i)]);
+    ASSERT_EQ(scores[i], most);
+  }
+}
+
 }  // namespace
 }  // namespace palimpsest

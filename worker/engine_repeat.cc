@@ -1,0 +1,143 @@
+// A text is repeated behind itself, part by part, so that a policy sees what of it that takes.
+#include <algorithm>
+#include <utility>
+
+#include "proto/base/status.h"
+#include "worker/engine_compression.h"
+#include "worker/engine_job.h"
+
+namespace palimpsest {
+namespace {
+
+// One query head's row of the scoring pass, from tile `first_tile` of `tiles` on, without slots that hold
+// nothing.
+void CopyColumns(const TilePool& pool, std::span<const int32_t> tiles, size_t first_tile, const float* row,
+                 std::span<float> out) {
+  size_t next = 0;
+  for (size_t i = first_tile; next < out.size(); ++i) {
+    for (int32_t slot = 0; slot < pool.counts[tiles[i]]; ++slot)
+      out[next++] = row[i * kTileSlots + static_cast<size_t>(slot)];
+  }
+  PALIMPSEST_CHECK(next == out.size(), "a part of {} tokens ends within a tile", out.size());
+}
+
+}  // namespace
+
+// The longest part that fits the model's window behind the text.
+absl::Status Engine::PlanRepetition(const Request& request, Compression& c) const {
+  constexpr int64_t kPartMin = kTileSlots;
+  int64_t text = c.context_end;
+  if (c.anchored()) {
+    text = 0;
+    for (const Compression::Span& span : c.spans) text = std::max(text, c.fixed + span.end - span.first);
+  }
+  c.lead = request.catalyst;
+  const int64_t lead = static_cast<int64_t>(c.lead.size()) + PolicySpec::kRepeatLead;
+  c.repeat_tokens = std::min(c.needs.repeat, config_.context - text - lead);
+  if (c.repeat_tokens >= kPartMin) return absl::OkStatus();
+  return InvalidArgument(
+      "policy {} repeats the text behind itself: {} tokens of text leave no room for {} more in the window "
+      "of {} "
+      "tokens of {}; {}",
+      c.spec.name(), text, lead + kPartMin, config_.context, config_.name,
+      c.anchored() ? "lower prefill.span_tokens" : "use anchored prefill, or shorten the text");
+}
+
+// Begins to repeat what follows; false: all of it was.
+bool Engine::RepeatNext(Job& job) {
+  Compression& c = *job.compression;
+  if (c.repetition.end() == 0) c.repetition.Begin(config_.layers * config_.heads, c.first(), c.stop);
+  if (c.repetition.complete()) return false;
+  const int64_t first = c.repetition.done();
+  FindPart(job);
+  c.probe = c.lead;
+  for (int64_t token = std::max(c.first(), first - PolicySpec::kRepeatLead); token < first + c.part.tokens;
+       ++token)
+    c.probe.push_back(job.TokenAt(token));
+  std::vector<size_t> seen = c.part.seen;
+  seen.insert(seen.end(), c.part.tiles.begin(), c.part.tiles.end());
+  job.sequence->BeginProbe(c.needs.repeat_part ? std::span<const size_t>(seen) : std::span<const size_t>());
+  c.probe_done = 0;
+  c.queries.Begin(config_.layers, config_.q_columns(), 0, c.probe_size());
+  return true;
+}
+
+// Whole tiles of the text from repetition.done() on. All heads have the same tokens, the prefix before them
+// in tiles of its own; without one, the text's first tile is what attention sinks into.
+void Engine::FindPart(Job& job) {
+  Compression& c = *job.compression;
+  const TilePool pool = arena_->pool();
+  const std::span<const int32_t> tiles = job.sequence->tiles(0, 0);
+  const int64_t first = c.fixed + c.repetition.done() - c.first();
+  c.part = {};
+  int64_t slots = 0;
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    const int64_t count = pool.counts[tiles[i]];
+    if (slots >= first && c.part.tokens + count > c.repeat_tokens) break;
+    if (slots >= first) {
+      c.part.tiles.push_back(i);
+      c.part.tokens += count;
+    } else if (slots < c.fixed || i == 0) {
+      c.part.seen.push_back(i);
+    }
+    slots += count;
+  }
+  PALIMPSEST_CHECK(c.part.tokens > 0, "{} slots hold no part of {} tokens", slots, c.repeat_tokens);
+}
+
+// The highest attention that the part's tokens got from what repeated them, among the first tokens, the part
+// and its repetition.
+void Engine::ScorePart(Job& job) {
+  Compression& c = *job.compression;
+  const int64_t group = config_.heads / config_.kv_heads, heads = config_.layers * config_.kv_heads;
+  const TilePool pool = arena_->pool();
+  std::vector<std::vector<int32_t>> tiles(static_cast<size_t>(heads));
+  std::vector<std::vector<float>> attention(tiles.size());
+  std::vector<palimpsest::ScoreHead> pass(tiles.size());
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    const int64_t layer = static_cast<int64_t>(i) / config_.kv_heads,
+                  head = static_cast<int64_t>(i) % config_.kv_heads;
+    const std::span<const int32_t> all = job.sequence->tiles(layer, head);
+    if (c.needs.repeat_part) {
+      tiles[i].assign(all.begin(), all.end());
+    } else {
+      for (const size_t place : c.part.seen) tiles[i].push_back(all[place]);
+      for (const size_t place : c.part.tiles) tiles[i].push_back(all[place]);
+      const size_t repeated = static_cast<size_t>(DivideUp(c.probe_size(), kTileSlots));
+      tiles[i].insert(tiles[i].end(), all.end() - static_cast<std::ptrdiff_t>(repeated), all.end());
+    }
+    attention[i].resize(static_cast<size_t>(group) * tiles[i].size() * kTileSlots);
+    pass[i] = {.q = c.queries.Queries(layer, head * group * config_.head_size, group * config_.head_size),
+               .tiles = tiles[i],
+               .out = attention[i].data()};
+  }
+  backend_->ScoreKeys({.positions = c.queries.positions(),
+                       .group = group,
+                       .head_size = config_.head_size,
+                       .reduce = c.needs.reduce,
+                       .rope = rope_.get(),
+                       .pool = pool,
+                       .heads = pass});
+  for (int64_t i = 0; i < heads * group; ++i) {
+    const size_t head = static_cast<size_t>(i / group);
+    const float* const row =
+        attention[head].data() + static_cast<size_t>(i % group) * tiles[head].size() * kTileSlots;
+    CopyColumns(pool, tiles[head], c.part.seen.size(), row, c.repetition.Next(i, c.part.tokens));
+  }
+  c.repetition.Advance(c.part.tokens);
+}
+
+// The probe was run. What repeats a text goes on with the next part of it.
+void Engine::AfterProbe(Job& job) {
+  Compression& c = *job.compression;
+  if (c.repeat_tokens > 0) {
+    Counted(job, [&] { ScorePart(job); });
+    job.sequence->EndProbe();
+    c.probe_done = -1;
+    c.probe.clear();
+    if (RepeatNext(job)) return;
+  }
+  Decide(job);
+}
+
+}  // namespace palimpsest
