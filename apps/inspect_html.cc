@@ -32,13 +32,16 @@ json::value TokenJson(std::string_view bytes) {
   return numbers;
 }
 
+json::array IdsJson(const std::vector<int32_t>& ids) { return json::array(ids.begin(), ids.end()); }
+
 // `text` by id, and which ids are special, of all tokens there are.
-void AddTokens(const Inspection& inspection, const Tokenizer& tokenizer, json::object* page) {
-  (*page)["ids"] = json::array(inspection.ids.begin(), inspection.ids.end());
-  (*page)["generated"] = json::array(inspection.generated.begin(), inspection.generated.end());
+void AddTokens(std::span<const Inspection> inspections, const Tokenizer& tokenizer, json::object* page) {
+  (*page)["ids"] = IdsJson(inspections[0].ids);
   std::map<int32_t, std::string_view> texts;
-  for (const int32_t id : inspection.ids) texts.emplace(id, tokenizer.TokenText(id));
-  for (const int32_t id : inspection.generated) texts.emplace(id, tokenizer.TokenText(id));
+  for (const int32_t id : inspections[0].ids) texts.emplace(id, tokenizer.TokenText(id));
+  for (const Inspection& inspection : inspections) {
+    for (const int32_t id : inspection.generated) texts.emplace(id, tokenizer.TokenText(id));
+  }
   json::object by_id;
   json::array special;
   for (const auto& [id, text] : texts) {
@@ -85,6 +88,15 @@ json::array StepsJson(const Inspection& inspection) {
   }
 }
 
+// What one policy made of the text.
+json::object SideJson(const Inspection& inspection) {
+  return {{"policy", inspection.policy.empty() ? "full" : AsText(inspection.policy)},
+          {"cycles", inspection.cycles.size()},
+          {"resident_tokens", inspection.resident_tokens},
+          {"generated", IdsJson(inspection.generated)},
+          {"steps", StepsJson(inspection)}};
+}
+
 // Fit to stand inside of <script>: outside of its strings JSON has none of these characters.
 std::string InsideScript(std::string_view text) {
   std::string safe;
@@ -116,17 +128,15 @@ std::string FillPage(const std::string& data) {
 
 }  // namespace
 
-std::string InspectionHtml(const Inspection& inspection, const InspectPage& about,
+std::string InspectionHtml(std::span<const Inspection> inspections, const InspectPage& about,
                            const Tokenizer& tokenizer) {
-  json::object page{{"model", AsText(about.model)},
-                    {"policy", inspection.policy.empty() ? "full" : AsText(inspection.policy)},
-                    {"command", AsText(about.command)},
-                    {"layers", about.layers},
-                    {"kv_heads", about.kv_heads},
-                    {"cycles", inspection.cycles.size()},
-                    {"resident_tokens", inspection.resident_tokens},
-                    {"steps", StepsJson(inspection)}};
-  AddTokens(inspection, tokenizer, &page);
+  json::object page = SideJson(inspections[0]);
+  page["model"] = AsText(about.model);
+  page["command"] = AsText(about.command);
+  page["layers"] = about.layers;
+  page["kv_heads"] = about.kv_heads;
+  AddTokens(inspections, tokenizer, &page);
+  if (inspections.size() > 1) page["other"] = SideJson(inspections[1]);
   return FillPage(InsideScript(json::serialize(page)));
 }
 

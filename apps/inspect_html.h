@@ -1,5 +1,5 @@
 // One page for a browser: the text as tokens, each shaded by how many heads keep it, beside a map of layers x
-// KV heads. It holds all it needs and asks no network for anything.
+// KV heads; or the same of two policies side by side. It holds all it needs and asks no network for anything.
 //
 // Safety: what comes from outside (tokens, names, the command) stands in one JSON block without a '<', and
 //         the page's script shows it as text only.
@@ -9,6 +9,7 @@
 // Parts : apps/inspect_page/.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "apps/results.h"
@@ -25,7 +26,8 @@ struct InspectPage {
   int64_t layers = 0, kv_heads = 0;
 };
 
-std::string InspectionHtml(const Inspection& inspection, const InspectPage& about,
+// REQUIRES: one inspection or two, of the same ids.
+std::string InspectionHtml(std::span<const Inspection> inspections, const InspectPage& about,
                            const Tokenizer& tokenizer);
 
 }  // namespace palimpsest

@@ -202,13 +202,15 @@ std::string AuditText(const Inspection& inspection) {
 
 }  // namespace
 
-std::string InspectionJson(const Inspection& inspection) {
+namespace {
+
+// Of one policy: all but the text's own ids.
+json::object PolicyInspectionJson(const Inspection& inspection) {
   json::array top;
   for (const TopToken& token : inspection.top) {
     top.push_back(json::array{token.id, static_cast<double>(token.logit), token.log_probability});
   }
-  json::object all{{"ids", json::array(inspection.ids.begin(), inspection.ids.end())},
-                   {"top", std::move(top)}};
+  json::object all{{"top", std::move(top)}};
   if (!inspection.policy.empty()) all["policy"] = inspection.policy;
   if (!inspection.kept.empty()) all["kept"] = KeptJson(inspection.kept);
   if (!inspection.cycles.empty()) {
@@ -218,14 +220,14 @@ std::string InspectionJson(const Inspection& inspection) {
   }
   if (inspection.audit.has_value()) all["audit"] = AuditJson(inspection);
   all["generated"] = json::array(inspection.generated.begin(), inspection.generated.end());
-  return PrintJson(all);
+  return all;
 }
 
-std::string InspectionText(const Inspection& inspection, const Tokenizer& tokenizer) {
+std::string PolicyInspectionText(const Inspection& inspection, const Tokenizer& tokenizer) {
   const auto token_text = [&](int32_t id) {
     return Quoted(tokenizer.Decode(std::span(&id, 1), /*with_special=*/true));
   };
-  std::string text = fmt::format("{} tokens\n", inspection.ids.size());
+  std::string text;
   if (!inspection.top.empty()) text += "the likeliest next ones:\n    id      logit  log-prob  text\n";
   for (const TopToken& token : inspection.top) {
     text += fmt::format("{:6} {:10.4f} {:9.4f}  {}\n", token.id, token.logit, token.log_probability,
@@ -240,6 +242,22 @@ std::string InspectionText(const Inspection& inspection, const Tokenizer& tokeni
   if (inspection.audit.has_value()) text += AuditText(inspection);
   if (inspection.generated.empty()) return text;
   return text + fmt::format("generated: {}\n", tokenizer.Decode(inspection.generated, /*with_special=*/true));
+}
+
+}  // namespace
+
+std::string InspectionJson(std::span<const Inspection> inspections) {
+  const std::vector<int32_t>& ids = inspections[0].ids;
+  json::object all{{"ids", json::array(ids.begin(), ids.end())}};
+  for (auto& [name, value] : PolicyInspectionJson(inspections[0])) all[name] = std::move(value);
+  if (inspections.size() > 1) all["other"] = PolicyInspectionJson(inspections[1]);
+  return PrintJson(all);
+}
+
+std::string InspectionText(std::span<const Inspection> inspections, const Tokenizer& tokenizer) {
+  std::string text = fmt::format("{} tokens\n", inspections[0].ids.size());
+  for (const Inspection& inspection : inspections) text += PolicyInspectionText(inspection, tokenizer);
+  return text;
 }
 
 std::string FormatTime(int64_t unix_ms) {

@@ -41,8 +41,10 @@ struct Inspection {
   std::optional<Outcome::Audit> audit;
   std::string recall = "none";  // of the audit
 };
-std::string InspectionJson(const Inspection& inspection);
-std::string InspectionText(const Inspection& inspection, const Tokenizer& tokenizer);
+// Of one policy, or of two that ran the same ids: the second is the field "other". Field names are a
+// contract.
+std::string InspectionJson(std::span<const Inspection> inspections);
+std::string InspectionText(std::span<const Inspection> inspections, const Tokenizer& tokenizer);
 
 // "2026-01-31 12:00:00 UTC"; empty for what is no time.
 std::string FormatTime(int64_t unix_ms);

@@ -1,10 +1,22 @@
 'use strict';
 // --- what the page is about (apps/inspect_html.cc)
 const data = JSON.parse(document.getElementById('data').textContent);
-const heads = data.kv_heads, all = data.layers * heads, steps = data.steps;
-const ids = data.ids.concat(data.generated), prompt = data.ids.length;
+const heads = data.kv_heads, all = data.layers * heads, prompt = data.ids.length;
 const special = new Set(data.special);
-const dropped = steps.length > 0;  // something was
+// What one policy made of the text. Two of them stand beside each other; what is pointed at is of one.
+const sides = [data, data.other].filter(Boolean).map((from, index) => ({
+  index, policy: from.policy, name: from.policy.split(':')[0], steps: from.steps, cycles: from.cycles, step: from.steps.length - 1,
+  resident: from.resident_tokens, ids: data.ids.concat(from.generated), dropped: from.steps.length > 0,
+  decoded: new Map(),  // every 16th step, and the one in view: going back decodes 15 at most
+  kept: null,          // of the step in view; null: everything stays
+  shares: null,        // by token: of the chosen heads that keep it
+  counts: null,        // by token: of all heads
+  cells: [],           // of the map: {tokens, agreement, common}
+  spans: [], pieces: new Map(), block: null,
+}));
+const two = sides.length > 1, length = Math.max(...sides.map(side => side.ids.length));
+if (two && sides[0].name === sides[1].name) sides.forEach(side => { side.name = side.policy; });
+let front = sides.find(side => side.dropped) ?? sides[0];  // whose map is shown
 const $ = id => document.getElementById(id);
 const number = n => n.toLocaleString('en');
 const narrow = matchMedia('(max-width: 640px)');  // as in page.css
@@ -50,8 +62,8 @@ function decode(step, before) {
   return {lists, read: step.read};
 }
 
-const decoded = new Map();  // every 16th step, and the one in view: going back decodes 15 at most
-function keptAt(index) {
+function keptAt(side, index) {
+  const {decoded, steps} = side;
   let from = index;
   while (from >= 0 && !decoded.has(from)) --from;
   for (let i = from + 1; i <= index; ++i) {

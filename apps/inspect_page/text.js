@@ -1,8 +1,8 @@
 // --- the text
 // Characters that several tokens make together: each stands in the token that ends it, and those before show
 // that they are a part. What is no UTF-8 even together has no piece.
-const PART = '\ufffe', pieces = new Map();
-function joinParts(first) {
+const PART = '\ufffe';
+function joinParts({ids, pieces}, first) {
   let end = first;
   const bytes = [];
   for (; end < ids.length && Array.isArray(data.texts[ids[end]]); ++end) bytes.push(...data.texts[ids[end]]);
@@ -48,39 +48,48 @@ function fill(span, id, piece) {
   if (plain) span.append(plain);
 }
 
-const spans = [];
-function classesOf(token) {
+function classesOf(side, token) {
   let classes = 't';
-  if (isLater(token)) classes += ' later';
-  else if (dropped && !isNew(token)) classes += ' s' + levelOf(shares[token]);
-  if (special.has(ids[token])) classes += ' special';
+  if (isLater(side, token)) classes += ' later';
+  else if (side.dropped && !isNew(side, token)) classes += ' s' + levelOf(side.shares[token]);
+  if (special.has(side.ids[token])) classes += ' special';
   if (token >= prompt) classes += ' answer';
   if (token === cursor) classes += ' at';
   return classes;
 }
-function shade(token) {
-  const classes = classesOf(token);
-  if (spans[token].className !== classes) spans[token].className = classes;
+function shade(side, token) {
+  const classes = classesOf(side, token), span = side.spans[token];
+  if (span.className !== classes) span.className = classes;
 }
 
 // Slices of the text, so that the page answers meanwhile; blocks end with a line, so that those out of sight
-// need not be laid out.
-let block = null, blockTokens = 0;
+// need not be laid out. The same passage of two sides stands in one row.
+let row = null, rowTokens = 0, built = 0;
+function addToken(side, token) {
+  const {ids} = side, span = element('span', '');
+  span.dataset.token = token;
+  if (Array.isArray(data.texts[ids[token]]) && !Array.isArray(data.texts[ids[token - 1]])) joinParts(side, token);
+  fill(span, ids[token], side.pieces.get(token));
+  side.spans.push(span);
+  shade(side, token);
+  side.block.append(span);
+}
 function build() {
-  const end = Math.min(ids.length, spans.length + 4000);
-  while (spans.length < end) {
-    const token = spans.length;
-    if (!block) { block = element('div', 'block'); blockTokens = 0; $('text').append(block); }
-    const span = element('span', '');
-    span.dataset.token = token;
-    if (Array.isArray(data.texts[ids[token]]) && !Array.isArray(data.texts[ids[token - 1]])) joinParts(token);
-    fill(span, ids[token], pieces.get(token));
-    spans.push(span);
-    shade(token);
-    block.append(span);
-    const text = data.texts[ids[token]];
-    if (++blockTokens >= 200 && typeof text === 'string' && text.endsWith('\n')) block = null;
+  const end = Math.min(length, built + 4000 / sides.length);
+  for (; built < end; ++built) {
+    if (!row) {
+      row = element('div', two ? 'pair' : 'block');
+      rowTokens = 0;
+      for (const side of sides) {
+        side.block = two ? element('div', 'block') : row;
+        if (two) row.append(side.block);
+      }
+      $('text').append(row);
+    }
+    for (const side of sides) if (built < side.ids.length) addToken(side, built);
+    const text = data.texts[data.ids[built]];
+    if (++rowTokens >= 200 && typeof text === 'string' && text.endsWith('\n')) row = null;
   }
-  if (end < ids.length) setTimeout(build, 0);
+  if (end < length) setTimeout(build, 0);
   else document.documentElement.dataset.ready = 'yes';
 }

@@ -27,7 +27,8 @@ constexpr int64_t kTop = 10;
 constexpr int64_t kIdsBytesMax = 64 << 20;
 
 struct Flags {
-  std::string prompt_file, token_ids, policy = "full", recall = "none", html;
+  std::string prompt_file, token_ids, recall = "none", html;
+  std::vector<std::string> policies;
   int64_t generate = 0;
   int64_t audit = 0;  // last tokens whose attention is looked at
 };
@@ -50,6 +51,10 @@ absl::StatusOr<std::vector<int32_t>> ReadIds(const Flags& flags, const Model& mo
 }
 
 absl::Status CheckFlags(const Flags& flags) {
+  if (flags.policies.size() > 2) {
+    return UsageError(InvalidArgument(
+        "palimpsest inspect: --policy {} times: it shows one, or two side by side", flags.policies.size()));
+  }
   if (flags.prompt_file.empty() == flags.token_ids.empty()) {
     return UsageError(InvalidArgument("palimpsest inspect: give --prompt-file FILE or --token-ids FILE"));
   }
@@ -189,7 +194,7 @@ std::string CommandText(const Flags& flags, const CommandContext& context) {
   };
   if (!flags.prompt_file.empty()) add("--prompt-file", flags.prompt_file);
   if (!flags.token_ids.empty()) add("--token-ids", flags.token_ids);
-  add("--policy", flags.policy);
+  for (const std::string& policy : flags.policies) add("--policy", policy);
   if (flags.generate > 0) add("--generate", std::to_string(flags.generate));
   if (flags.audit > 0) add("--audit", std::to_string(flags.audit));
   if (flags.recall != "none") add("--recall", flags.recall);
@@ -198,30 +203,21 @@ std::string CommandText(const Flags& flags, const CommandContext& context) {
   return text;
 }
 
-absl::Status WritePage(const Flags& flags, const Inspection& inspection, const Model& model,
+absl::Status WritePage(const Flags& flags, std::span<const Inspection> inspections, const Model& model,
                        const CommandContext& context) {
   const InspectPage about{.model = std::filesystem::path(model.file().path()).stem().string(),
                           .command = CommandText(flags, context),
                           .layers = model.config().layers,
                           .kv_heads = model.config().kv_heads};
-  return WriteOutputFile(flags.html, InspectionHtml(inspection, about, *model.tokenizer()));
+  return WriteOutputFile(flags.html, InspectionHtml(inspections, about, *model.tokenizer()));
 }
 
-// What can be told without the weights comes first.
-absl::Status Run(const Flags& flags, const CommandContext& context) {
-  PALIMPSEST_RETURN_IF_ERROR(CheckFlags(flags));
-  PALIMPSEST_ASSIGN_OR_RETURN(const PolicySpec policy, ReadPolicy(flags.policy));
-  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(context.config));
+// What one policy makes of the text.
+absl::StatusOr<Inspection> Inspect(const Flags& flags, std::vector<int32_t> ids, const PolicySpec& policy,
+                                   Request request, Engine& engine) {
+  PALIMPSEST_ASSIGN_OR_RETURN(Outcome outcome, Prefill(engine, std::move(request)));
   Inspection inspection;
-  PALIMPSEST_ASSIGN_OR_RETURN(inspection.ids, ReadIds(flags, *model, context));
-  const int64_t tokens = static_cast<int64_t>(inspection.ids.size()) + flags.generate;
-  if (!flags.html.empty() && tokens > kPageTokensMax) {
-    return InvalidArgument("--html: {} tokens, a page for a browser takes {} at most; leave it out", tokens,
-                           kPageTokensMax);
-  }
-  PALIMPSEST_ASSIGN_OR_RETURN(Request request, MakeRequest(flags, policy, inspection.ids, *model, context));
-  PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model->StartEngine());
-  PALIMPSEST_ASSIGN_OR_RETURN(Outcome outcome, Prefill(*engine, std::move(request)));
+  inspection.ids = std::move(ids);
   inspection.top = std::move(outcome.top);
   inspection.generated = std::move(outcome.tokens);
   inspection.kept = std::move(outcome.kept);
@@ -231,9 +227,37 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   if (inspection.audit.has_value()) inspection.generated.clear();  // they are the text's own
   inspection.resident_tokens = outcome.receipt.resident_tokens();
   if (policy.compresses()) inspection.policy = PolicyText(policy);
-  if (!flags.html.empty()) PALIMPSEST_RETURN_IF_ERROR(WritePage(flags, inspection, *model, context));
-  return WriteOut(context.json ? InspectionJson(inspection) + "\n"
-                               : InspectionText(inspection, *model->tokenizer()));
+  return inspection;
+}
+
+// What can be told without the weights comes first, of both policies.
+absl::Status Run(Flags flags, const CommandContext& context) {
+  if (flags.policies.empty()) flags.policies = {"full"};
+  PALIMPSEST_RETURN_IF_ERROR(CheckFlags(flags));
+  std::vector<PolicySpec> policies;
+  for (const std::string& text : flags.policies) {
+    PALIMPSEST_ASSIGN_OR_RETURN(policies.emplace_back(), ReadPolicy(text));
+  }
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(context.config));
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, ReadIds(flags, *model, context));
+  const int64_t tokens = static_cast<int64_t>(ids.size()) + flags.generate;
+  if (!flags.html.empty() && tokens > kPageTokensMax) {
+    return InvalidArgument("--html: {} tokens, a page for a browser takes {} at most; leave it out", tokens,
+                           kPageTokensMax);
+  }
+  std::vector<Request> requests;
+  for (const PolicySpec& policy : policies) {
+    PALIMPSEST_ASSIGN_OR_RETURN(requests.emplace_back(), MakeRequest(flags, policy, ids, *model, context));
+  }
+  PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model->StartEngine());
+  std::vector<Inspection> inspections;
+  for (size_t i = 0; i < policies.size(); ++i) {
+    PALIMPSEST_ASSIGN_OR_RETURN(inspections.emplace_back(),
+                                Inspect(flags, ids, policies[i], std::move(requests[i]), *engine));
+  }
+  if (!flags.html.empty()) PALIMPSEST_RETURN_IF_ERROR(WritePage(flags, inspections, *model, context));
+  return WriteOut(context.json ? InspectionJson(inspections) + "\n"
+                               : InspectionText(inspections, *model->tokenizer()));
 }
 
 }  // namespace
@@ -252,11 +276,11 @@ void AddInspectCommand(CommandSet& commands) {
       ->type_name("FILE")
       ->excludes(text);
   inspect
-      .add_option("--policy", flags->policy,
+      .add_option("--policy", flags->policies,
                   "which tokens stay: full (all), snapkv, infinipot or another of docs/policies.md; "
-                  "default full")
+                  "twice: two, side by side; default full")
       ->type_name("NAME:key=value,...")
-      ->take_last();
+      ->allow_extra_args(false);
   inspect
       .add_option("--generate", flags->generate,
                   "likeliest tokens to go on with, up to an end token; default 0")

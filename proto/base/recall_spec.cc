@@ -18,11 +18,8 @@ constexpr int64_t kTokensMax = int64_t{1} << 30;
 
 // In the order of Kind.
 std::span<const NamedForm> Recalls() {
-  static const auto* const forms =
-      new std::vector<NamedForm>{{"none", {}},
-                                 {"slices", {"budget", "slice", "refresh", "look", "index"}},
-                                 {"all", {}},
-                                 {"auto", {}}};
+  static const auto* const forms = new std::vector<NamedForm>{
+      {"none", {}}, {"slices", {"budget", "slice", "refresh", "look", "index"}}, {"all", {}}, {"auto", {}}};
   return *forms;
 }
 

@@ -169,7 +169,7 @@ std::vector<Outcome::Kept> Pots(size_t layers, size_t heads, int32_t tokens, int
 class InspectHtmlTest : public ::testing::Test {
  protected:
   std::string Page(const Inspection& inspection, size_t layers, size_t heads) const {
-    return InspectionHtml(inspection,
+    return InspectionHtml(std::span(&inspection, 1),
                           {.model = "tiny",
                            .command = "palimpsest inspect",
                            .layers = static_cast<int64_t>(layers),
@@ -275,9 +275,11 @@ TEST_F(InspectHtmlTest, NothingThatComesFromOutsideCanEndTheData) {
   const WordTokenizer tokenizer(evil);
   Inspection inspection{.ids = Range(0, static_cast<int32_t>(evil.size())), .policy = evil[0]};
   inspection.kept = {{{0, 1}}};
-  const std::string page = InspectionHtml(
-      inspection, {.model = evil[0], .command = evil[1] + "\xff", .layers = 1, .kv_heads = 1}, tokenizer);
-  const std::string empty = InspectionHtml({}, {.layers = 1, .kv_heads = 1}, tokenizer);
+  const std::string page =
+      InspectionHtml(std::span(&inspection, 1),
+                     {.model = evil[0], .command = evil[1] + "\xff", .layers = 1, .kv_heads = 1}, tokenizer);
+  const Inspection nothing;
+  const std::string empty = InspectionHtml(std::span(&nothing, 1), {.layers = 1, .kv_heads = 1}, tokenizer);
   for (const char* const markup : {"<script", "</script", "<img", "<!--", "]]>"}) {
     const auto count = [&](const std::string& text) {
       size_t found = 0;
@@ -296,12 +298,32 @@ TEST_F(InspectHtmlTest, NothingThatComesFromOutsideCanEndTheData) {
 
 TEST_F(InspectHtmlTest, PartOfACharacterIsCarriedAsBytes) {
   const WordTokenizer tokenizer({"\xf0\x9f", "\xc3\xa9", "\x98", "<|end|>"});
+  const Inspection inspection{.ids = {0, 2, 1}, .generated = {3}};
   const json::object data =
-      DataOf(InspectionHtml({.ids = {0, 2, 1}, .generated = {3}}, {.layers = 1, .kv_heads = 1}, tokenizer));
+      DataOf(InspectionHtml(std::span(&inspection, 1), {.layers = 1, .kv_heads = 1}, tokenizer));
   EXPECT_EQ(data.at("texts").at("0"), json::value(json::array{0xf0, 0x9f}));
   EXPECT_EQ(data.at("texts").at("2"), json::value(json::array{0x98}));
   EXPECT_EQ(data.at("texts").at("1").as_string(), "\xc3\xa9");
   EXPECT_EQ(data.at("special"), json::value(json::array{3})) << "of an answer's tokens too";
+}
+
+TEST_F(InspectHtmlTest, TwoPoliciesStandBesideEachOther) {
+  const std::vector<Inspection> two = {
+      {.ids = {0, 1, 1}, .generated = {2}, .policy = "snapkv:budget=2", .kept = {{{0, 2}}}},
+      {.ids = {0, 1, 1},
+       .generated = {1},
+       .policy = "knorm:budget=1",
+       .kept = {{{1}}},
+       .resident_tokens = 1}};
+  const json::object data = DataOf(InspectionHtml(two, {.layers = 1, .kv_heads = 1}, tokenizer_));
+  EXPECT_EQ(data.at("policy").as_string(), "snapkv:budget=2");
+  EXPECT_EQ(StepsOf(data)[0].second, two[0].kept);
+  json::object other = data.at("other").as_object();
+  EXPECT_EQ(other.at("policy").as_string(), "knorm:budget=1");
+  EXPECT_EQ(other.at("generated"), json::value(json::array{1}));
+  other["layers"] = other["kv_heads"] = 1;
+  EXPECT_EQ(StepsOf(other)[0].second, two[1].kept);
+  EXPECT_TRUE(data.at("texts").as_object().contains("2")) << "of either answer";
 }
 
 TEST_F(InspectHtmlTest, FullIsDrawnWithoutSteps) {

@@ -125,7 +125,13 @@ TEST(ResultsTest, PathThatIsNotUtf8StaysValidJson) {
 
 TEST(ResultsTest, InspectionListsTokensWithLogitAndLogProbability) {
   const Inspection inspection{.ids = {1, 2}, .top = {{7, 1.5f, -0.25}}, .generated = {7, 9}};
-  EXPECT_EQ(InspectionJson(inspection), R"({"ids": [1, 2], "top": [[7, 1.5, -0.25]], "generated": [7, 9]})");
+  EXPECT_EQ(InspectionJson(std::span(&inspection, 1)),
+            R"({"ids": [1, 2], "top": [[7, 1.5, -0.25]], "generated": [7, 9]})");
+  const std::vector<Inspection> two = {inspection,
+                                       {.ids = {1, 2}, .generated = {8}, .policy = "knorm", .kept = {{{0}}}}};
+  EXPECT_EQ(InspectionJson(two),
+            R"({"ids": [1, 2], "top": [[7, 1.5, -0.25]], "generated": [7, 9], )"
+            R"("other": {"top": [], "policy": "knorm", "kept": [[[0]]], "generated": [8]}})");
 }
 
 TEST(ResultsTest, DocumentShowsItsTextAfterItsDescription) {

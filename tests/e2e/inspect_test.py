@@ -97,6 +97,18 @@ class HtmlTest(cli.CliTest):
         data = page_data(self.folder / "out.html")
         self.assertEqual(steps(data), [(i + 1, kept) for i, kept in enumerate(found["cycles"])])
 
+    def test_two_policies_stand_beside_each_other(self):
+        command = self.inspect("--policy", "snapkv:budget=100", "--policy", "knorm:budget=120", "--generate", "3", "--json")
+        found = self.expect_done(*command).json
+        data = page_data(self.folder / "out.html")
+        for side, shown in ((found, data), (found["other"], {**data["other"], "kv_heads": data["kv_heads"], "layers": data["layers"]})):
+            self.assertEqual(steps(shown), [(0, side["kept"])])
+            self.assertEqual((shown["policy"], shown["generated"]), (side["policy"], side["generated"]))
+        self.assertTrue(found["other"]["policy"].startswith("knorm:budget=120"))
+        alone = self.expect_done(*self.inspect("--policy", "knorm:budget=120", "--generate", "3", "--json")).json
+        self.assertEqual(alone, {"ids": found["ids"], **found["other"]}, "what a policy keeps does not depend on the other")
+        self.expect_error(cli.USAGE, *command, "--policy", "tova", contains=["--policy 3 times", "two side by side"])
+
     def test_page_of_full_says_that_nothing_was_dropped(self):
         out = self.expect_done(*self.inspect()).out
         self.assertNotIn("policy", out)
