@@ -17,12 +17,12 @@ int32_t Below(RngSequence& rng, int32_t bound) {
 }  // namespace
 
 std::vector<Needle> SpreadNeedles(int64_t tokens, int64_t count, uint64_t seed) {
-  PALIMPSEST_CHECK(count < kKeys && tokens >= count * kNeedleTokens, "{} needles in {} tokens", count,
-                   tokens);
+  PALIMPSEST_CHECK(count < kKeys && tokens >= count * kNeedleTokens + kQuietTail, "{} needles in {} tokens",
+                   count, tokens);
   RngSequence rng{Rng(seed, 1)};
   std::vector<Needle> needles;
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t last = tokens - kNeedleTokens;
+    const int64_t last = tokens - kQuietTail - kNeedleTokens;
     Needle needle{.key = Key(static_cast<int32_t>((i * 37 + static_cast<int64_t>(seed)) % (kKeys - 1))),
                   .values = {},
                   .first = count == 1 ? last / 2 : last * i / (count - 1)};

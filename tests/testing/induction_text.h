@@ -28,7 +28,10 @@ struct Needle {
 inline constexpr int64_t kNeedleTokens = 1 + kSlots;
 
 // `count` needles with keys of their own and random values, evenly from the beginning of a document to its
-// end. REQUIRES: count <= kKeys - 1 (Key(63) is never used), room for them.
+// end but for the last kQuietTail tokens: what follows a key looks for it, and a policy whose window does
+// that at the end of a document finds needles by chance. REQUIRES: count < kKeys (Key(63) is never used), and
+// room for them.
+inline constexpr int64_t kQuietTail = 48;
 std::vector<Needle> SpreadNeedles(int64_t tokens, int64_t count, uint64_t seed);
 // A document of random fillers with the needles in it.
 std::vector<int32_t> Document(int64_t tokens, std::span<const Needle> needles, uint64_t seed);

@@ -15,9 +15,11 @@ namespace palimpsest::testing {
 namespace {
 
 absl::Status WriteDocument(const char* path, int64_t tokens, int64_t count, uint64_t seed) {
-  if (count < 1 || count >= induction::kKeys || tokens < count * induction::kNeedleTokens) {
-    return InvalidArgument("{} needles in {} tokens: 1 to {} are possible, each of {} tokens", count, tokens,
-                           induction::kKeys - 1, induction::kNeedleTokens);
+  if (count < 1 || count >= induction::kKeys ||
+      tokens < count * induction::kNeedleTokens + induction::kQuietTail) {
+    return InvalidArgument(
+        "{} needles in {} tokens: 1 to {} are possible, each of {} tokens, and the last {} are free", count,
+        tokens, induction::kKeys - 1, induction::kNeedleTokens, induction::kQuietTail);
   }
   const std::vector<induction::Needle> needles = induction::SpreadNeedles(tokens, count, seed);
   const std::string text = induction::TextOf(induction::Document(tokens, needles, seed));

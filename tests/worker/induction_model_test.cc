@@ -255,7 +255,7 @@ TEST(InductionTextTest, EveryKeyOfADocumentIsThereOnce) {
   const std::vector<Needle> needles = SpreadNeedles(3000, 63, 4);
   const std::vector<int32_t> document = Document(3000, needles, 4);
   EXPECT_EQ(needles.front().first, 0);
-  EXPECT_EQ(needles.back().first, 3000 - kNeedleTokens);
+  EXPECT_EQ(needles.back().first, 3000 - kQuietTail - kNeedleTokens);
   for (const Needle& needle : needles) {
     EXPECT_EQ(std::count(document.begin(), document.end(), needle.key), 1);
     EXPECT_EQ(document[static_cast<size_t>(needle.first)], needle.key);
