@@ -1,5 +1,6 @@
 // Writes the induction model, or a document for it: one line for each needle on standard output, as JSON: its
-// depth, a question and the answer.
+// depth, a question and the answer; then one for a key that is not there, which is answered with " ?" as
+// often as tokens are asked for.
 //
 //   write_induction_model model FILE [CONTEXT]
 //   write_induction_model document FILE TOKENS [NEEDLES] [SEED]
@@ -33,6 +34,9 @@ absl::Status WriteDocument(const char* path, int64_t tokens, int64_t count, uint
                 induction::TextOf(induction::Question(needle.key, seed)).c_str(),
                 induction::TextOf(needle.values).c_str());
   }
+  std::printf("{\"depth\": null, \"question\": \"%s\", \"answer\": \"%s\"}\n",
+              induction::TextOf(induction::Question(induction::Key(induction::kKeys - 1), seed)).c_str(),
+              induction::Word(induction::kUnknown).c_str());
   return absl::OkStatus();
 }
 
