@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""The table of docs/results.md about the induction model: lengths at which no small trained model can be asked.
+"""The tables of docs/results.md about the induction model: lengths at which no small trained model can be asked.
 
 usage: induction.py [--lengths 64K,256K,1M] [--read exact,anchored,pot] [--threads 1] [--needles 10] [--folder DIR]
                     [--palimpsest PATH] [--writer PATH]
 
 For each length and way of reading: writes model and document (docs/induction-model.md), ingests the document into a data
 folder of its own, and asks for each needle and for a key that is not there, each question in a process of its own, with each
-policy and recall of WAYS. Exact reading costs the square of the length; 64K take some minutes of one core, 1M a day.
+policy and recall of WAYS. A pot reads what was read in spans once more: its first question is that. Exact reading costs the
+square of the length: 64K take some minutes of one core, 1M half a day.
 --folder keeps what was read, for another run; by default it is temporary.
 
 Prints Markdown: the command lines, then a table of reading and one of answers. Seconds are those of the clock, beside them
 those of the processor, which say more on a machine that does other work too. Standard library only.
 """
+
+from __future__ import annotations
 
 import argparse
 import datetime
@@ -56,7 +59,7 @@ class Runner:
         self.common = ["--model", str(model), "--data-dir", str(folder), "--threads-count", str(options.threads), "--json"]
 
     def run(self, *arguments: str):
-        """The JSON that it prints, and its seconds of the processor."""
+        """The JSON that it prints, its seconds of the processor, and its largest size in bytes."""
         command = [str(self.options.palimpsest), *arguments, *self.common]
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
@@ -66,7 +69,7 @@ class Runner:
                 file.seek(0)
             if process.returncode != 0:
                 sys.exit(f"induction.py: {shlex.join(command)}\n{err.read().decode()}")
-            return json.loads(out.read()), usage.ru_utime + usage.ru_stime
+            return json.loads(out.read()), usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
     def ask(self, document: pathlib.Path, question: str, policy: str, recall: str, max_tokens: int):
         return self.run("ask", "--document", str(document), "--policy", policy, "--recall", recall, "--max-tokens",
@@ -77,28 +80,29 @@ def mib(count: float) -> str:
     return f"{count / MIB:,.1f}"
 
 
-def read(runner: Runner, document: pathlib.Path, tokens: int, way: str) -> str:
-    known, cpu = runner.run("ingest", str(document))
+def read(runner: Runner, document: pathlib.Path, tokens: int, way: str) -> str | None:
+    """Nothing if it was read before, as spans are that a pot reads once more."""
+    known, cpu, size = runner.run("ingest", str(document))
     known = known["documents"][0]
     tiers = {tier["tier"]: tier for tier in runner.run("storage", "status")[0]["tiers"]}
     kinds = tiers["ssd"]["kinds"]
     name = "exact" if way == "exact" else "anchored, spans of 2K"
     if known["already_known"]:
-        return f"| {tokens:,} | {name} | read before | | | | | |"
+        return None
     return (f"| {tokens:,} | {name} | {known['seconds']:.1f} | {known['tokens_per_second']:,.0f} | {cpu:.1f} | "
-            f"{known['tokens'] / cpu:,.0f} | {mib(kinds['block']['bytes'])} | {mib(kinds['index']['bytes'])} |")
+            f"{known['tokens'] / cpu:,.0f} | {mib(kinds['block']['bytes'])} | {mib(kinds['index']['bytes'])} | {mib(size)} |")
 
 
 def answers(runner: Runner, document: pathlib.Path, tokens: int, way: str, policy: str, recall: str, needles: list) -> str:
     absent = needles[-1]
-    first, first_cpu = runner.ask(document, needles[0]["question"], policy, recall, 8)  # what the policy keeps is made here
+    first, first_cpu, _ = runner.ask(document, needles[0]["question"], policy, recall, 8)  # what the policy keeps is made here
     right, seconds, receipts = 0, [], []
     for needle in needles[:-1]:
-        answer, _ = runner.ask(document, needle["question"], policy, recall, 8)
+        answer, _, _ = runner.ask(document, needle["question"], policy, recall, 8)
         right += answer["answer"] == needle["answer"] and answer["finish_reason"] == "stop"
         receipts.append(answer["receipt"])
         seconds.append(answer["receipt"]["seconds"]["first_token"])
-    nothing, _ = runner.ask(document, absent["question"], policy, recall, ABSENT_TOKENS)
+    nothing, _, _ = runner.ask(document, absent["question"], policy, recall, ABSENT_TOKENS)
     told = nothing["answer"] == absent["answer"] * ABSENT_TOKENS
     receipts.append(nothing["receipt"])
     recalled = receipts[0]["recalled"]
@@ -121,18 +125,21 @@ def measure(options, folder: pathlib.Path) -> None:
         for way in options.read.split(","):
             model = folder / f"{WINDOW[way]}.gguf"
             subprocess.run([options.writer, "model", model, str(WINDOW[way])], check=True)
-            runner = Runner(options, folder / f"{WINDOW[way]}.data", model)
-            reading.append(read(runner, document, tokens, way))
-            print(reading[-1], file=sys.stderr, flush=True)
+            runner = Runner(options, folder / f"{tokens}-{WINDOW[way]}.data", model)
+            row = read(runner, document, tokens, way)
+            if row is not None:
+                reading.append(row)
+                print(row, file=sys.stderr, flush=True)
             for policy, recall in WAYS[way]:
                 asking.append(answers(runner, document, tokens, way, policy, recall, needles))
                 print(asking[-1], file=sys.stderr, flush=True)
     version = subprocess.run([options.palimpsest, "--version"], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
     print(f"{datetime.date.today()}, {processor()}, {options.threads} of {os.cpu_count()} cores, {version}.")
     print(f"`{shlex.join(['deploy/induction.py', *sys.argv[1:]])}`\n")
-    print("| tokens | read | s | tokens/s | processor s | tokens per processor s | KV on SSD, MiB | index on SSD, MiB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    print("\n".join(dict.fromkeys(reading)), end="\n\n")
+    print("| tokens | read | s | tokens/s | processor s | tokens per processor s | KV on SSD, MiB | index on SSD, MiB | "
+          "process, MiB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("\n".join(reading), end="\n\n")
     print("| tokens | read | kept | needles found | absent key: all `?` | first question, s (processor) | first token, s | "
           "decode, tokens/s | resident tokens | peak device MiB | slices of an answer |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
