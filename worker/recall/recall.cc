@@ -109,9 +109,20 @@ void Recall::BeginTurn(int64_t rows) {
   looked_ago_ = of_question ? 0 : looks_ ? 1 : looked_ago_ + 1;
 }
 
+void Recall::RememberAsked(Head& head) const {
+  const int32_t per_block = static_cast<int32_t>(kTileSlots / slice_);
+  head.asked.clear();
+  for (const int32_t slice : head.wanted) {
+    if (head.asked.empty() || head.asked.back() != slice / per_block) head.asked.push_back(slice / per_block);
+  }
+}
+
 void Recall::RememberNear(int64_t head_number) {
   Head& head = heads_[static_cast<size_t>(head_number)];
   head.ranking.BestBlocks(slice_, near_count_, &head.near);
+  head.near.insert(head.near.end(), head.asked.begin(), head.asked.end());
+  std::sort(head.near.begin(), head.near.end());
+  head.near.erase(std::unique(head.near.begin(), head.near.end()), head.near.end());
   head.near_digests.clear();
   head.near_counts.clear();
   for (const int32_t block : head.near) {
@@ -181,7 +192,9 @@ void Recall::Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> p
     head.ranking.Pick(std::span(scores_).subspan(static_cast<size_t>(h * slots), count),
                       looks_ ? std::span<const int32_t>() : head.near, head.places, slice_, count_,
                       &head.wanted);
-    if (looks_ && looked_ago_ == 1 && setup_.spec.look > 1) RememberNear(layer * config.kv_heads + h);
+    if (setup_.spec.look == 1) return;
+    if (looked_ago_ == 0) RememberAsked(head);
+    if (looks_ && looked_ago_ == 1) RememberNear(layer * config.kv_heads + h);
   });
 }
 

@@ -6,7 +6,9 @@
 //          token's, each `refresh` tokens. Each choice replaces the one before. (The question's last token
 //          choosing by itself was tried: within the window 74 of 100 for 73, beyond it 7 of 20 for 10.)
 // Index  : what stands near the best seldom changes from one token to the next: each `look`-th choice of the
-//          answer reads all of the index, those between it only the blocks that ranked best then.
+//          answer reads all of the index, those between it only the blocks that ranked best then, and those
+//          that the question chose: a head that wanted nothing at the look (the induction model's do, by
+//          turns) would otherwise be left with blocks that mean nothing.
 // Where  : slices stand in the order of the document, at their own positions where all of it fits the model's
 //          window, otherwise one after the other behind what is resident, in a place of fixed size, so that
 //          the question's position does not depend on what comes back.
@@ -98,12 +100,14 @@ class Recall final : public LayerHook {
     std::vector<int32_t> positions;
     std::vector<int32_t> came;  // of each source: block * 64 + slot
     SliceRanking ranking;
-    std::vector<int32_t> near;                 // blocks that ranked best when all were looked at
+    std::vector<int32_t> asked;                // blocks that the question chose, ascending
+    std::vector<int32_t> near;                 // they, and those that ranked best when all were looked at
     std::vector<const uint8_t*> near_digests;  // theirs
     std::vector<int32_t> near_counts;
   };
 
   void BeginTurn(int64_t rows);
+  void RememberAsked(Head& head) const;
   void RememberNear(int64_t head_number);
 
   void Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> positions);
@@ -129,7 +133,7 @@ class Recall final : public LayerHook {
   std::vector<int64_t> rank_positions_;
   std::vector<uint8_t> changed_;  // (kv_heads)
   int64_t turn_ = 0;
-  const int64_t near_count_;  // blocks of each head
+  const int64_t near_count_;  // blocks of each head, beside those that the question chose
   bool looks_ = true;         // in this turn, at all blocks
   int64_t looked_ago_ = 0;    // choices of the answer since all blocks were looked at; 0: of the question
   RecallCounts counts_;
