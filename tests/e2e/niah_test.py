@@ -1,11 +1,17 @@
 """`palimpsest niah`: its report, what it refuses, and that the quick-start model finds the needle."""
 
+import contextlib
+import csv
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import cli
+import serving
 
 WORDS = "the river ran past an old mill where grain was stored until winter came and carts took it to market".split()
 
@@ -71,15 +77,157 @@ class NiahTest(cli.CliTest):
         refused(cli.FAILED, *self.niah("--lengths", "1K,9K", "--prefill", "exact"), contains=[str(cli.TINY_WINDOW)])
         refused(cli.USAGE, *self.niah("--haystack", self.write("short.txt", "One. Two.")), contains=["short.txt", "2 sentences"])
 
-    def test_interrupted_run_prints_nothing(self):
-        process = self.start(*self.niah("--lengths", "2K", "--seeds", "10000", "--json"))
-        first = process.stderr.readline()  # the first line of progress
+    def test_interrupted_run_goes_on_and_gives_the_report_of_one_run(self):
+        command = self.niah("--lengths", "1200,1500", "--depths", "0,50", "--seeds", "4", "--policy", "snapkv:budget=50%",
+                            "--json")
+        whole = self.expect_done(*command).json
+        state = self.folder / "state.jsonl"
+        for stop, lines in ((cli.interrupt, 4), (subprocess.Popen.kill, 9)):
+            process = self.start(*command, "--resume", state)
+            self.eventually_lines(state, process, lines)
+            stop(process)
+            run = self.finish(process)
+            self.assertNotEqual(run.status, cli.DONE)
+            self.assertEqual(run.out, "")
+            if stop is cli.interrupt:
+                self.assertRegex(run.err, r"(?m)^palimpsest: interrupted; [^\n]+state\.jsonl\n\Z")
+        resumed = self.expect_done(*command, "--resume", state)
+        self.assertRegex(resumed.err, r"(?m)^niah: \d+ answers to \d+ texts; \d+ of 32 answers are in [^\n]+; about ")
+        self.assertEqual(self.without_times(resumed.json), self.without_times(whole))
+        again = self.expect_done(*command, "--resume", state)
+        self.assertEqual(again.json["cells"], resumed.json["cells"], "times, too: nothing ran")
+        self.expect_error(cli.FAILED, *command, "--resume", state, "--seeds", "5",
+                          contains=["state.jsonl", "seeds: 4 there, 5 here"])
+
+    def test_without_a_file_the_same_command_goes_on_and_leaves_nothing(self):
+        command = self.niah("--lengths", "1500", "--seeds", "4")
+        process = self.start(*command)
+        files = self.data / "niah"
+        self.eventually_lines(files, process, 3)
         cli.interrupt(process)
+        self.assertIn(str(files), self.finish(process).err)
+        run = self.expect_done(*command)
+        self.assertIn(" of 20 answers are in ", run.err)
+        self.assertEqual(list(files.iterdir()), [])
+
+    def eventually_lines(self, path, process, lines: int):
+        """Until the file, or the one in the folder, has so many."""
+        for _ in range(2000):
+            file = next(iter(path.iterdir()), None) if path.is_dir() else path
+            with contextlib.suppress(FileNotFoundError, AttributeError):
+                if file.read_bytes().count(b"\n") >= lines:
+                    return
+            self.assertIsNone(process.poll(), "it ended before it could be interrupted")
+            time.sleep(0.01)
+        self.fail(f"{path} has no {lines} lines")
+
+    @staticmethod
+    def without_times(report: dict) -> dict:
+        del report["run"]["started"], report["run"]["command"]
+        for row in report["cells"] + report["summary"]:
+            del row["first_token_seconds"], row["decode_tokens_per_second"], row["receipts"]["seconds"]
+        return report
+
+    def test_files_for_people_and_programs(self):
+        csv_file, html = self.folder / "cells.csv", self.folder / "page.html"
+        run = self.expect_done(*self.niah("--lengths", "1200,1500", "--depths", "0,100", "--seeds", "1", "--csv", csv_file, "--html", html))
+        self.assertIn("% correct by depth and length", run.out)
+        rows = list(csv.DictReader(csv_file.read_text().splitlines()))
+        self.assertEqual([(row["length"], row["depth"], row["n"]) for row in rows],
+                         [("1200", "0.0", "1"), ("1200", "100.0", "1"), ("1500", "0.0", "1"), ("1500", "100.0", "1")])
+        page = html.read_text()
+        data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+        self.assertEqual(len(data["cells"]), 4)
+        self.assertRegex(data["run"]["command"], r"^palimpsest niah --model \S+ .*--html \S+$")
+        self.assertRegex(data["run"]["started"], r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$")
+        for flag in ("--csv", "--html"):
+            self.expect_error(cli.FAILED, *self.niah(flag, self.folder / "no/such/file"), contains=["no/such/file", "folder"])
+
+    def test_generate_score_and_compare(self):
+        samples = self.expect_done("niah", "generate", "--model", self.tiny_model(), "--task", "niah_multikey_2,vt", "--lengths", "1500",
+                                   "--depths", "0,50", "--seeds", "2").out.splitlines()
+        lines = [json.loads(line) for line in samples]
+        self.assertEqual([line["index"] for line in lines], list(range(8)))
+        for line in lines:
+            self.assertTrue(line["input"].endswith(line["question"]))
+            self.assertTrue(0.98 * 1500 <= line["length"] <= 1500, line["length"])
+        answers = "\n".join(json.dumps(line | {"pred": line["outputs"][0] if line["task"] == "vt" else line["outputs"][0].upper()})
+                            for line in lines)
+        scores = self.expect_done("niah", "score", self.write("answers.jsonl", answers), "--json").json["scores"]
+        self.assertEqual([(row["task"], row["length"], row["n"], row["correct"]) for row in scores],
+                         [("niah_multikey_2", 1500, 4, 1), ("vt", 1500, 4, 0.2)])
+        self.assertIn("niah_multikey_2", self.expect_done("niah", "score", "-", stdin=answers.encode()).out)
+        self.expect_error(cli.FAILED, "niah", "score", self.write("bad.jsonl", "{}"), contains=["bad.jsonl", "line 1"])
+        one = self.expect_done(*self.niah("--lengths", "1200", "--seeds", "1", "--json")).out
+        a, b = self.write("a.json", one), self.write("b.json", one)
+        self.assertIn("0 of 1 rows differ", self.expect_done("niah", "compare", a, b).out)
+        self.expect_error(cli.USAGE, "niah", "compare", a, contains=["FILE"])
+        self.expect_error(cli.FAILED, "niah", "compare", a, self.write("c.json", "[]"), contains=["c.json", "niah --json"])
+        self.expect_error(cli.USAGE, "niah", "scor", contains=["scor", "did you mean score"])
+
+    def test_every_task_runs(self):
+        squad = json.dumps({"data": [{"paragraphs": [
+            {"context": f"Town {i} has a mill. " + " ".join(f"w{i}x{j}" for j in range(60)),
+             "qas": [{"question": f"What has town {i}?", "answers": [{"text": "a mill"}]}]} for i in range(40)]}]})
+        tasks = "niah_single_1,niah_single_2,niah_single_3,niah_multikey_1,niah_multikey_2,niah_multikey_3,niah_multivalue," \
+                "niah_multiquery,vt,cwe,fwe,qa_1,passkey_7,passkey_64,passkey_uuid,kv_retrieval,babi_qa1,babi_qa2,babi_qa3,records"
+        run = self.expect_done(*self.niah("--task", tasks, "--haystack", self.write("prose.txt", prose()), "--squad",
+                                          self.write("squad.json", squad), "--lengths", "2000", "--depths", "50", "--seeds", "1", "--json"))
+        self.assertEqual([cell["task"] for cell in run.json["cells"]], tasks.split(","))
+        for cell in run.json["cells"]:
+            self.assertTrue(0.98 * 2000 <= cell["prompt_tokens"] + 4 <= 2000, cell)
+            self.assertEqual(cell["depth"], None if cell["task"] in ("cwe", "fwe", "records") else 50)
+
+    def test_bad_input_is_named(self):
+        refused = self.expect_error
+        refused(cli.USAGE, *self.niah("--lengths", "1K,1024"), contains=["--lengths", "1024", "twice"])
+        refused(cli.USAGE, *self.niah("--task", "vt,vt"), contains=["--task", "vt", "twice"])
+        refused(cli.FAILED, *self.niah("--task", "cwe", "--turns", "2", "--lengths", "1800"), contains=["cwe", "--turns 2"])
+        refused(cli.USAGE, *self.niah("--task", "qa_1"), contains=["qa_1", "--squad"])
+        refused(cli.USAGE, *self.niah("--task", "qa_2", "--hotpotqa", self.write("q.json", "{}")), contains=["q.json", "HotpotQA"])
+        refused(cli.FAILED, *self.niah("--haystack", self.write("short.txt", "A line of text here. " * 20), "--lengths", "1K"),
+                contains=["short.txt", "too short for 1024 tokens"])
+        refused(cli.FAILED, *self.niah("--resume", self.write("other.jsonl", "prose\n")), contains=["other.jsonl", "not the state"])
+        refused(cli.USAGE, *self.niah("--endpoint-model", "m"), contains=["--endpoint"])
+        refused(cli.USAGE, *self.niah("--endpoint", "localhost:1"), contains=["--endpoint", "http://"])
+        refused(cli.USAGE, *self.niah("--endpoint", "http://127.0.0.1:1", "--policy", "snapkv:budget=50%"), contains=["--policy", "--endpoint"])
+        refused(cli.USAGE, *self.niah("--endpoint", "http://127.0.0.1:1", "--question", "both"), contains=["--question both"])
+        refused(cli.FAILED, *self.niah("--endpoint", "http://127.0.0.1:1"), contains=["127.0.0.1:1"])
+
+
+class EndpointTest(serving.ServeTest):
+    """The same cells on a server."""
+
+    COMMAND = ["--task", "facts_noise", "--lengths", "1200", "--depths", "0,50", "--seeds", "2", "--turns", "2", "--max-tokens", "8"]
+
+    def test_own_server_answers_and_compare_reads_both(self):
+        server = self.serve()
+        there = self.expect_done("niah", *self.COMMAND, "--endpoint", server.url + "/v1", "--json")
+        for cell in there.json["cells"]:
+            self.assertEqual((cell["policy"], cell["question"], cell["n"], cell["failed"]), ("endpoint", "visible", 2, 0))
+            self.assertEqual((cell["resident_bytes"], cell["kept_all"]), (None, 0))
+            self.assertGreater(cell["first_token_seconds"], 0)
+            self.assertTrue(0.8 * 1200 <= cell["prompt_tokens"] <= 1200, cell)
+        self.assertEqual(there.json["run"]["endpoint"], server.url + "/v1")
+        here = self.expect_done("niah", *self.COMMAND, "--question", "visible", "--json")
+        compared = self.expect_done("niah", "compare", self.write("a.json", here.out), self.write("b.json", there.out), "--json").json
+        self.assertEqual((len(compared["rows"]), compared["only_a"], compared["only_b"]), (3, [], []))
+
+    def test_server_that_goes_leaves_holes_and_the_rest_is_asked_again(self):
+        server = self.serve()
+        state = self.folder / "state.jsonl"
+        command = ["niah", *self.COMMAND, "--seeds", "20", "--json", "--resume", state, "--endpoint-model",
+                   server.call("GET", "/v1/models").json["data"][0]["id"], "--endpoint"]
+        process = self.start(*command, server.url)
+        self.eventually(lambda: state.exists() and state.read_bytes().count(b"\n") > 3, 60, "answers")
+        server.stop(signal.SIGKILL)
         run = self.finish(process)
         self.assertEqual(run.status, cli.FAILED, str(run))
-        self.assertEqual(run.out, "")
-        self.assertIn(b"niah", first)
-        self.assertRegex(run.err, r"(?m)^palimpsest: interrupted[^\n]+--first-seed\n\Z")
+        rows = json.loads(run.out)["cells"]
+        failed = sum(row["failed"] for row in rows)
+        self.assertEqual(sum(row["n"] for row in rows) + failed, 80)
+        self.assertGreater(failed, 0)
+        self.assertRegex(run.err, rf"(?m)^palimpsest: {failed} of 80 answers did not come; [^\n]+\n\Z")
 
 
 class ResultsTest(cli.CliTest):
@@ -127,7 +275,8 @@ class ResultsTest(cli.CliTest):
 class NeedleTest(cli.CliTest):
     def test_full_attention_finds_the_needle(self):
         run = self.expect_done("niah", "--model", self.real_model(), "--task", "single_noise,single_prose", "--haystack",
-                               self.write("prose.txt", prose()), "--lengths", "512", "--depths", "10,90", "--seeds", "2", "--json")
+                               self.write("prose.txt", prose()), "--lengths", "512", "--depths", "10,90", "--seeds", "2", "--max-tokens", "32",
+                               "--json")
         for cell in run.json["cells"]:
             self.assertEqual(cell["correct"], 1, cell)
             self.assertLessEqual(cell["prompt_tokens"] + run.json["run"]["max_tokens"], 512)
