@@ -22,10 +22,10 @@ namespace palimpsest {
 
 // What a run has to do, for an estimate.
 struct NiahWork {
-  int64_t tokens = 0;         // of a conversation's prompt
-  int64_t answer_tokens = 0;  // at most, of all its answers
-  int64_t reads = 0;          // contexts that are read
-  int64_t conversations = 0;
+  int64_t tokens = 0;         // of a prompt
+  int64_t answer_tokens = 0;  // of an answer, at most
+  int64_t reads = 0;          // how often the context is read
+  int64_t answers = 0;
 };
 
 class NiahAnswerer {

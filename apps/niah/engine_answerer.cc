@@ -123,6 +123,11 @@ absl::StatusOr<std::optional<double>> EngineAnswerer::Estimate(std::span<const N
                          .turns = {{.question = "What is it about?", .answer_prefix = " It"}},
                          .answer_tokens = kAnswerTokens};
   const NiahPolicy full{.text = "full", .spec = {.kind = PolicySpec::Kind::kFull}, .catalyst = ""};
+  // The first text that an engine reads pays for weights and threads, too.
+  const NiahSample first{
+      .context = NoiseSentences(kSentences / 10), .turns = probe.turns, .answer_tokens = 1};
+  const absl::Status warm = Read(first);
+  if (warm.code() == absl::StatusCode::kCancelled) return warm;
   const TimePoint start = RealClock().Now();
   const absl::Status read = Read(probe);
   if (read.code() == absl::StatusCode::kCancelled) return read;
@@ -138,7 +143,7 @@ absl::StatusOr<std::optional<double>> EngineAnswerer::Estimate(std::span<const N
   double seconds = 0;
   for (const NiahWork& one : work) {
     seconds += static_cast<double>(one.reads) * ReadFlops(model, one.tokens) * seconds_per_flop;
-    const double each = static_cast<double>(one.conversations);
+    const double each = static_cast<double>(one.answers);
     seconds += each * said.first_token_seconds;
     seconds += each * static_cast<double>(one.answer_tokens) *
                TokenFlops(model, static_cast<double>(one.tokens)) * said_per_flop;

@@ -115,11 +115,11 @@ class Runner {
     for (const bool visible : options_.visible) {
       for (const NiahPolicy& policy : PoliciesOf(place)) {
         if (Found(place, policy, visible) != nullptr) continue;
-        work.conversations += options_.turns;
+        work.answers += options_.turns;
         if (answerer_.FindsBlocks(policy)) {
           read = true;
         } else {
-          ++work.reads;
+          work.reads += options_.turns;
         }
       }
     }
@@ -135,8 +135,8 @@ class Runner {
     for (const NiahPlace& place : places) {
       const NiahWork work = WorkOf(place);
       all += static_cast<int64_t>(PoliciesOf(place).size() * options_.visible.size()) * options_.turns;
-      answers += work.conversations;
-      if (work.conversations > 0) left.push_back(work);
+      answers += work.answers;
+      if (work.answers > 0) left.push_back(work);
     }
     std::string line = fmt::format("niah: {} answers to {} texts", answers, left.size());
     if (answers < all) {

@@ -21,11 +21,11 @@ function style(policy, node) {
 function keyOf(policy) {
   const line = style(policy, svg('line', {x1: 0, y1: 6, x2: 26, y2: 6, class: 'curve'}));
   const picture = add(svg('svg', {width: 26, height: 12, 'aria-hidden': 'true'}), line);
-  return add(element('span', 'key'), picture, element('span', '', policy));
+  return add(element('span', 'key'), picture, broken(element('span'), policy));
 }
 
 function chartOf(title, curves) {
-  const width = 380, height = 220, left = 38, right = 12, top = 8, bottom = 34;
+  const width = 300, height = 190, left = 30, right = 8, top = 8, bottom = 34;
   const turns = unique(curves.flatMap(curve => curve.points.map(point => point.turn))).sort((a, b) => a - b);
   const x = turn => left + (width - left - right) * (turns.length > 1 ? turns.indexOf(turn) / (turns.length - 1) : 0.5);
   const y = share => top + (height - top - bottom) * (1 - share);
@@ -43,11 +43,11 @@ function chartOf(title, curves) {
       const dot = svg('circle', {cx: x(point.turn), cy: y(point.correct), r: 3});
       dot.style.fill = `var(--c${policies.indexOf(policy) % 8})`;
       const tip = svg('title', {});
-      tip.textContent = `${policy}, turn ${point.turn}: ${percent(point.correct)} % of ${point.n} (${range(point.correct, point.n)})`;
+      tip.textContent = `${policy}, turn ${point.turn}: ${exact(point.correct)} % of ${point.n} (${range(point.correct, point.n)})`;
       add(drawing, add(dot, tip));
     }
   }
-  return add(element('figure'), element('figcaption', '', title), drawing);
+  return add(element('figure', 'chart'), element('figcaption', '', title), drawing);
 }
 
 function drawTurns() {

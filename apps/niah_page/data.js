@@ -15,6 +15,15 @@ function add(parent, ...children) {
   return parent;
 }
 
+// The text, which may be broken behind its commas.
+function broken(node, text) {
+  text.split(/(?<=[,+:])/).forEach((part, i) => {
+    if (i > 0) node.appendChild(document.createElement('wbr'));
+    node.appendChild(document.createTextNode(part));
+  });
+  return node;
+}
+
 const how = row => row.recall === 'none' ? row.policy : row.policy + ' + ' + row.recall;
 const unique = values => [...new Set(values)];
 const tasks = unique(cells.map(cell => cell.task));
@@ -36,7 +45,8 @@ function bytes(n) {
 }
 const whole = n => n === null ? '–' : Math.round(n).toLocaleString('en');
 const seconds = n => n === null ? '–' : n < 10 ? n.toFixed(3) : n.toFixed(1);
-const percent = share => (100 * share).toFixed(share > 0 && share < 1 && share * 100 % 1 !== 0 ? 1 : 0);
+const percent = share => (100 * share).toFixed(0);
+const exact = share => (100 * share).toFixed(1);
 const shade = share => 's' + Math.round(8 * share);
 
 // All trials of `rows` together: { n, failed, correct }.

@@ -2,10 +2,10 @@
 function scoreCell(row) {
   if (!row) return element('td', '', '');
   if (row.n === 0) return element('td', 'hole', '×');
-  const cell = element('td', shade(row.correct), percent(row.correct));
+  const cell = element('td', shade(row.correct), exact(row.correct));
   add(cell, element('span', 'range', range(row.correct, row.n)));
   cell.title = `${row.n} answers; worst depth ${row.worst.depth === null ? '–' : row.worst.depth + ' %'}: ` +
-    `${percent(row.worst.correct)} %`;
+    `${exact(row.worst.correct)} %`;
   return cell;
 }
 
@@ -18,26 +18,30 @@ function notes(row) {
   return all;
 }
 
-function drawScores() {
-  const head = element('tr');
-  add(head, element('th', 'name', 'task'), element('th', 'name', 'question'), element('th', 'name', 'policy'));
+// One table: policies down, lengths across.
+function scoresOf(task, question) {
+  const table = element('table', 'scores'), head = element('tr'), body = element('tbody');
+  add(head, element('th', 'name', 'policy'));
   for (const length of lengths) add(head, element('th', '', count(length)));
-  add(head, element('th', 'name', ''));
-  const body = element('tbody');
+  for (const policy of policies) {
+    const rows = lengths.map(length => rowOf(task, question, policy, length));
+    if (rows.every(row => row === null)) continue;
+    const line = element('tr'), name = broken(element('th', 'name'), policy);
+    const said = unique(rows.flatMap(row => row ? notes(row) : []));
+    if (said.length > 0) add(name, element('div', 'note', said.join('; ')));
+    add(line, name);
+    for (const row of rows) add(line, scoreCell(row));
+    add(body, line);
+  }
+  return add(element('div', 'scroll'), add(table, add(element('thead'), head), body));
+}
+
+function drawScores() {
   for (const task of tasks) {
     for (const question of questions) {
-      policies.forEach((policy, i) => {
-        const rows = lengths.map(length => rowOf(task, question, policy, length));
-        if (rows.every(row => row === null)) return;
-        const line = element('tr', i === 0 ? 'first' : '');
-        add(line, element('th', 'name', task), element('th', 'name', question), element('th', 'name', policy));
-        for (const row of rows) add(line, scoreCell(row));
-        add(line, element('td', 'note', unique(rows.flatMap(row => row ? notes(row) : [])).join('; ')));
-        add(body, line);
-      });
+      add($('scores'), element('h3', '', `${task}, question ${question}`), scoresOf(task, question));
     }
   }
-  add($('scores'), add(element('thead'), head), body);
   for (let i = 0; i <= 8; i += 2) add($('legend'), element('span', 'swatch s' + i, percent(i / 8)));
 }
 
@@ -55,7 +59,7 @@ function mapOf(title, rows) {
       const all = together(rows.filter(row => row.length === length && row.depth === depth));
       const cell = all.n > 0 ? element('td', shade(all.correct), percent(all.correct))
                              : element('td', 'hole', all.failed > 0 ? '×' : '');
-      if (all.n > 0) cell.title = `${count(length)}, depth ${depth} %: ${percent(all.correct)} % of ${all.n} ` +
+      if (all.n > 0) cell.title = `${count(length)}, depth ${depth} %: ${exact(all.correct)} % of ${all.n} ` +
         `(${range(all.correct, all.n)})`;
       if (all.failed > 0) cell.title = `${all.failed} answers did not come`;
       add(line, cell);
@@ -63,7 +67,7 @@ function mapOf(title, rows) {
     add(body, line);
   }
   add(table, add(element('thead'), head), body);
-  return add(element('figure'), element('figcaption', '', title), add(element('div', 'scroll'), table));
+  return add(element('figure'), broken(element('figcaption'), title), add(element('div', 'scroll'), table));
 }
 
 function drawMaps() {

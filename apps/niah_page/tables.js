@@ -4,16 +4,21 @@ const ordered = () => tasks.flatMap(task => questions.flatMap(question => length
 
 function head(names) {
   const line = element('tr');
-  names.forEach((name, i) => add(line, element('th', i < 4 ? 'name' : '', name)));
+  names.forEach((name, i) => add(line, element('th', i === 0 ? 'name policy' : '', name)));
   return add(element('thead'), line);
 }
-function line(row, before, values) {
-  const first = !before || before.task !== row.task || before.question !== row.question || before.length !== row.length;
-  const made = element('tr', first ? 'first' : '');
-  add(made, element('th', 'name', how(row)), element('th', 'name', row.task), element('th', 'name', row.question),
-      element('th', 'name', count(row.length)));
-  for (const value of values) add(made, value instanceof Node ? value : element('td', '', value));
-  return made;
+
+// A row, and above the first of a task, question and length a line that says which.
+function addLine(body, row, before, values) {
+  const group = of => `${of.task}, question ${of.question}, ${count(of.length)} tokens`;
+  if (!before || group(before) !== group(row)) {
+    const title = element('th', 'name group', group(row));
+    title.colSpan = values.length + 1;
+    add(body, add(element('tr', 'first'), title));
+  }
+  const line = add(element('tr'), broken(element('th', 'name policy'), how(row)));
+  for (const value of values) add(line, value instanceof Node ? value : element('td', '', value));
+  add(body, line);
 }
 
 function bytesCell(value, most) {
@@ -27,16 +32,16 @@ function bytesCell(value, most) {
 
 function drawCosts() {
   const rows = ordered(), body = element('tbody');
-  const names = ['policy', 'task', 'question', 'length', 'resident', 'of full', 'peak', 'prompt tokens', 'resident tokens',
-                 'answer tokens', 'first token, s', 'tokens/s', 'as full'];
+  const names = ['policy', 'resident', 'of full', 'peak', 'prompt', 'resident tokens', 'answer', 'first token, s', 'tokens/s',
+                 'as full'];
   rows.forEach((row, i) => {
     const full = rowOf(row.task, row.question, 'full', row.length);
     const most = Math.max(...rows.filter(one => one.length === row.length).map(one => one.resident_bytes ?? 0));
     const share = full && full.resident_bytes && row.resident_bytes !== null ? row.resident_bytes / full.resident_bytes : null;
-    add(body, line(row, rows[i - 1], [
+    addLine(body, row, rows[i - 1], [
       bytesCell(row.resident_bytes, most), share === null ? '–' : percent(share) + ' %', bytes(row.device_bytes_peak),
       whole(row.prompt_tokens), whole(row.resident_tokens), row.output_tokens.toFixed(1), seconds(row.first_token_seconds),
-      row.decode_tokens_per_second === null ? '–' : row.decode_tokens_per_second.toFixed(1), `${row.as_full} of ${row.n}`]));
+      row.decode_tokens_per_second === null ? '–' : row.decode_tokens_per_second.toFixed(1), exact(row.as_full / row.n) + ' %']);
   });
   add($('costs'), head(names), body);
 }
@@ -44,15 +49,15 @@ function drawCosts() {
 function drawReceipts() {
   const rows = ordered().filter(row => row.resident_bytes !== null), body = element('tbody');
   $('receipts-section').hidden = rows.length === 0;
-  const names = ['policy', 'task', 'question', 'length', 'answers', 'load, s', 'prefill, s', 'recall, s', 'decode, s',
+  const names = ['policy', 'answers', 'load, s', 'prefill, s', 'recall, s', 'decode, s',
                  'to host', 'to SSD', 'recalled from host', 'recalled from SSD', 'cached tokens', 'computed again'];
   rows.forEach((row, i) => {
     const sums = row.receipts;
-    add(body, line(row, rows[i - 1], [
+    addLine(body, row, rows[i - 1], [
       whole(row.n), seconds(sums.seconds.load), seconds(sums.seconds.prefill), seconds(sums.seconds.recall),
       seconds(sums.seconds.decode), bytes(sums.spilled_bytes.host), bytes(sums.spilled_bytes.ssd),
       bytes(sums.recalled_bytes.host), bytes(sums.recalled_bytes.ssd), whole(sums.cached_tokens),
-      whole(sums.recomputed_tokens)]));
+      whole(sums.recomputed_tokens)]);
   });
   add($('receipts'), head(names), body);
 }

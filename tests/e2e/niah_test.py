@@ -272,15 +272,57 @@ class ResultsTest(cli.CliTest):
         self.assertIn("64 tokens", run.stderr)
 
 
+NUMBER = (int, float)
+NULLABLE = (int, float, type(None))
+RECEIPTS = {"seconds": {"load": float, "prefill": float, "recall": float, "decode": float, "first_token": float},
+            "spilled_bytes": {"host": int, "ssd": int}, "recalled_bytes": {"host": int, "ssd": int}, "cached_tokens": int,
+            "recomputed_tokens": int}
+ROW = {"task": str, "length": int, "policy": str, "recall": str, "question": str, "turn": (int, type(None)), "n": int, "failed": int,
+       "correct": NULLABLE, "interval": [NUMBER, NUMBER], "as_full": int, "kept_all": int, "degraded": int, "prompt_tokens": NULLABLE,
+       "resident_tokens": NULLABLE, "resident_bytes": NULLABLE, "device_bytes_peak": NULLABLE,
+       "recalled_slices": {"host": NUMBER, "ssd": NUMBER}, "needle_seen": NULLABLE, "first_token_seconds": NULLABLE,
+       "decode_tokens_per_second": NULLABLE, "output_tokens": NULLABLE, "receipts": RECEIPTS}
+RUN = {"model": str, "numerics": str, "first_seed": int, "seeds": int, "turns": int, "max_tokens": (int, type(None)), "command": str,
+       "version": str, "started": str}
+
+
 class NeedleTest(cli.CliTest):
-    def test_full_attention_finds_the_needle(self):
-        run = self.expect_done("niah", "--model", self.real_model(), "--task", "single_noise,single_prose", "--haystack",
-                               self.write("prose.txt", prose()), "--lengths", "512", "--depths", "10,90", "--seeds", "2", "--max-tokens", "32",
-                               "--json")
-        for cell in run.json["cells"]:
-            self.assertEqual(cell["correct"], 1, cell)
-            self.assertLessEqual(cell["prompt_tokens"] + run.json["run"]["max_tokens"], 512)
-            self.assertGreaterEqual(cell["prompt_tokens"] + run.json["run"]["max_tokens"], 0.99 * 512)
+    """A small grid on the real model: the form of the report, and a floor for full."""
+
+    def expect_form(self, value, form, place: str = "report"):
+        """Exactly these fields, of these types."""
+        if isinstance(form, dict):
+            self.assertEqual(set(value), set(form), place)
+            for name in form:
+                self.expect_form(value[name], form[name], f"{place}.{name}")
+        elif isinstance(form, list):
+            self.assertEqual(len(value), len(form), place)
+            for number, one in enumerate(form):
+                self.expect_form(value[number], one, f"{place}[{number}]")
+        else:
+            self.assertIsInstance(value, form, place)
+            self.assertTrue(form is bool or not isinstance(value, bool), place)
+
+    def test_grid_has_the_form_of_the_report_and_full_finds_the_needle(self):
+        process = self.start("niah", "--model", self.real_model(), "--task", "single_noise,single_prose", "--haystack",
+                             self.write("prose.txt", prose()), "--lengths", "512,768", "--depths", "10,90", "--seeds", "2",
+                             "--policy", "random:budget=25%", "--json")
+        done = self.finish(process, timeout=280)
+        self.assertEqual(done.status, cli.DONE, str(done))
+        run = done.json
+        self.expect_form(run["run"], RUN)
+        for cell in run["cells"]:
+            self.expect_form(cell, ROW | {"depth": NULLABLE})
+            self.assertLessEqual(cell["prompt_tokens"] + 32, cell["length"])
+            self.assertGreaterEqual(cell["prompt_tokens"] + 32, 0.99 * cell["length"])
+            self.assertEqual((cell["n"], cell["failed"], cell["degraded"]), (2, 0, 0))
+        for row in run["summary"]:
+            self.expect_form(row, ROW | {"worst": {"depth": NULLABLE, "correct": NULLABLE}})
+            low, high = row["interval"]
+            self.assertTrue(low <= row["correct"] <= high, row)
+        right = {policy: [row["correct"] for row in run["summary"] if row["policy"] == policy] for policy in ("full", "random:budget=25%")}
+        self.assertGreaterEqual(sum(right["full"]) / len(right["full"]), 0.95, right)
+        self.assertLessEqual(sum(right["random:budget=25%"]) / 4, 0.5, right)
 
 
 if __name__ == "__main__":
