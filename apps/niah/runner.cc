@@ -19,11 +19,11 @@ std::string NameOf(const NiahPlace& place) {
                      place.request.depth_percent, place.request.seed);
 }
 
-// One sample under one policy: its turns are run together.
-std::string KeyOf(const NiahPlace& place, const NiahPolicy& policy, bool visible) {
-  return boost::json::serialize(boost::json::array{
-      place.task->name(), place.request.tokens, fmt::format("{}", place.request.depth_percent),
-      place.request.seed, policy.text, policy.RecallName(), visible ? "visible" : "hidden"});
+// All runs of a sample are finished together: later ones find what earlier ones left, so that their bytes and
+// seconds would be others if they began in the middle.
+std::string KeyOf(const NiahPlace& place) {
+  return fmt::format("{} {} {} {}", place.task->name(), place.request.tokens, place.request.depth_percent,
+                     place.request.seed);
 }
 
 class Runner {
@@ -99,8 +99,8 @@ class Runner {
                                 [this](const NiahSample& sample) { return answerer_.CountTokens(sample); });
   }
 
-  const std::vector<NiahTrial>* Found(const NiahPlace& place, const NiahPolicy& policy, bool visible) const {
-    return options_.state == nullptr ? nullptr : options_.state->Find(KeyOf(place, policy, visible));
+  const std::vector<NiahTrial>* Found(const NiahPlace& place) const {
+    return options_.state == nullptr ? nullptr : options_.state->Find(KeyOf(place));
   }
 
   std::span<const NiahPolicy> PoliciesOf(const NiahPlace& place) const {
@@ -108,24 +108,23 @@ class Runner {
     return lengths_without_full_.contains(place.request.tokens) ? all.subspan(1) : all;
   }
 
-  // What of the sample is not in the state.
   NiahWork WorkOf(const NiahPlace& place) const {
-    NiahWork work{.tokens = place.request.tokens};
-    bool read = false;
-    for (const bool visible : options_.visible) {
-      for (const NiahPolicy& policy : PoliciesOf(place)) {
-        if (Found(place, policy, visible) != nullptr) continue;
-        work.answers += options_.turns;
-        if (answerer_.FindsBlocks(policy)) {
-          read = true;
-        } else {
-          work.reads += options_.turns;
-        }
-      }
+    NiahWork work{.tokens = place.request.tokens,
+                  .answer_tokens = answer_tokens_.at({place.task, place.request.tokens})};
+    work.reads = ReadsFirst(place) ? 1 : 0;
+    for (const NiahPolicy& policy : PoliciesOf(place)) {
+      const int64_t answers = static_cast<int64_t>(options_.visible.size()) * options_.turns;
+      work.answers += answers;
+      work.reads += answerer_.FindsBlocks(policy) ? 0 : answers;
     }
-    work.reads += read ? 1 : 0;
-    work.answer_tokens = answer_tokens_.at({place.task, place.request.tokens});
     return work;
+  }
+
+  // Whether any of its policies finds what was read before.
+  bool ReadsFirst(const NiahPlace& place) const {
+    const std::span<const NiahPolicy> policies = PoliciesOf(place);
+    return std::any_of(policies.begin(), policies.end(),
+                       [this](const NiahPolicy& policy) { return answerer_.FindsBlocks(policy); });
   }
 
   // Says what there is to do and how long it takes; the answers that are to be had.
@@ -134,9 +133,10 @@ class Runner {
     int64_t answers = 0, all = 0;
     for (const NiahPlace& place : places) {
       const NiahWork work = WorkOf(place);
-      all += static_cast<int64_t>(PoliciesOf(place).size() * options_.visible.size()) * options_.turns;
+      all += work.answers;
+      if (Found(place) != nullptr) continue;
       answers += work.answers;
-      if (work.answers > 0) left.push_back(work);
+      left.push_back(work);
     }
     std::string line = fmt::format("niah: {} answers to {} texts", answers, left.size());
     if (answers < all) {
@@ -154,57 +154,33 @@ class Runner {
   // All runs of one sample, one after the other: they share its blocks.
   absl::Status RunSample(const NiahPlace& place, Progress& progress, std::vector<NiahTrial>* trials) {
     PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
-    const std::span<const NiahPolicy> policies = PoliciesOf(place);
+    if (const std::vector<NiahTrial>* const found = Found(place)) {
+      trials->insert(trials->end(), found->begin(), found->end());
+      return absl::OkStatus();
+    }
+    PALIMPSEST_ASSIGN_OR_RETURN(const NiahSample sample, Generate(place));
+    if (ReadsFirst(place)) PALIMPSEST_RETURN_IF_ERROR(answerer_.Read(sample));
     full_answers_ = {};
-    bool reads = false, runs = false;
+    std::vector<NiahTrial> all;
     for (const bool visible : options_.visible) {
-      for (const NiahPolicy& policy : policies) {
-        if (Found(place, policy, visible) != nullptr) continue;
-        runs = true;
-        reads = reads || answerer_.FindsBlocks(policy);
+      for (const NiahPolicy& policy : PoliciesOf(place)) {
+        PALIMPSEST_RETURN_IF_ERROR(RunTurns(place, sample, policy, visible, progress, &all));
       }
     }
-    NiahSample sample;
-    if (runs) {
-      PALIMPSEST_ASSIGN_OR_RETURN(sample, Generate(place));
-    }
-    if (reads) PALIMPSEST_RETURN_IF_ERROR(answerer_.Read(sample));
-    for (const bool visible : options_.visible) {
-      for (const NiahPolicy& policy : policies) {
-        std::vector<NiahTrial> turns;
-        if (const std::vector<NiahTrial>* const found = Found(place, policy, visible)) {
-          turns = *found;
-        } else {
-          PALIMPSEST_ASSIGN_OR_RETURN(turns, RunTurns(place, sample, policy, visible, progress));
-        }
-        MarkAsFull(policy, &full_answers_[visible ? 1 : 0], &turns);
-        trials->insert(trials->end(), turns.begin(), turns.end());
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  // Which answers are full's, and those to all questions before them, too. Full's may have come later than
-  // the others', so this is not kept with them.
-  static void MarkAsFull(const NiahPolicy& policy, std::vector<std::string>* of_full,
-                         std::vector<NiahTrial>* turns) {
-    bool same = true;
-    for (size_t i = 0; i < turns->size(); ++i) {
-      NiahTrial& turn = (*turns)[i];
-      if (policy.full() && turn.failed.empty()) of_full->push_back(turn.answer);
-      same = same && turn.failed.empty() && i < of_full->size() && turn.answer == (*of_full)[i];
-      turn.as_full = same;
-    }
+    trials->insert(trials->end(), all.begin(), all.end());
+    const bool whole =
+        std::all_of(all.begin(), all.end(), [](const NiahTrial& trial) { return trial.failed.empty(); });
+    return options_.state != nullptr && whole ? options_.state->Add(KeyOf(place), all) : absl::OkStatus();
   }
 
   // One conversation: each question stands behind the answers to those before. One without an answer ends it:
   // the rest has none either.
-  absl::StatusOr<std::vector<NiahTrial>> RunTurns(const NiahPlace& place, const NiahSample& sample,
-                                                  const NiahPolicy& policy, bool visible,
-                                                  Progress& progress) {
+  absl::Status RunTurns(const NiahPlace& place, const NiahSample& sample, const NiahPolicy& policy,
+                        bool visible, Progress& progress, std::vector<NiahTrial>* trials) {
     std::vector<std::string> answers;
-    std::vector<NiahTrial> trials;
+    std::vector<std::string>& of_full = full_answers_[visible ? 1 : 0];
     std::string failed;
+    int64_t number = 0;
     for (const NiahTurn& turn : sample.turns) {
       NiahTrial trial;
       if (failed.empty()) {
@@ -224,19 +200,19 @@ class Runner {
       trial.policy = policy.text;
       trial.recall = policy.RecallName();
       trial.question_visible = visible;
-      trial.turn = static_cast<int64_t>(trials.size()) + 1;
+      trial.turn = ++number;
       trial.seed = place.request.seed;
       if (failed.empty()) {
         answers.push_back(trial.answer);
         trial.score = place.task->Score(trial.answer, turn);
+        trial.as_full = policy.full() || (answers.size() <= of_full.size() &&
+                                          std::equal(answers.begin(), answers.end(), of_full.begin()));
       }
-      trials.push_back(std::move(trial));
+      trials->push_back(std::move(trial));
       progress.Add(1);
     }
-    if (options_.state != nullptr && failed.empty()) {
-      PALIMPSEST_RETURN_IF_ERROR(options_.state->Add(KeyOf(place, policy, visible), trials));
-    }
-    return trials;
+    if (policy.full()) of_full = std::move(answers);
+    return absl::OkStatus();
   }
 
   const NiahOptions& options_;

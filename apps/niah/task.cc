@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 #include "apps/niah/families.h"
@@ -117,7 +118,8 @@ absl::Status Missing(std::string_view name, std::string_view what, std::string_v
 double NiahDepth(const NiahRequest& request, int64_t turn) {
   const double depth =
       request.depth_percent + 100 * static_cast<double>(turn) / static_cast<double>(request.turns);
-  return depth > 100 ? depth - 100 : depth;
+  // Thirds are the same depth whichever way they were come by.
+  return std::round((depth > 100 ? depth - 100 : depth) * 1e6) / 1e6;
 }
 
 absl::StatusOr<NiahSample> NiahTask::Generate(const NiahRequest& request,

@@ -32,6 +32,7 @@ void VisitFields(Trial& trial, Visit&& visit) {
   visit("measured", trial.measured);
   visit("resident_tokens", trial.resident_tokens);
   visit("kept_all", trial.kept_all);
+  visit("as_full", trial.as_full);
   visit("degraded", trial.degraded);
   visit("resident_bytes", trial.resident_bytes);
   visit("peak_bytes", trial.peak_bytes);

@@ -46,6 +46,7 @@ function bytes(n) {
 const whole = n => n === null ? '–' : Math.round(n).toLocaleString('en');
 const seconds = n => n === null ? '–' : n < 10 ? n.toFixed(3) : n.toFixed(1);
 const percent = share => (100 * share).toFixed(0);
+const depthOf = percent => +percent.toFixed(1) + ' %';
 const exact = share => (100 * share).toFixed(1);
 const shade = share => 's' + Math.round(8 * share);
 

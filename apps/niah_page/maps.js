@@ -4,7 +4,7 @@ function scoreCell(row) {
   if (row.n === 0) return element('td', 'hole', '×');
   const cell = element('td', shade(row.correct), exact(row.correct));
   add(cell, element('span', 'range', range(row.correct, row.n)));
-  cell.title = `${row.n} answers; worst depth ${row.worst.depth === null ? '–' : row.worst.depth + ' %'}: ` +
+  cell.title = `${row.n} answers; worst depth ${row.worst.depth === null ? '–' : depthOf(row.worst.depth)}: ` +
     `${exact(row.worst.correct)} %`;
   return cell;
 }
@@ -54,12 +54,12 @@ function mapOf(title, rows) {
   for (const length of of_lengths) add(head, element('th', '', count(length)));
   for (const depth of depths) {
     const line = element('tr');
-    add(line, element('th', '', depth + ' %'));
+    add(line, element('th', '', depthOf(depth)));
     for (const length of of_lengths) {
       const all = together(rows.filter(row => row.length === length && row.depth === depth));
       const cell = all.n > 0 ? element('td', shade(all.correct), percent(all.correct))
                              : element('td', 'hole', all.failed > 0 ? '×' : '');
-      if (all.n > 0) cell.title = `${count(length)}, depth ${depth} %: ${exact(all.correct)} % of ${all.n} ` +
+      if (all.n > 0) cell.title = `${count(length)}, depth ${depthOf(depth)}: ${exact(all.correct)} % of ${all.n} ` +
         `(${range(all.correct, all.n)})`;
       if (all.failed > 0) cell.title = `${all.failed} answers did not come`;
       add(line, cell);

@@ -185,6 +185,16 @@ TEST(NiahDepthTest, TurnsGoAroundAndMeetEachDepthOfAGrid) {
   EXPECT_EQ(NiahDepth({.depth_percent = 100}, 0), 100);
 }
 
+TEST(NiahDepthTest, ThirdsAreTheSameDepthWhicheverTurnMeetsThem) {
+  std::set<double> depths;
+  for (int64_t turn = 0; turn < 3; ++turn) {
+    for (const double depth : {0.0, 50.0, 100.0}) {
+      depths.insert(NiahDepth({.depth_percent = depth, .turns = 3}, turn));
+    }
+  }
+  EXPECT_EQ(depths.size(), 7u) << "0, 100 and the sixths between";
+}
+
 TEST(FactsTest, EachTurnAsksForAFactOfAnotherKind) {
   const auto task = Task("facts_prose");
   const NiahSample sample = Generate(*task, {.seed = 3, .tokens = 2048, .turns = 8});
