@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cli
@@ -272,6 +274,62 @@ class ResultsTest(cli.CliTest):
         self.assertIn("64 tokens", run.stderr)
 
 
+class OtherServer(http.server.BaseHTTPRequestHandler):
+    """Answers as servers of other makers do; every second question in a way of its own that is an error."""
+
+    asked = []
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        self.asked.append((self.headers["Authorization"], json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        number = len(self.asked)
+        events = ["data:" + json.dumps({"choices": [{"delta": {"role": "assistant", "content": part}}]}) for part in ("", "it", " is 1")]
+        if number == 2:
+            return self.reply(400, "application/json", json.dumps({"error": {"message": "the prompt is too long"}}))
+        if number == 4:
+            return self.reply(200, "text/event-stream", events[1] + "\n\n" + 'data: {"error": {"message": "out of memory"}}\n\n')
+        if number == 6:
+            return self.reply(200, "text/event-stream", events[1] + "\n\n")
+        if number == 8:
+            return self.reply(200, "text/event-stream", "data: {nonsense\n\n")
+        usage = 'data: {"choices": [], "usage": {"prompt_tokens": 500, "completion_tokens": 2}}'
+        self.reply(200, "text/event-stream", ": hello\r\n\r\n" + "\r\n\r\n".join([*events, usage, "data: [DONE]"]) + "\r\n\r\n")
+
+    def reply(self, status: int, kind: str, text: str):
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+
+class OtherEndpointTest(cli.CliTest):
+    def test_streams_of_other_makers_are_read_and_what_fails_is_a_hole(self):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherServer)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(thread.join)
+        self.addCleanup(server.shutdown)
+        run = self.run_command("niah", "--model", self.tiny_model(), "--task", "vt", "--lengths", "600", "--depths", "0,50", "--seeds", "5",
+                               "--endpoint", f"http://127.0.0.1:{server.server_port}", "--endpoint-model", "their-model", "--json",
+                               PALIMPSEST_API_KEY="secret")
+        self.assertEqual(run.status, cli.FAILED, str(run))
+        self.assertRegex(run.err, r"(?m)^palimpsest: 4 of 10 answers did not come; the first, of vt, 600 tokens: [^\n]*400: the prompt is too long")
+        cells = run.json["cells"]
+        self.assertEqual([(cell["n"], cell["failed"]) for cell in cells], [(3, 2), (3, 2)])
+        self.assertEqual([(cell["prompt_tokens"], cell["output_tokens"], cell["correct"]) for cell in cells], [(500, 2, 0)] * 2)
+        self.assertNotIn("secret", run.out + run.err)
+        authorization, body = OtherServer.asked[0]
+        self.assertEqual(authorization, "Bearer secret")
+        self.assertEqual((body["model"], body["temperature"], body["max_tokens"], body["stream"]), ("their-model", 0, 30, True))
+        self.assertEqual([message["role"] for message in body["messages"]], ["user"])
+        self.assertRegex(body["messages"][0]["content"], r"(?s)VAR .*Which variables have the value \d{5} in the text\? The variables [^\n]+ are:$")
+
+
 NUMBER = (int, float)
 NULLABLE = (int, float, type(None))
 RECEIPTS = {"seconds": {"load": float, "prefill": float, "recall": float, "decode": float, "first_token": float},
@@ -305,7 +363,7 @@ class NeedleTest(cli.CliTest):
 
     def test_grid_has_the_form_of_the_report_and_full_finds_the_needle(self):
         process = self.start("niah", "--model", self.real_model(), "--task", "single_noise,single_prose", "--haystack",
-                             self.write("prose.txt", prose()), "--lengths", "512,768", "--depths", "10,90", "--seeds", "2",
+                             self.write("prose.txt", prose()), "--lengths", "512", "--depths", "10,90", "--seeds", "2",
                              "--policy", "random:budget=25%", "--json")
         done = self.finish(process, timeout=280)
         self.assertEqual(done.status, cli.DONE, str(done))
@@ -322,7 +380,7 @@ class NeedleTest(cli.CliTest):
             self.assertTrue(low <= row["correct"] <= high, row)
         right = {policy: [row["correct"] for row in run["summary"] if row["policy"] == policy] for policy in ("full", "random:budget=25%")}
         self.assertGreaterEqual(sum(right["full"]) / len(right["full"]), 0.95, right)
-        self.assertLessEqual(sum(right["random:budget=25%"]) / 4, 0.5, right)
+        self.assertLessEqual(sum(right["random:budget=25%"]) / len(right["random:budget=25%"]), 0.5, right)
 
 
 if __name__ == "__main__":
