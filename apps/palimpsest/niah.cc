@@ -224,9 +224,10 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   const absl::StatusOr<std::vector<NiahTrial>> trials = RunNiah(*answerer, options);
   if (!trials.ok() && !state->has_any()) {
     state->Remove();
-  } else if (trials.status().code() == absl::StatusCode::kCancelled) {
-    return Error(absl::StatusCode::kCancelled,
-                 "interrupted; the same command goes on from here: what is finished is in {}", state->path());
+  } else if (!trials.ok()) {
+    const bool interrupted = trials.status().code() == absl::StatusCode::kCancelled;
+    return Error(trials.status().code(), "{}; the same command goes on from here: what is finished is in {}",
+                 interrupted ? "interrupted" : Message(trials.status()), state->path());
   }
   PALIMPSEST_RETURN_IF_ERROR(trials.status());
   const NiahRun run{.model = answerer->name(),
