@@ -228,8 +228,9 @@ def main():
     run = reports[0]["run"]
     # Where files lie on this machine says nothing to others.
     arguments = [pathlib.Path(one).name if one.startswith("/") else one for one in sys.argv[1:]]
+    limit = f"answers of at most {run['max_tokens']} tokens" if run["max_tokens"] else "answers as long as the task lets them be"
     heading = (f"{time.strftime('%Y-%m-%d', time.gmtime())}, {processor()}, {os.cpu_count()} threads, {run['model']} "
-               f"({options.model.name}), {run['numerics']}, answers of at most {run['max_tokens']} tokens, {version}, text "
+               f"({options.model.name}), {run['numerics']}, {limit}, {version}, text "
                f"{chunks.haystack.name} (SHA-256 {sha256(chunks.haystack)[:12]}).\n"
                f"`{shlex.join(['deploy/results.py', *arguments])}`")
     print(markdown(reports, heading), end="")

@@ -17,6 +17,8 @@ constexpr std::array<std::string_view, 5> kNoise = {
 class NoiseHaystack final : public Haystack {
  public:
   uint64_t starts() const override { return 1; }
+  std::optional<int64_t> units() const override { return std::nullopt; }
+  std::string_view name() const override { return "noise"; }
   std::vector<std::string> Pieces(uint64_t /*start*/, int64_t units) const override {
     std::vector<std::string> lines;
     for (int64_t i = 0; i < units; ++i) {
@@ -51,7 +53,7 @@ bool EndsSentence(std::string_view word) {
 
 class ProseHaystack final : public Haystack {
  public:
-  explicit ProseHaystack(std::string_view text) {
+  ProseHaystack(std::string_view text, std::string_view name) : name_(name) {
     bool begins = true;
     for (size_t at = text.find_first_not_of(kSpaces); at != std::string_view::npos;) {
       const size_t end = std::min(text.find_first_of(kSpaces, at), text.size());
@@ -63,6 +65,8 @@ class ProseHaystack final : public Haystack {
   }
 
   uint64_t starts() const override { return starts_.size(); }
+  std::optional<int64_t> units() const override { return static_cast<int64_t>(words_.size()); }
+  std::string_view name() const override { return name_; }
   std::vector<std::string> Pieces(uint64_t start, int64_t units) const override {
     std::vector<std::string> sentences;
     size_t at = starts_[start % starts_.size()];
@@ -90,6 +94,7 @@ class ProseHaystack final : public Haystack {
     *sentence += '.';
   }
 
+  const std::string name_;
   std::vector<std::string> words_;
   std::vector<size_t> starts_;  // first words of sentences
 };
@@ -103,7 +108,7 @@ absl::StatusOr<std::unique_ptr<Haystack>> MakeProseHaystack(std::string_view tex
   if (const absl::Status utf8 = CheckUtf8(text); !utf8.ok()) {
     return Error(utf8.code(), "haystack {}: {}", Quoted(name, 1024), Message(utf8));
   }
-  auto prose = std::make_unique<ProseHaystack>(text);
+  auto prose = std::make_unique<ProseHaystack>(text, name);
   if (prose->starts() < kSentencesMin) {
     return InvalidArgument("haystack {} has {} sentences, expected {} or more: give a longer text in prose",
                            Quoted(name, 1024), prose->starts(), kSentencesMin);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,9 @@ class Haystack {
   virtual ~Haystack() = default;
   // Where a text may begin; different starts give different texts. At least 1.
   virtual uint64_t starts() const = 0;
+  // How many there are before the text repeats itself; nullopt: it is nothing but repetition.
+  virtual std::optional<int64_t> units() const = 0;
+  virtual std::string_view name() const = 0;  // of the file, for errors
   // The `units` units (what a length is made of: short sentences, or words) from start `start`, over and over
   // if there are fewer: whole sentences or lines, the last one perhaps shorter.
   virtual std::vector<std::string> Pieces(uint64_t start, int64_t units) const = 0;

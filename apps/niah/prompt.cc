@@ -1,5 +1,6 @@
 #include "apps/niah/prompt.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "coordinator/answer_request.h"
@@ -40,7 +41,7 @@ absl::StatusOr<std::vector<int32_t>> NiahPrompter::Encode(const std::string& tex
 }
 
 absl::StatusOr<int64_t> NiahPrompter::CountTokens(const NiahSample& sample) {
-  std::string questions;
+  std::string questions = fmt::format("{}\n{}\n", sample.answer_tokens, sample.turns.back().answer_prefix);
   for (const NiahTurn& turn : sample.turns) questions += turn.question + "\n";
   if (questions != counted_questions_) {
     // Segments are cut into tokens each on its own, so a context of one token costs the rest what any costs.
@@ -49,7 +50,7 @@ absl::StatusOr<int64_t> NiahPrompter::CountTokens(const NiahSample& sample) {
                                 planner_.PlanChat({DocumentOf({0})}, MessagesOf(sample, answers), {}));
     PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.turns.back().answer_prefix));
     counted_tokens_ = plan.tokens - 1 + static_cast<int64_t>(prefix.size()) +
-                      static_cast<int64_t>(sample.turns.size()) * sampling_.max_tokens();
+                      static_cast<int64_t>(sample.turns.size()) * sample.answer_tokens;
     counted_questions_ = std::move(questions);
   }
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> context, Encode(sample.context));
@@ -69,14 +70,21 @@ absl::StatusOr<proto::GenerateRequest> NiahPrompter::Read(const NiahSample& samp
 
 absl::StatusOr<std::vector<int32_t>> NiahPrompter::NeedleTokens(const NiahSample& sample, size_t turn) const {
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> context, Encode(sample.context));
-  const size_t first = sample.context.find(sample.turns[turn].needle);
-  PALIMPSEST_CHECK(first != std::string::npos, "a sample without its needle");
-  const size_t end = first + sample.turns[turn].needle.size();
+  std::vector<std::pair<size_t, size_t>> needles;  // bytes [first, end)
+  for (const std::string& needle : sample.turns[turn].needles) {
+    const size_t first = sample.context.find(needle);
+    PALIMPSEST_CHECK(first != std::string::npos, "a sample without its needle");
+    needles.emplace_back(first, first + needle.size());
+  }
   std::vector<int32_t> tokens;
-  size_t at = 0;  // byte
-  for (size_t i = 0; i < context.size() && at < end; ++i) {
-    at += tokenizer_->TokenText(context[i]).size();
-    if (at > first) tokens.push_back(static_cast<int32_t>(i));
+  size_t end = 0;  // byte
+  for (size_t i = 0; i < context.size(); ++i) {
+    const size_t first = end;
+    end += tokenizer_->TokenText(context[i]).size();
+    const bool holds = std::any_of(needles.begin(), needles.end(), [&](const auto& needle) {
+      return end > needle.first && first < needle.second;
+    });
+    if (holds) tokens.push_back(static_cast<int32_t>(i));
   }
   return tokens;
 }
@@ -101,7 +109,8 @@ absl::StatusOr<proto::GenerateRequest> NiahPrompter::Ask(const NiahSample& sampl
   plan.tokens += static_cast<int64_t>(prefix.size());
   AnswerRequest request;
   request.sampling = sampling_;
-  return GenerateRequestOf(std::move(plan), request, sampling_.max_tokens(), "");
+  request.sampling.set_max_tokens(sample.answer_tokens);
+  return GenerateRequestOf(std::move(plan), request, sample.answer_tokens, "");
 }
 
 }  // namespace palimpsest

@@ -34,6 +34,7 @@ struct NiahPolicy {
 
 class NiahPrompter {
  public:
+  // `sampling`: of each answer, whose limit is the sample's.
   NiahPrompter(PromptPlanner planner, std::shared_ptr<const Tokenizer> tokenizer, PrefillChoice prefill,
                const proto::Sampling& sampling);
 
@@ -49,7 +50,7 @@ class NiahPrompter {
   absl::StatusOr<proto::GenerateRequest> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                              const NiahPolicy& policy, bool question_visible) const;
 
-  // Tokens of the context, by number, that hold a part of the needle of turn `turn` (from 0).
+  // Tokens of the context, by number and ascending, that hold a part of a needle of turn `turn` (from 0).
   absl::StatusOr<std::vector<int32_t>> NeedleTokens(const NiahSample& sample, size_t turn) const;
 
  private:

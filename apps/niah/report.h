@@ -4,43 +4,27 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "apps/niah/score.h"
+#include "apps/niah/trial.h"
 
 namespace palimpsest {
 
-// One answer to one sample.
-struct NiahTrial {
-  std::string task;
-  int64_t length = 0;  // tokens asked for, with question and answer
-  double depth_percent = 0;
-  std::string policy, recall = "none";
-  bool question_visible = false;
-  int64_t turn = 1;
-
-  double score = 0;  // 0 to 1
-  int64_t prompt_tokens = 0, output_tokens = 0;
-  double resident_tokens = 0;  // when decoding began: mean over layers and KV heads
-  bool kept_all = false;       // no token of the prompt was dropped: nothing was compressed
-  bool as_full = false;        // full gave the same words, to this question and those before it
-  bool degraded = false;       // the receipt names something that was not done as asked
-  int64_t resident_bytes = 0, peak_bytes = 0;
-  int64_t recalled_host = 0, recalled_ssd = 0;  // slices of recall that came from there
-  double needle_seen = -1;  // share of the needle that the answer's first token could see; -1: not known
-  double first_token_seconds = 0;
-};
-
 // Trials that agree in all but the seed.
 struct NiahCell {
-  NiahTrial of;  // task, length, depth, policy, recall, question, turn
-  int64_t n = 0;
-  int64_t kept_all = 0, as_full = 0, degraded = 0;                                       // of n
-  double correct = 0;                                                                    // mean score
+  NiahTrial of;                                     // task, length, depth, policy, recall, question, turn
+  int64_t n = 0, failed = 0;                        // with an answer, and without
+  int64_t kept_all = 0, as_full = 0, degraded = 0;  // of n
+  double correct = 0;                               // mean score
   double prompt_tokens = 0, output_tokens = 0, resident_tokens = 0, resident_bytes = 0;  // means
   double recalled_host = 0, recalled_ssd = 0, needle_seen = -1;                          // means
   int64_t peak_bytes = 0;                                                                // the most
-  double first_token_seconds = 0;                                                        // median
+  double first_token_seconds = 0, decode_seconds = 0;                                    // medians
+  double decode_rate = 0;  // median of tokens after the first, a second
+  NiahTrial receipts;      // seconds, bytes and tokens: sums
 };
 
 // Cells that agree in all but the depth; of conversations also those that agree in all but depth and turn.
@@ -60,11 +44,19 @@ NiahReport ReportOf(std::span<const NiahTrial> trials);
 // What made the report.
 struct NiahRun {
   std::string model, numerics;
-  int64_t first_seed = 0, seeds = 0, turns = 1, max_tokens = 0;
+  int64_t first_seed = 0, seeds = 0, turns = 1;
+  int64_t max_tokens = 0;  // 0: as each task says
+  std::string command, version, started, endpoint;
 };
 // Field names are a contract.
 std::string ReportJson(const NiahReport& report, const NiahRun& run);
-// A table for people.
+// A line for each cell, with its interval; the first has the names.
+std::string ReportCsv(const NiahReport& report);
+// A table for people, and a map of lengths and depths where there are several of both.
 std::string ReportText(const NiahReport& report, const NiahRun& run);
+
+std::string_view QuestionName(const NiahTrial& trial);
+// What recall brings back belongs to what the policy keeps: "snapkv:budget=25% + slices:budget=256".
+std::string NiahHow(const NiahTrial& of);
 
 }  // namespace palimpsest

@@ -143,10 +143,11 @@ absl::StatusOr<CommandContext> CommandSet::MakeContext(const CancelToken& cancel
                         .api_key = variable("PALIMPSEST_API_KEY")};
 }
 
-absl::Status CommandSet::Run(const CancelToken& cancel) {
+absl::Status CommandSet::Run(const CancelToken& cancel, const std::string& command_line) {
   for (const auto& [command, run] : runs_) {
-    if (!command->parsed()) continue;
-    PALIMPSEST_ASSIGN_OR_RETURN(const CommandContext context, MakeContext(cancel));
+    if (!command->parsed() || !command->get_subcommands().empty()) continue;  // one below it runs
+    PALIMPSEST_ASSIGN_OR_RETURN(CommandContext context, MakeContext(cancel));
+    context.command_line = command_line;
     if (common_.print_config) return WriteOut(PrintEffective(context.config));
     PALIMPSEST_RETURN_IF_ERROR(StartLog(context.config.log));
     return run(context);

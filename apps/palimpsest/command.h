@@ -36,6 +36,7 @@ struct CommandContext {
   const CancelToken* cancel;  // set by Ctrl-C
   std::string server;         // URL of --server or $PALIMPSEST_SERVER; empty: this process does the work
   std::string api_key;        // $PALIMPSEST_API_KEY, for that server
+  std::string command_line;   // as it was typed, for a shell
 };
 
 // OK: exit status 0. An error: one line on stderr and 1, or 2 if it is a UsageError.
@@ -65,7 +66,7 @@ class CommandSet {
 
   CLI::App& app() { return app_; }
   // Runs what was parsed.
-  absl::Status Run(const CancelToken& cancel);
+  absl::Status Run(const CancelToken& cancel, const std::string& command_line);
 
  private:
   struct Common {

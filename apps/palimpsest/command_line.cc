@@ -105,6 +105,21 @@ absl::Status Explain(const CLI::App& app, const CLI::ParseError& error) {
                                     FullName(command).substr(std::string_view("palimpsest").size())));
 }
 
+// The arguments as a shell would take them, quoted where they need it.
+std::string Typed(int argc, char** argv) {
+  std::string line = "palimpsest";
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    constexpr std::string_view kPlain =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_";
+    const bool plain = !word.empty() && word.find_first_not_of(kPlain) == std::string_view::npos;
+    line += plain ? " " : " '";
+    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    if (!plain) line += '\'';
+  }
+  return line;
+}
+
 void AddHelpCommand(CLI::App& app, std::vector<std::string>& topic) {
   CLI::App* const help = app.add_subcommand("help", "shows every flag of a command");
   help->add_option("COMMAND", topic, "the command; none: an overview");
@@ -149,7 +164,8 @@ int RunCommandLine(int argc, char** argv, const CancelToken& cancel) {
   } catch (const CLI::ParseError& error) {
     return Fail(Explain(app, error));
   }
-  const absl::Status status = app.got_subcommand("help") ? PrintHelp(app, topic) : commands.Run(cancel);
+  const absl::Status status =
+      app.got_subcommand("help") ? PrintHelp(app, topic) : commands.Run(cancel, Typed(argc, argv));
   return status.ok() ? 0 : Fail(status);
 }
 

@@ -2,31 +2,38 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
 #include <memory>
+#include <sstream>
 
 #include "apps/input_files.h"
 #include "apps/model.h"
+#include "apps/niah/report.h"
 #include "apps/niah/runner.h"
-#include "apps/palimpsest/command.h"
+#include "apps/niah_html.h"
+#include "apps/output_file.h"
+#include "apps/palimpsest/niah_flags.h"
+#include "apps/results.h"
 #include "apps/scratch_folder.h"
+#include "palimpsest_version.h"
+#include "proto/base/ids.h"
 #include "proto/base/policy_spec.h"
 #include "proto/base/quote.h"
-#include "proto/base/sizes.h"
 #include "proto/base/status.h"
 #include "proto/base/suggest.h"
 
 namespace palimpsest {
 namespace {
 
-constexpr int64_t kHaystackBytesMax = 256 << 20;
-
 struct Flags {
-  std::vector<std::string> tasks, policies;
-  std::vector<std::string> recalls = {"none"};
-  std::string haystack, prefill = "auto", question = "hidden";
-  std::vector<std::string> lengths = {"1K"}, depths = {"0", "25", "50", "75", "100"};
-  int64_t seeds = 5, first_seed = 1, turns = 1, max_tokens = 32;
+  NiahSampleFlags samples;
+  std::vector<std::string> policies, recalls;
+  std::string prefill = "auto", question;
   bool oracle = false;
+  std::string csv, html, resume;
+  std::string endpoint, endpoint_model;
 };
 
 // What is right but not in this version is no wrong usage.
@@ -35,50 +42,8 @@ absl::Status Usage(const absl::Status& status) {
   return UsageError(status);
 }
 
-absl::Status AddTasks(const Flags& flags, const CommandContext& context, NiahOptions* options) {
-  NiahTaskOptions from;
-  std::vector<std::string> names = flags.tasks;
-  if (names.empty()) names = {flags.haystack.empty() ? "single_noise" : "single_prose"};
-  if (!flags.haystack.empty()) {
-    PALIMPSEST_ASSIGN_OR_RETURN(from.prose, ReadInput(flags.haystack, kHaystackBytesMax, *context.cancel));
-    from.prose_name = flags.haystack;
-  }
-  for (const std::string& name : names) {
-    absl::StatusOr<std::unique_ptr<NiahTask>> task = MakeNiahTask(name, from);
-    PALIMPSEST_RETURN_IF_ERROR(Usage(task.status()));
-    options->tasks.push_back(*std::move(task));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status AddSizes(const Flags& flags, NiahOptions* options) {
-  for (const std::string& text : flags.lengths) {
-    const absl::StatusOr<int64_t> length = ParseCount(text);
-    if (!length.ok())
-      return UsageError(Error(length.status().code(), "--lengths: {}", Message(length.status())));
-    options->lengths.push_back(*length);
-  }
-  for (const std::string& text : flags.depths) {
-    const absl::StatusOr<double> depth = ParseReal(text);
-    if (!depth.ok()) return UsageError(Error(depth.status().code(), "--depths: {}", Message(depth.status())));
-    if (*depth < 0 || *depth > 100) {
-      return UsageError(InvalidArgument("--depths: {} is no percentage, expected 0 to 100", Quoted(text)));
-    }
-    options->depths_percent.push_back(*depth);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status AddVariants(const Flags& flags, const CommandContext& context, NiahOptions* options) {
-  options->recalls.clear();
-  for (const std::string& text : flags.recalls) {
-    const absl::StatusOr<RecallSpec> recall = ParseRecall(text);
-    PALIMPSEST_RETURN_IF_ERROR(Usage(recall.status()));
-    options->recalls.push_back(*recall);
-  }
-  const absl::StatusOr<PrefillChoice> prefill = ParsePrefill(flags.prefill);
-  PALIMPSEST_RETURN_IF_ERROR(Usage(prefill.status()));
-  options->prefill = *prefill;
+absl::Status AddPolicies(const Flags& flags, const CommandContext& context, NiahOptions* options,
+                         NiahSettings* settings) {
   for (const std::string& text : flags.policies) {
     const absl::StatusOr<PolicySpec> spec = ParsePolicy(text);
     PALIMPSEST_RETURN_IF_ERROR(Usage(spec.status()));
@@ -87,90 +52,210 @@ absl::Status AddVariants(const Flags& flags, const CommandContext& context, Niah
       PALIMPSEST_ASSIGN_OR_RETURN(
           policy.catalyst,
           ReadInput(spec->catalyst_file, context.config.limits.question_bytes, *context.cancel));
+      settings->emplace_back("catalyst of " + text, Sha256(policy.catalyst).ToHex().substr(0, 16));
     }
     options->policies.push_back(std::move(policy));
   }
-  if (flags.question == "hidden") {
+  settings->emplace_back("policies", fmt::format("{}", fmt::join(flags.policies, " ")));
+  return absl::OkStatus();
+}
+
+absl::Status AddQuestion(const Flags& flags, NiahOptions* options, NiahSettings* settings) {
+  // An endpoint is shown all at once.
+  const std::string question = !flags.question.empty()  ? flags.question
+                               : flags.endpoint.empty() ? "hidden"
+                                                        : "visible";
+  if (question == "hidden") {
     options->visible = {false};
-  } else if (flags.question == "visible") {
+  } else if (question == "visible") {
     options->visible = {true};
-  } else if (flags.question == "both") {
+  } else if (question == "both") {
     options->visible = {false, true};
   } else {
     const std::vector<std::string> names = {"hidden", "visible", "both"};
-    return UsageError(InvalidArgument("--question {} is not hidden, visible or both{}",
-                                      Quoted(flags.question), DidYouMean(flags.question, names)));
+    return UsageError(InvalidArgument("--question {} is not hidden, visible or both{}", Quoted(question),
+                                      DidYouMean(question, names)));
   }
+  settings->emplace_back("question", question);
   return absl::OkStatus();
+}
+
+absl::Status AddVariants(const Flags& flags, const CommandContext& context, NiahOptions* options,
+                         NiahSettings* settings) {
+  options->recalls.clear();
+  for (const std::string& text : flags.recalls.empty() ? std::vector<std::string>{"none"} : flags.recalls) {
+    const absl::StatusOr<RecallSpec> recall = ParseRecall(text);
+    PALIMPSEST_RETURN_IF_ERROR(Usage(recall.status()));
+    options->recalls.push_back(*recall);
+  }
+  const absl::StatusOr<PrefillChoice> prefill = ParsePrefill(flags.prefill);
+  PALIMPSEST_RETURN_IF_ERROR(Usage(prefill.status()));
+  options->prefill = *prefill;
+  options->oracle = flags.oracle;
+  PALIMPSEST_RETURN_IF_ERROR(AddPolicies(flags, context, options, settings));
+  PALIMPSEST_RETURN_IF_ERROR(AddQuestion(flags, options, settings));
+  settings->emplace_back("recalls", fmt::format("{}", fmt::join(flags.recalls, " ")));
+  settings->emplace_back("oracle", flags.oracle ? "yes" : "no");
+  settings->emplace_back("prefill", flags.prefill);
+  return absl::OkStatus();
+}
+
+// What an endpoint has no say in.
+absl::Status CheckEndpointFlags(const Flags& flags) {
+  if (flags.endpoint.empty()) {
+    if (flags.endpoint_model.empty()) return absl::OkStatus();
+    return UsageError(
+        InvalidArgument("--endpoint-model names a model of an endpoint: give --endpoint URL, too"));
+  }
+  if (!flags.endpoint.starts_with("http://") && !flags.endpoint.starts_with("https://")) {
+    return UsageError(InvalidArgument("--endpoint {} does not begin with http:// or https://",
+                                      Quoted(flags.endpoint, 256)));
+  }
+  const auto refuse = [](std::string_view flag) {
+    return UsageError(InvalidArgument(
+        "{} is not for --endpoint: it answers as it likes, and always sees the question", flag));
+  };
+  if (!flags.policies.empty()) return refuse("--policy");
+  if (!flags.recalls.empty()) return refuse("--recall");
+  if (flags.oracle) return refuse("--oracle");
+  if (flags.prefill != "auto") return refuse("--prefill");
+  if (!flags.question.empty() && flags.question != "visible") return refuse("--question " + flags.question);
+  return absl::OkStatus();
+}
+
+absl::Status CheckOutputs(const Flags& flags) {
+  if (!flags.csv.empty()) PALIMPSEST_RETURN_IF_ERROR(CheckOutputFile(flags.csv));
+  if (!flags.html.empty()) PALIMPSEST_RETURN_IF_ERROR(CheckOutputFile(flags.html));
+  return absl::OkStatus();
+}
+
+// Model, version and what of the configuration an answer or its bytes depend on.
+void AddMachine(const Model& model, const Flags& flags, const Config& config, NiahSettings* settings) {
+  std::error_code ignored;
+  settings->emplace_back("model", fmt::format("{}, {} bytes", model.config().name,
+                                              std::filesystem::file_size(model.file().path(), ignored)));
+  settings->emplace_back("version", PALIMPSEST_VERSION " (" PALIMPSEST_REVISION ")");
+  settings->emplace_back("endpoint", flags.endpoint);
+  settings->emplace_back("endpoint_model", flags.endpoint_model);
+  std::istringstream lines(PrintEffective(config));
+  std::string line, section;
+  while (std::getline(lines, line)) {
+    if (!line.starts_with(' ')) {
+      section = line.substr(0, line.find(':'));
+    } else if (section == "device" || section == "host" || section == "ssd" || section == "prefill") {
+      const size_t colon = line.find(':');
+      const std::string value = line.substr(colon + 1, line.rfind("  #") - colon - 1);
+      settings->emplace_back(section + "." + line.substr(2, colon - 2),
+                             value.substr(value.find_first_not_of(' ')));
+    }
+  }
+}
+
+std::string Now() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return FormatTime(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+}
+
+// Where a run that has no file of its own keeps what it finished: by its settings, so that the same command
+// finds it again.
+std::string StatePath(const NiahSettings& settings, const Config& config) {
+  std::string all;
+  for (const auto& [name, value] : settings) all += name + "\n" + value + "\n";
+  return fmt::format("{}/niah/{}.jsonl", config.data_dir, Sha256(all).ToHex().substr(0, 16));
+}
+
+// What stands in the table as a hole.
+absl::Status Failures(const std::vector<NiahTrial>& trials) {
+  const NiahTrial* first = nullptr;
+  size_t failed = 0;
+  for (const NiahTrial& trial : trials) {
+    if (trial.failed.empty()) continue;
+    if (first == nullptr) first = &trial;
+    ++failed;
+  }
+  if (first == nullptr) return absl::OkStatus();
+  return Error(absl::StatusCode::kUnavailable,
+               "{} of {} answers did not come; the first, of {}, {} tokens: {}; run it again for those",
+               failed, trials.size(), first->task, first->length, first->failed);
+}
+
+absl::Status WriteReport(const std::vector<NiahTrial>& trials, const NiahRun& run, const Flags& flags,
+                         bool json) {
+  const NiahReport report = ReportOf(trials);
+  if (!flags.csv.empty()) PALIMPSEST_RETURN_IF_ERROR(WriteOutputFile(flags.csv, ReportCsv(report)));
+  if (!flags.html.empty()) {
+    PALIMPSEST_RETURN_IF_ERROR(WriteOutputFile(flags.html, NiahHtml(ReportJson(report, run))));
+  }
+  return WriteOut(json ? ReportJson(report, run) + "\n" : ReportText(report, run));
 }
 
 absl::Status Run(const Flags& flags, const CommandContext& context) {
   NiahOptions options;
-  PALIMPSEST_RETURN_IF_ERROR(AddSizes(flags, &options));
-  PALIMPSEST_RETURN_IF_ERROR(AddVariants(flags, context, &options));
-  PALIMPSEST_RETURN_IF_ERROR(AddTasks(flags, context, &options));
-  options.first_seed = flags.first_seed;
-  options.seeds = flags.seeds;
-  options.turns = flags.turns;
-  options.oracle = flags.oracle;
-  options.max_tokens = flags.max_tokens;
+  NiahSettings settings;
+  PALIMPSEST_RETURN_IF_ERROR(CheckEndpointFlags(flags));
+  PALIMPSEST_RETURN_IF_ERROR(CheckOutputs(flags));
+  PALIMPSEST_RETURN_IF_ERROR(AddNiahSamples(flags.samples, context, &options, &settings));
+  PALIMPSEST_RETURN_IF_ERROR(AddVariants(flags, context, &options, &settings));
   options.cancel = context.cancel;
   options.progress = StderrProgress();
   // Outlives the engine, which writes there.
   std::unique_ptr<ScratchFolder> scratch;
-  if (context.config.ssd.enabled) {
+  if (context.config.ssd.enabled && flags.endpoint.empty()) {
     PALIMPSEST_ASSIGN_OR_RETURN(scratch, ScratchFolder::Make(context.config.data_dir, "niah"));
     options.ssd_folder = scratch->path();
   }
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(context.config));
-  const absl::StatusOr<std::vector<NiahTrial>> trials = RunNiah(*model, options);
-  if (trials.status().code() == absl::StatusCode::kCancelled) {
-    return Error(absl::StatusCode::kCancelled,
-                 "interrupted, and nothing of it is kept; run fewer --seeds at a time, the next ones with "
-                 "--first-seed");
+  AddMachine(*model, flags, context.config, &settings);
+  const std::string path = flags.resume.empty() ? StatePath(settings, context.config) : flags.resume;
+  PALIMPSEST_ASSIGN_OR_RETURN(
+      const std::unique_ptr<NiahAnswerer> answerer,
+      flags.endpoint.empty()
+          ? MakeEngineAnswerer(*model, options.prefill, options.ssd_folder, context.cancel)
+          : MakeEndpointAnswerer(
+                *model, {.url = flags.endpoint, .model = flags.endpoint_model, .api_key = context.api_key},
+                context.cancel));
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<NiahState> state, NiahState::Open(path, settings, Now()));
+  options.state = state.get();
+  if (state->damaged_lines() > 0) {
+    options.progress.write(
+        fmt::format("niah: {} damaged lines of {} are not used: what they had runs again\n",
+                    state->damaged_lines(), state->path()));
+  }
+  const absl::StatusOr<std::vector<NiahTrial>> trials = RunNiah(*answerer, options);
+  if (!trials.ok() && !state->has_any()) {
+    state->Remove();
+  } else if (!trials.ok()) {
+    const bool interrupted = trials.status().code() == absl::StatusCode::kCancelled;
+    return Error(trials.status().code(), "{}; the same command goes on from here: what is finished is in {}",
+                 interrupted ? "interrupted" : Message(trials.status()), state->path());
   }
   PALIMPSEST_RETURN_IF_ERROR(trials.status());
-  PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model->StartEngine(options.ssd_folder));
-  const NiahReport report = ReportOf(*trials);
-  const NiahRun run{.model = model->config().name,
-                    .numerics = engine->numerics_class(),
-                    .first_seed = flags.first_seed,
-                    .seeds = flags.seeds,
-                    .turns = flags.turns,
-                    .max_tokens = flags.max_tokens};
-  return WriteOut(context.json ? ReportJson(report, run) + "\n" : ReportText(report, run));
+  const NiahRun run{.model = answerer->name(),
+                    .numerics = answerer->numerics(),
+                    .first_seed = options.first_seed,
+                    .seeds = options.seeds,
+                    .turns = options.turns,
+                    .max_tokens = options.max_tokens,
+                    .command = context.command_line,
+                    .version = PALIMPSEST_VERSION " (" PALIMPSEST_REVISION ")",
+                    .started = state->started(),
+                    .endpoint = flags.endpoint};
+  PALIMPSEST_RETURN_IF_ERROR(WriteReport(*trials, run, flags, context.json));
+  PALIMPSEST_RETURN_IF_ERROR(Failures(*trials));
+  if (flags.resume.empty()) state->Remove();
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 void AddNiahCommand(CommandSet& commands) {
-  constexpr int64_t kCountMax = int64_t{1} << 20;
   const auto flags = std::make_shared<Flags>();
   CLI::App& niah = commands.Add(
       "niah",
-      "hides a number in a text and asks for it: what a policy finds again, beside full. A run that is "
-      "interrupted starts anew",
+      "hides facts in a text and asks for them: what a policy finds again, beside full. A run that was "
+      "interrupted goes on where it stopped",
       Generation::kNo, [flags](const CommandContext& context) { return Run(*flags, context); });
-  niah.add_option("--task", flags->tasks,
-                  fmt::format("{}; several with commas; default single_noise, with --haystack single_prose",
-                              fmt::join(NiahTaskNames(), ", ")))
-      ->type_name("TASK,TASK")
-      ->delimiter(',');
-  niah.add_option("--haystack", flags->haystack,
-                  "prose of the prose tasks, a text file; - reads it from standard input")
-      ->type_name("FILE");
-  niah.add_option("--lengths", flags->lengths, "tokens of prompt and answer together; default 1K")
-      ->type_name("N,N")
-      ->delimiter(',');
-  niah.add_option("--depths", flags->depths, "where the needle stands, in percent; default 0,25,50,75,100")
-      ->type_name("N,N")
-      ->delimiter(',');
-  niah.add_option("--seeds", flags->seeds, "samples of each length and depth; default 5")
-      ->type_name("N")
-      ->check(CLI::Range(int64_t{1}, kCountMax));
-  niah.add_option("--first-seed", flags->first_seed, "the seed of the first sample; default 1")
-      ->type_name("N")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 53));
+  AddNiahSampleFlags(niah, flags->samples);
   niah.add_option("--policy", flags->policies,
                   "which tokens stay on the device; give it again for more. full always runs")
       ->type_name("NAME:key=value,...")
@@ -192,13 +277,28 @@ void AddNiahCommand(CommandSet& commands) {
                   "may the policy see the question: hidden, visible or both; default hidden")
       ->type_name("WHICH")
       ->take_last();
-  niah.add_option("--turns", flags->turns,
-                  "numbers in each text, asked for one after the other in one conversation; default 1")
-      ->type_name("N")
-      ->check(CLI::Range(int64_t{1}, int64_t{100}));
-  niah.add_option("--max-tokens", flags->max_tokens, "of an answer; default 32")
-      ->type_name("N")
-      ->check(CLI::Range(int64_t{1}, kCountMax));
+  niah.add_option("--csv", flags->csv, "also writes the cells as comma-separated values")
+      ->type_name("FILE")
+      ->take_last();
+  niah.add_option("--html", flags->html, "also writes a page for a browser: maps, curves, costs")
+      ->type_name("FILE")
+      ->take_last();
+  niah.add_option(
+          "--resume", flags->resume,
+          "where finished answers are kept, and found again; default: a file in the data folder, until "
+          "the run is done")
+      ->type_name("FILE")
+      ->take_last();
+  niah.add_option("--endpoint", flags->endpoint,
+                  "an OpenAI-compatible server answers instead of this engine; --model counts the tokens, "
+                  "$PALIMPSEST_API_KEY is sent as its key")
+      ->type_name("URL")
+      ->take_last();
+  niah.add_option("--endpoint-model", flags->endpoint_model,
+                  "what the endpoint calls the model; default: the first that it lists")
+      ->type_name("NAME")
+      ->take_last();
+  AddNiahFileCommands(commands, niah);
 }
 
 }  // namespace palimpsest

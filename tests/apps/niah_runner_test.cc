@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "apps/niah/report.h"
 #include "apps/niah/runner.h"
 #include "proto/base/status.h"
 #include "tests/testing/temporary_folder.h"

@@ -38,10 +38,10 @@ int64_t Tokens(std::string_view text) {
 
 absl::StatusOr<int64_t> Count(const NiahSample& sample) { return kFrame + Tokens(sample.context); }
 
-// 400 sentences, all different, of 4 to 33 words.
+// 1,600 sentences of 4 to 33 words.
 std::string Prose() {
   std::string text;
-  for (int sentence = 0; sentence < 400; ++sentence) {
+  for (int sentence = 0; sentence < 1600; ++sentence) {
     for (int word = 0; word < 4 + sentence * 7 % 30; ++word) {
       text += static_cast<char>((word == 0 ? 'A' : 'a') + (sentence + word) % 26);
       text += static_cast<char>('a' + (sentence * 3 + word * 5) % 26);
@@ -185,6 +185,16 @@ TEST(NiahDepthTest, TurnsGoAroundAndMeetEachDepthOfAGrid) {
   EXPECT_EQ(NiahDepth({.depth_percent = 100}, 0), 100);
 }
 
+TEST(NiahDepthTest, ThirdsAreTheSameDepthWhicheverTurnMeetsThem) {
+  std::set<double> depths;
+  for (int64_t turn = 0; turn < 3; ++turn) {
+    for (const double depth : {0.0, 50.0, 100.0}) {
+      depths.insert(NiahDepth({.depth_percent = depth, .turns = 3}, turn));
+    }
+  }
+  EXPECT_EQ(depths.size(), 7u) << "0, 100 and the sixths between";
+}
+
 TEST(FactsTest, EachTurnAsksForAFactOfAnotherKind) {
   const auto task = Task("facts_prose");
   const NiahSample sample = Generate(*task, {.seed = 3, .tokens = 2048, .turns = 8});
@@ -215,11 +225,14 @@ TEST_P(NiahTaskTest, LengthWithoutRoomSaysWhatIsNeeded) {
 
 TEST_P(NiahTaskTest, ScoreIsTheShareOfReferencesThatTheOutputHas) {
   const auto task = Task(GetParam());
-  EXPECT_EQ(task->Score("the number is 456, I think", {"123", "456"}), 0.5);
-  EXPECT_EQ(task->Score("Number: AbC", {"aBc"}), 1);
-  EXPECT_EQ(task->Score("", {"1"}), 0);
-  EXPECT_EQ(task->Score("1234567.", {"1234567"}), 1);
-  EXPECT_EQ(task->Score("123456", {"1234567"}), 0);
+  const auto score = [&](std::string_view output, std::vector<std::string> references) {
+    return task->Score(output, {.references = std::move(references)});
+  };
+  EXPECT_EQ(score("the number is 456, I think", {"123", "456"}), 0.5);
+  EXPECT_EQ(score("Number: AbC", {"aBc"}), 1);
+  EXPECT_EQ(score("", {"1"}), 0);
+  EXPECT_EQ(score("1234567.", {"1234567"}), 1);
+  EXPECT_EQ(score("123456", {"1234567"}), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, NiahTaskTest, ::testing::Values("single_noise", "single_prose"),

@@ -1,11 +1,19 @@
 """`palimpsest niah`: its report, what it refuses, and that the quick-start model finds the needle."""
 
+import contextlib
+import csv
+import http.server
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import cli
+import serving
 
 WORDS = "the river ran past an old mill where grain was stored until winter came and carts took it to market".split()
 
@@ -71,15 +79,157 @@ class NiahTest(cli.CliTest):
         refused(cli.FAILED, *self.niah("--lengths", "1K,9K", "--prefill", "exact"), contains=[str(cli.TINY_WINDOW)])
         refused(cli.USAGE, *self.niah("--haystack", self.write("short.txt", "One. Two.")), contains=["short.txt", "2 sentences"])
 
-    def test_interrupted_run_prints_nothing(self):
-        process = self.start(*self.niah("--lengths", "2K", "--seeds", "10000", "--json"))
-        first = process.stderr.readline()  # the first line of progress
+    def test_interrupted_run_goes_on_and_gives_the_report_of_one_run(self):
+        command = self.niah("--lengths", "1200,1500", "--depths", "0,50", "--seeds", "4", "--policy", "snapkv:budget=50%",
+                            "--json")
+        whole = self.expect_done(*command).json
+        state = self.folder / "state.jsonl"
+        for stop, lines in ((cli.interrupt, 4), (subprocess.Popen.kill, 9)):
+            process = self.start(*command, "--resume", state)
+            self.eventually_lines(state, process, lines)
+            stop(process)
+            run = self.finish(process)
+            self.assertNotEqual(run.status, cli.DONE)
+            self.assertEqual(run.out, "")
+            if stop is cli.interrupt:
+                self.assertRegex(run.err, r"(?m)^palimpsest: interrupted; [^\n]+state\.jsonl\n\Z")
+        resumed = self.expect_done(*command, "--resume", state)
+        self.assertRegex(resumed.err, r"(?m)^niah: \d+ answers to \d+ texts; \d+ of 32 answers are in [^\n]+; about ")
+        self.assertEqual(self.without_times(resumed.json), self.without_times(whole))
+        again = self.expect_done(*command, "--resume", state)
+        self.assertEqual(again.json["cells"], resumed.json["cells"], "times, too: nothing ran")
+        self.expect_error(cli.FAILED, *command, "--resume", state, "--seeds", "5",
+                          contains=["state.jsonl", "seeds: 4 there, 5 here"])
+
+    def test_without_a_file_the_same_command_goes_on_and_leaves_nothing(self):
+        command = self.niah("--lengths", "1500", "--seeds", "4")
+        process = self.start(*command)
+        files = self.data / "niah"
+        self.eventually_lines(files, process, 3)
         cli.interrupt(process)
+        self.assertIn(str(files), self.finish(process).err)
+        run = self.expect_done(*command)
+        self.assertIn(" of 20 answers are in ", run.err)
+        self.assertEqual(list(files.iterdir()), [])
+
+    def eventually_lines(self, path, process, lines: int):
+        """Until the file, or the one in the folder, has so many."""
+        for _ in range(2000):
+            file = next(iter(path.iterdir()), None) if path.is_dir() else path
+            with contextlib.suppress(FileNotFoundError, AttributeError):
+                if file.read_bytes().count(b"\n") >= lines:
+                    return
+            self.assertIsNone(process.poll(), "it ended before it could be interrupted")
+            time.sleep(0.01)
+        self.fail(f"{path} has no {lines} lines")
+
+    @staticmethod
+    def without_times(report: dict) -> dict:
+        del report["run"]["started"], report["run"]["command"]
+        for row in report["cells"] + report["summary"]:
+            del row["first_token_seconds"], row["decode_tokens_per_second"], row["receipts"]["seconds"]
+        return report
+
+    def test_files_for_people_and_programs(self):
+        csv_file, html = self.folder / "cells.csv", self.folder / "page.html"
+        run = self.expect_done(*self.niah("--lengths", "1200,1500", "--depths", "0,100", "--seeds", "1", "--csv", csv_file, "--html", html))
+        self.assertIn("% correct by depth and length", run.out)
+        rows = list(csv.DictReader(csv_file.read_text().splitlines()))
+        self.assertEqual([(row["length"], row["depth"], row["n"]) for row in rows],
+                         [("1200", "0.0", "1"), ("1200", "100.0", "1"), ("1500", "0.0", "1"), ("1500", "100.0", "1")])
+        page = html.read_text()
+        data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+        self.assertEqual(len(data["cells"]), 4)
+        self.assertRegex(data["run"]["command"], r"^palimpsest niah --model \S+ .*--html \S+$")
+        self.assertRegex(data["run"]["started"], r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$")
+        for flag in ("--csv", "--html"):
+            self.expect_error(cli.FAILED, *self.niah(flag, self.folder / "no/such/file"), contains=["no/such/file", "folder"])
+
+    def test_generate_score_and_compare(self):
+        samples = self.expect_done("niah", "generate", "--model", self.tiny_model(), "--task", "niah_multikey_2,vt", "--lengths", "1500",
+                                   "--depths", "0,50", "--seeds", "2").out.splitlines()
+        lines = [json.loads(line) for line in samples]
+        self.assertEqual([line["index"] for line in lines], list(range(8)))
+        for line in lines:
+            self.assertTrue(line["input"].endswith(line["question"]))
+            self.assertTrue(0.98 * 1500 <= line["length"] <= 1500, line["length"])
+        answers = "\n".join(json.dumps(line | {"pred": line["outputs"][0] if line["task"] == "vt" else line["outputs"][0].upper()})
+                            for line in lines)
+        scores = self.expect_done("niah", "score", self.write("answers.jsonl", answers), "--json").json["scores"]
+        self.assertEqual([(row["task"], row["length"], row["n"], row["correct"]) for row in scores],
+                         [("niah_multikey_2", 1500, 4, 1), ("vt", 1500, 4, 0.2)])
+        self.assertIn("niah_multikey_2", self.expect_done("niah", "score", "-", stdin=answers.encode()).out)
+        self.expect_error(cli.FAILED, "niah", "score", self.write("bad.jsonl", "{}"), contains=["bad.jsonl", "line 1"])
+        one = self.expect_done(*self.niah("--lengths", "1200", "--seeds", "1", "--json")).out
+        a, b = self.write("a.json", one), self.write("b.json", one)
+        self.assertIn("0 of 1 rows differ", self.expect_done("niah", "compare", a, b).out)
+        self.expect_error(cli.USAGE, "niah", "compare", a, contains=["FILE"])
+        self.expect_error(cli.FAILED, "niah", "compare", a, self.write("c.json", "[]"), contains=["c.json", "niah --json"])
+        self.expect_error(cli.USAGE, "niah", "scor", contains=["scor", "did you mean score"])
+
+    def test_every_task_runs(self):
+        squad = json.dumps({"data": [{"paragraphs": [
+            {"context": f"Town {i} has a mill. " + " ".join(f"w{i}x{j}" for j in range(60)),
+             "qas": [{"question": f"What has town {i}?", "answers": [{"text": "a mill"}]}]} for i in range(40)]}]})
+        tasks = "niah_single_1,niah_single_2,niah_single_3,niah_multikey_1,niah_multikey_2,niah_multikey_3,niah_multivalue," \
+                "niah_multiquery,vt,cwe,fwe,qa_1,passkey_7,passkey_64,passkey_uuid,kv_retrieval,babi_qa1,babi_qa2,babi_qa3,records"
+        run = self.expect_done(*self.niah("--task", tasks, "--haystack", self.write("prose.txt", prose()), "--squad",
+                                          self.write("squad.json", squad), "--lengths", "2000", "--depths", "50", "--seeds", "1", "--json"))
+        self.assertEqual([cell["task"] for cell in run.json["cells"]], tasks.split(","))
+        for cell in run.json["cells"]:
+            self.assertTrue(0.98 * 2000 <= cell["prompt_tokens"] + 4 <= 2000, cell)
+            self.assertEqual(cell["depth"], None if cell["task"] in ("cwe", "fwe", "records") else 50)
+
+    def test_bad_input_is_named(self):
+        refused = self.expect_error
+        refused(cli.USAGE, *self.niah("--lengths", "1K,1024"), contains=["--lengths", "1024", "twice"])
+        refused(cli.USAGE, *self.niah("--task", "vt,vt"), contains=["--task", "vt", "twice"])
+        refused(cli.FAILED, *self.niah("--task", "cwe", "--turns", "2", "--lengths", "1800"), contains=["cwe", "--turns 2"])
+        refused(cli.USAGE, *self.niah("--task", "qa_1"), contains=["qa_1", "--squad"])
+        refused(cli.USAGE, *self.niah("--task", "qa_2", "--hotpotqa", self.write("q.json", "{}")), contains=["q.json", "HotpotQA"])
+        refused(cli.FAILED, *self.niah("--haystack", self.write("short.txt", "A line of text here. " * 20), "--lengths", "1K"),
+                contains=["short.txt", "too short for 1024 tokens"])
+        refused(cli.FAILED, *self.niah("--resume", self.write("other.jsonl", "prose\n")), contains=["other.jsonl", "not the state"])
+        refused(cli.USAGE, *self.niah("--endpoint-model", "m"), contains=["--endpoint"])
+        refused(cli.USAGE, *self.niah("--endpoint", "localhost:1"), contains=["--endpoint", "http://"])
+        refused(cli.USAGE, *self.niah("--endpoint", "http://127.0.0.1:1", "--policy", "snapkv:budget=50%"), contains=["--policy", "--endpoint"])
+        refused(cli.USAGE, *self.niah("--endpoint", "http://127.0.0.1:1", "--question", "both"), contains=["--question both"])
+        refused(cli.FAILED, *self.niah("--endpoint", "http://127.0.0.1:1"), contains=["127.0.0.1:1"])
+
+
+class EndpointTest(serving.ServeTest):
+    """The same cells on a server."""
+
+    COMMAND = ["--task", "facts_noise", "--lengths", "1200", "--depths", "0,50", "--seeds", "2", "--turns", "2", "--max-tokens", "8"]
+
+    def test_own_server_answers_and_compare_reads_both(self):
+        server = self.serve()
+        there = self.expect_done("niah", *self.COMMAND, "--endpoint", server.url + "/v1", "--json")
+        for cell in there.json["cells"]:
+            self.assertEqual((cell["policy"], cell["question"], cell["n"], cell["failed"]), ("endpoint", "visible", 2, 0))
+            self.assertEqual((cell["resident_bytes"], cell["kept_all"]), (None, 0))
+            self.assertGreater(cell["first_token_seconds"], 0)
+            self.assertTrue(0.8 * 1200 <= cell["prompt_tokens"] <= 1200, cell)
+        self.assertEqual(there.json["run"]["endpoint"], server.url + "/v1")
+        here = self.expect_done("niah", *self.COMMAND, "--question", "visible", "--json")
+        compared = self.expect_done("niah", "compare", self.write("a.json", here.out), self.write("b.json", there.out), "--json").json
+        self.assertEqual((len(compared["rows"]), compared["only_a"], compared["only_b"]), (3, [], []))
+
+    def test_server_that_goes_leaves_holes_and_the_rest_is_asked_again(self):
+        server = self.serve()
+        state = self.folder / "state.jsonl"
+        command = ["niah", *self.COMMAND, "--seeds", "20", "--json", "--resume", state, "--endpoint-model",
+                   server.call("GET", "/v1/models").json["data"][0]["id"], "--endpoint"]
+        process = self.start(*command, server.url)
+        self.eventually(lambda: state.exists() and state.read_bytes().count(b"\n") > 3, 60, "answers")
+        server.stop(signal.SIGKILL)
         run = self.finish(process)
         self.assertEqual(run.status, cli.FAILED, str(run))
-        self.assertEqual(run.out, "")
-        self.assertIn(b"niah", first)
-        self.assertRegex(run.err, r"(?m)^palimpsest: interrupted[^\n]+--first-seed\n\Z")
+        rows = json.loads(run.out)["cells"]
+        failed = sum(row["failed"] for row in rows)
+        self.assertEqual(sum(row["n"] for row in rows) + failed, 80)
+        self.assertGreater(failed, 0)
+        self.assertRegex(run.err, rf"(?m)^palimpsest: {failed} of 80 answers did not come; [^\n]+\n\Z")
 
 
 class ResultsTest(cli.CliTest):
@@ -124,14 +274,113 @@ class ResultsTest(cli.CliTest):
         self.assertIn("64 tokens", run.stderr)
 
 
+class OtherServer(http.server.BaseHTTPRequestHandler):
+    """Answers as servers of other makers do; every second question in a way of its own that is an error."""
+
+    asked = []
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        self.asked.append((self.headers["Authorization"], json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        number = len(self.asked)
+        events = ["data:" + json.dumps({"choices": [{"delta": {"role": "assistant", "content": part}}]}) for part in ("", "it", " is 1")]
+        if number == 2:
+            return self.reply(400, "application/json", json.dumps({"error": {"message": "the prompt is too long"}}))
+        if number == 4:
+            return self.reply(200, "text/event-stream", events[1] + "\n\n" + 'data: {"error": {"message": "out of memory"}}\n\n')
+        if number == 6:
+            return self.reply(200, "text/event-stream", events[1] + "\n\n")
+        if number == 8:
+            return self.reply(200, "text/event-stream", "data: {nonsense\n\n")
+        usage = 'data: {"choices": [], "usage": {"prompt_tokens": 500, "completion_tokens": 2}}'
+        self.reply(200, "text/event-stream", ": hello\r\n\r\n" + "\r\n\r\n".join([*events, usage, "data: [DONE]"]) + "\r\n\r\n")
+
+    def reply(self, status: int, kind: str, text: str):
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+
+class OtherEndpointTest(cli.CliTest):
+    def test_streams_of_other_makers_are_read_and_what_fails_is_a_hole(self):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherServer)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(thread.join)
+        self.addCleanup(server.shutdown)
+        run = self.run_command("niah", "--model", self.tiny_model(), "--task", "vt", "--lengths", "600", "--depths", "0,50", "--seeds", "5",
+                               "--endpoint", f"http://127.0.0.1:{server.server_port}", "--endpoint-model", "their-model", "--json",
+                               PALIMPSEST_API_KEY="secret")
+        self.assertEqual(run.status, cli.FAILED, str(run))
+        self.assertRegex(run.err, r"(?m)^palimpsest: 4 of 10 answers did not come; the first, of vt, 600 tokens: [^\n]*400: the prompt is too long")
+        cells = run.json["cells"]
+        self.assertEqual([(cell["n"], cell["failed"]) for cell in cells], [(3, 2), (3, 2)])
+        self.assertEqual([(cell["prompt_tokens"], cell["output_tokens"], cell["correct"]) for cell in cells], [(500, 2, 0)] * 2)
+        self.assertNotIn("secret", run.out + run.err)
+        authorization, body = OtherServer.asked[0]
+        self.assertEqual(authorization, "Bearer secret")
+        self.assertEqual((body["model"], body["temperature"], body["max_tokens"], body["stream"]), ("their-model", 0, 30, True))
+        self.assertEqual([message["role"] for message in body["messages"]], ["user"])
+        self.assertRegex(body["messages"][0]["content"], r"(?s)VAR .*Which variables have the value \d{5} in the text\? The variables [^\n]+ are:$")
+
+
+NUMBER = (int, float)
+NULLABLE = (int, float, type(None))
+RECEIPTS = {"seconds": {"load": float, "prefill": float, "recall": float, "decode": float, "first_token": float},
+            "spilled_bytes": {"host": int, "ssd": int}, "recalled_bytes": {"host": int, "ssd": int}, "cached_tokens": int,
+            "recomputed_tokens": int}
+ROW = {"task": str, "length": int, "policy": str, "recall": str, "question": str, "turn": (int, type(None)), "n": int, "failed": int,
+       "correct": NULLABLE, "interval": [NUMBER, NUMBER], "as_full": int, "kept_all": int, "degraded": int, "prompt_tokens": NULLABLE,
+       "resident_tokens": NULLABLE, "resident_bytes": NULLABLE, "device_bytes_peak": NULLABLE,
+       "recalled_slices": {"host": NUMBER, "ssd": NUMBER}, "needle_seen": NULLABLE, "first_token_seconds": NULLABLE,
+       "decode_tokens_per_second": NULLABLE, "output_tokens": NULLABLE, "receipts": RECEIPTS}
+RUN = {"model": str, "numerics": str, "first_seed": int, "seeds": int, "turns": int, "max_tokens": (int, type(None)), "command": str,
+       "version": str, "started": str}
+
+
 class NeedleTest(cli.CliTest):
-    def test_full_attention_finds_the_needle(self):
-        run = self.expect_done("niah", "--model", self.real_model(), "--task", "single_noise,single_prose", "--haystack",
-                               self.write("prose.txt", prose()), "--lengths", "512", "--depths", "10,90", "--seeds", "2", "--json")
-        for cell in run.json["cells"]:
-            self.assertEqual(cell["correct"], 1, cell)
-            self.assertLessEqual(cell["prompt_tokens"] + run.json["run"]["max_tokens"], 512)
-            self.assertGreaterEqual(cell["prompt_tokens"] + run.json["run"]["max_tokens"], 0.99 * 512)
+    """A small grid on the real model: the form of the report, and a floor for full."""
+
+    def expect_form(self, value, form, place: str = "report"):
+        """Exactly these fields, of these types."""
+        if isinstance(form, dict):
+            self.assertEqual(set(value), set(form), place)
+            for name in form:
+                self.expect_form(value[name], form[name], f"{place}.{name}")
+        elif isinstance(form, list):
+            self.assertEqual(len(value), len(form), place)
+            for number, one in enumerate(form):
+                self.expect_form(value[number], one, f"{place}[{number}]")
+        else:
+            self.assertIsInstance(value, form, place)
+            self.assertTrue(form is bool or not isinstance(value, bool), place)
+
+    def test_grid_has_the_form_of_the_report_and_full_finds_the_needle(self):
+        process = self.start("niah", "--model", self.real_model(), "--task", "single_noise,single_prose", "--haystack",
+                             self.write("prose.txt", prose()), "--lengths", "512", "--depths", "10,90", "--seeds", "2",
+                             "--policy", "random:budget=25%", "--json")
+        done = self.finish(process, timeout=280)
+        self.assertEqual(done.status, cli.DONE, str(done))
+        run = done.json
+        self.expect_form(run["run"], RUN)
+        for cell in run["cells"]:
+            self.expect_form(cell, ROW | {"depth": NULLABLE})
+            self.assertLessEqual(cell["prompt_tokens"] + 32, cell["length"])
+            self.assertGreaterEqual(cell["prompt_tokens"] + 32, 0.99 * cell["length"])
+            self.assertEqual((cell["n"], cell["failed"], cell["degraded"]), (2, 0, 0))
+        for row in run["summary"]:
+            self.expect_form(row, ROW | {"worst": {"depth": NULLABLE, "correct": NULLABLE}})
+            low, high = row["interval"]
+            self.assertTrue(low <= row["correct"] <= high, row)
+        right = {policy: [row["correct"] for row in run["summary"] if row["policy"] == policy] for policy in ("full", "random:budget=25%")}
+        self.assertGreaterEqual(sum(right["full"]) / len(right["full"]), 0.95, right)
+        self.assertLessEqual(sum(right["random:budget=25%"]) / len(right["random:budget=25%"]), 0.5, right)
 
 
 if __name__ == "__main__":
