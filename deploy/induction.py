@@ -56,7 +56,8 @@ class Runner:
 
     def __init__(self, options, folder: pathlib.Path, model: pathlib.Path):
         self.options, self.shown = options, set()
-        self.common = ["--model", str(model), "--data-dir", str(folder), "--threads-count", str(options.threads), "--json"]
+        self.common = ["--model", str(model), "--data-dir", str(folder), "--threads-count", str(options.threads),
+                       "--device-numerics", "bf16", "--json"]
 
     def run(self, *arguments: str):
         """The JSON that it prints, its seconds of the processor, and its largest size in bytes."""

@@ -24,6 +24,9 @@ class InductionTest(cli.CliTest):
         subprocess.run([self.writer, "model", path, str(window)], check=True)
         return path
 
+    def environment(self, **more: str) -> dict[str, str]:
+        return super().environment(PALIMPSEST_DEVICE_NUMERICS="bf16", **more)  # where int8 is the default, too
+
     def ask(self, question: str, *arguments: str) -> dict:
         return self.expect_done("ask", "--model", self.model(WINDOW), "--document", self.document, "--max-tokens", "8", "--json",
                                 *arguments, question).json
