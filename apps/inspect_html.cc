@@ -97,35 +97,6 @@ json::object SideJson(const Inspection& inspection) {
           {"steps", StepsJson(inspection)}};
 }
 
-// Fit to stand inside of <script>: outside of its strings JSON has none of these characters.
-std::string InsideScript(std::string_view text) {
-  std::string safe;
-  safe.reserve(text.size());
-  for (const char c : text) {
-    if (c == '<' || c == '>' || c == '&') {
-      safe += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-    } else {
-      safe += c;
-    }
-  }
-  return safe;
-}
-
-// The page with its parts at {{...}}, each once. What a part holds is not looked at again.
-std::string FillPage(const std::string& data) {
-  std::string page;
-  std::string_view rest = kInspectPageHtml;
-  const std::pair<std::string_view, std::string_view> parts[] = {
-      {"{{style}}", kInspectPageCss}, {"{{data}}", data}, {"{{script}}", kInspectPageJs}};
-  for (const auto& [name, content] : parts) {
-    const size_t at = rest.find(name);
-    PALIMPSEST_CHECK(at != std::string_view::npos, "page.html has no {}", name);
-    page.append(rest.substr(0, at)).append(content);
-    rest.remove_prefix(at + name.size());
-  }
-  return page.append(rest);
-}
-
 }  // namespace
 
 std::string InspectionHtml(std::span<const Inspection> inspections, const InspectPage& about,
@@ -137,7 +108,7 @@ std::string InspectionHtml(std::span<const Inspection> inspections, const Inspec
   page["kv_heads"] = about.kv_heads;
   AddTokens(inspections, tokenizer, &page);
   if (inspections.size() > 1) page["other"] = SideJson(inspections[1]);
-  return FillPage(InsideScript(json::serialize(page)));
+  return FillPage(kInspectPage, json::serialize(page));
 }
 
 }  // namespace palimpsest

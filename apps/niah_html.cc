@@ -1,42 +1,9 @@
 #include "apps/niah_html.h"
 
-#include <fmt/format.h>
-
 #include "apps/niah_page.h"
-#include "proto/base/status.h"
 
 namespace palimpsest {
-namespace {
 
-// Fit to stand inside of <script>: outside of its strings JSON has none of these characters.
-std::string InsideScript(std::string_view text) {
-  std::string safe;
-  safe.reserve(text.size());
-  for (const char c : text) {
-    if (c == '<' || c == '>' || c == '&') {
-      safe += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-    } else {
-      safe += c;
-    }
-  }
-  return safe;
-}
-
-}  // namespace
-
-std::string NiahHtml(std::string_view report_json) {
-  std::string page;
-  std::string_view rest = kNiahPageHtml;
-  const std::string data = InsideScript(report_json);
-  const std::pair<std::string_view, std::string_view> parts[] = {
-      {"{{style}}", kNiahPageCss}, {"{{data}}", data}, {"{{script}}", kNiahPageJs}};
-  for (const auto& [name, content] : parts) {
-    const size_t at = rest.find(name);
-    PALIMPSEST_CHECK(at != std::string_view::npos, "page.html has no {}", name);
-    page.append(rest.substr(0, at)).append(content);
-    rest.remove_prefix(at + name.size());
-  }
-  return page.append(rest);
-}
+std::string NiahHtml(std::string_view report_json) { return FillPage(kNiahPage, report_json); }
 
 }  // namespace palimpsest

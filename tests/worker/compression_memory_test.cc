@@ -255,11 +255,16 @@ TEST_F(CompressionMemoryTest, EveryTokenIsBelowBeforeItsTilesGo) {
     };
     Make(options);
     record.engine = engine_.get();
-    const auto job = engine_->Submit(CompressionRequest(c, 60)).value();
+    const Request request = CompressionRequest(c, 60);
+    // What repeats a text is forgotten, and was never to be kept.
+    const int64_t repeats =
+        DivideUp(request.policy.RepeatedOf(392, std::ssize(request.catalyst)), kTileSlots) * group_tiles();
+    const auto job = engine_->Submit(request).value();
     const int64_t token_bytes = engine_->store().shape().bytes_per_token();
     int64_t before = 0;
     while (engine_->Step()) {
-      for (const int64_t used : record.used_tiles) ASSERT_GE(used, before) << c.name << ": tiles went first";
+      for (const int64_t used : record.used_tiles)
+        ASSERT_GE(used, before - repeats) << c.name << ": tiles went first";
       record.used_tiles.clear();
       before = engine_->store().arena().used_tiles();
       if (c.mode == kPot) {
