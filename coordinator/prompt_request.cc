@@ -81,7 +81,8 @@ int64_t PromptBlocks(const PromptPlan& plan) {
 }
 
 int64_t RepeatedOf(const PromptPlan& plan) {
-  return plan.mode.policy.RepeatedOf(plan.mode.candidates, static_cast<int64_t>(plan.catalyst.size()));
+  const int64_t text = plan.mode.prefill == proto::ANCHORED ? plan.longest_span : plan.mode.candidates;
+  return plan.mode.policy.RepeatedOf(text, static_cast<int64_t>(plan.catalyst.size()));
 }
 
 // As the engine reserves it (Engine::WorstTiles), in blocks of all KV heads.

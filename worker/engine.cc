@@ -199,7 +199,8 @@ bool Engine::Step() {
 void Engine::AfterStep(Job& job, std::span<const float> logits) {
   if (job.probing()) {
     if (job.compression->probe_done == job.compression->probe_size()) AfterProbe(job);
-    return;  // what was read before it is told in the next step
+    if (job.probing() || job.held_logits.empty()) return;  // what was read before it is told in the next step
+    return EndPrompt(job, std::exchange(job.held_logits, {}));
   }
   if (job.state == Job::State::kDecode) return Emit(job, logits);
   const int64_t spilled_before = store_->stats().spilled_bytes;
@@ -208,7 +209,13 @@ void Engine::AfterStep(Job& job, std::span<const float> logits) {
   TellPrefill(job);
   while (PassStop(job, job.prefilled < job.length())) {
   }
+  if (job.probing()) job.held_logits.assign(logits.begin(), logits.end());
   if (job.prefilled < job.length() || job.probing()) return;
+  EndPrompt(job, logits);
+}
+
+// The prompt is there, and these are the logits behind it.
+void Engine::EndPrompt(Job& job, std::span<const float> logits) {
   if (job.request.top > 0 && job.emitted == 0) job.outcome.top = TopTokens(logits, job.request.top);
   AfterPrompt(job);
   if (job.state == Job::State::kDecode) Emit(job, logits);

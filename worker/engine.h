@@ -319,6 +319,7 @@ class Engine {
   void Observe(Job& job, int64_t first, int64_t count, StepRows* rows);
   void AddDecodeRow(Job& job);
   void AfterStep(Job& job, std::span<const float> logits);
+  void EndPrompt(Job& job, std::span<const float> logits);
   void TellPrefill(Job& job);
   void AfterPrompt(Job& job);
   bool EndsAnswer(const Job& job, int32_t token) const;

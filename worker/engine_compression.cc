@@ -26,6 +26,7 @@ void Engine::StartCompression(Job& job) {
   Compression& c = *job.compression;
   c.context_done = false;
   c.probe_done = -1;
+  job.held_logits.clear();
   c.run = 0;
   c.slides = false;
   c.span_decided = false;

@@ -63,11 +63,12 @@ struct Engine::Job {
   int64_t max_tokens = 0;                    // the request's, bounded by the window
   std::unique_ptr<Sequence> sequence;
   std::unique_ptr<Sampler> sampler;
-  int64_t prefilled = 0;  // of `tokens`: their KV is there
-  int64_t computed = 0;   // of them, by running them
-  int64_t cached = 0;     // of the prompt
-  int64_t told = 0;       // of the prompt, to on_prefill
-  int64_t emitted = 0;    // tokens of the answer that were generated here
+  std::vector<float> held_logits;  // of the last token, while something looks back at the prompt
+  int64_t prefilled = 0;           // of `tokens`: their KV is there
+  int64_t computed = 0;            // of them, by running them
+  int64_t cached = 0;              // of the prompt
+  int64_t told = 0;                // of the prompt, to on_prefill
+  int64_t emitted = 0;             // tokens of the answer that were generated here
   Outcome outcome;
   // Storing: all is said, but its blocks are still on their way to SSD.
   enum class State { kWaiting, kPrompt, kDecode, kStoring, kDone } state = State::kWaiting;

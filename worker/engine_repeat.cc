@@ -33,7 +33,8 @@ absl::Status Engine::PlanRepetition(const Request& request, Compression& c) cons
   }
   c.lead = request.catalyst;
   const int64_t lead = static_cast<int64_t>(c.lead.size()) + PolicySpec::kRepeatLead;
-  c.repeat_tokens = std::min(c.needs.repeat, config_.context - text - lead);
+  const int64_t whole = DivideUp(text - c.fixed, kTileSlots) * kTileSlots;
+  c.repeat_tokens = std::min({c.needs.repeat, whole, config_.context - text - lead});
   if (c.repeat_tokens >= kPartMin) return absl::OkStatus();
   return InvalidArgument(
       "policy {} repeats the text behind itself: {} tokens of text leave no room for {} more in the window "
