@@ -300,7 +300,10 @@ PolicySpec PolicySpec::Of(Kind kind) {
   if (kind == Kind::kSirLlm) policy.recent = {0};
   if (kind == Kind::kChunkKv) policy.pool = Pool::kNone;  // a chunk keeps phrases whole itself
   if (kind == Kind::kCriticalKv) policy.epsilon = 1e-4;
-  if (kind == Kind::kKvZip) policy.chunk = 2048;
+  if (kind == Kind::kKvZip) {  // published: 2048, all
+    policy.chunk = 128;
+    policy.attend = Attend::kPart;
+  }
   return policy;
 }
 

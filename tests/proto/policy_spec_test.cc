@@ -59,7 +59,7 @@ TEST(PolicySpecTest, ANameAloneHasTheDefaultsOfTheManual) {
       {"criticalkv",
        "criticalkv:budget=1024,window=32,kernel=7,pool=max,reduce=mean,order=reduce-pool,divisor=padded,"
        "first=0.5,epsilon=0.0001"},
-      {"kvzip", "kvzip:budget=1024,chunk=2048,attend=all"},
+      {"kvzip", "kvzip:budget=1024,chunk=128,attend=part"},
   };
   for (const auto& [text, canonical] : table) EXPECT_EQ(PolicyText(Parsed(text)), canonical);
   EXPECT_EQ(Parsed("full"), PolicySpec());
@@ -101,7 +101,7 @@ TEST(PolicySpecTest, WhatIsPrintedIsReadBack) {
            "chunkkv:chunk=10,pool=max",
            "criticalkv:first=0.25,epsilon=0,reduce=max",
            "snapkv:target=0.95,budget=50%",
-           "kvzip:budget=25%,chunk=64,attend=part,merge=values",
+           "kvzip:budget=25%,chunk=2K,attend=all,merge=values",
            "infinipot:score=expected",
            "infinipot:score=criticalkv,alpha=0.25",
        }) {

@@ -75,7 +75,8 @@ class RepetitionReferenceTest : public CompressionReferenceTest {
 
 TEST_F(RepetitionReferenceTest, ExactKvZip) {
   for (const char* policy :
-       {"kvzip:budget=120,chunk=150", "kvzip:budget=120,chunk=128,attend=part", "kvzip:budget=200"}) {
+       {"kvzip:budget=120,chunk=150,attend=all", "kvzip:budget=120,chunk=128,attend=part",
+        "kvzip:budget=200,chunk=2K,attend=all"}) {
     Request request = CompressionRequest(kExact, policy, RolePrompt({371}, 37), kAnswer);
     request.catalyst = RandomTokens(9, 99);
     Ask(request);
@@ -89,8 +90,8 @@ TEST_F(RepetitionReferenceTest, ExactKvZip) {
 
 // Each span is repeated behind itself; a head may have twice its share.
 TEST_F(RepetitionReferenceTest, AnchoredKvZip) {
-  Request request =
-      CompressionRequest(kAnchored, "kvzip:budget=120,chunk=64", RolePrompt({150, 90, 131}, 37), kAnswer);
+  Request request = CompressionRequest(kAnchored, "kvzip:budget=120,chunk=64,attend=all",
+                                       RolePrompt({150, 90, 131}, 37), kAnswer);
   request.catalyst = RandomTokens(9, 99);
   Ask(request);
   for (int64_t i = 0; i < kPrefix; ++i) Run(i, i);
