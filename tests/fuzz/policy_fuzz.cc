@@ -67,7 +67,11 @@ void CheckScores(const PolicySpec& spec) {
   policy->Agree(std::span(heads).first(2));
   policy->Agree(std::span(heads).last(2));
   const int64_t budget = std::min<int64_t>(60, spec.BudgetOf(60));
-  const HeadShares shares{.layers = 2, .kv_heads = 2, .budget = budget, .most = 70, .scores = heads};
+  std::vector<float> looks(scores.size());
+  policy->Attention(head, looks);
+  const std::vector<std::vector<float>> attended(4, looks);
+  const HeadShares shares{
+      .layers = 2, .kv_heads = 2, .budget = budget, .most = 70, .scores = heads, .attention = attended};
   if (budget > StayingOf(shares)) CountsOf(*policy, shares);
 }
 
