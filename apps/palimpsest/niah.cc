@@ -160,7 +160,7 @@ std::string Now() {
 // finds it again.
 std::string StatePath(const NiahSettings& settings, const Config& config) {
   std::string all;
-  for (const auto& [name, value] : settings) all += name + "\n" + value + "\n";
+  for (const auto& [name, value] : settings) all.append(name).append("\n").append(value).append("\n");
   return fmt::format("{}/niah/{}.jsonl", config.data_dir, Sha256(all).ToHex().substr(0, 16));
 }
 

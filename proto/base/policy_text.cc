@@ -53,7 +53,7 @@ std::string CatalystText(const PolicySpec& policy) {
 }  // namespace
 
 std::string PolicyText(const PolicySpec& policy) {
-  const std::string name = policy.name();
+  std::string name = policy.name();
   switch (policy.kind) {
     case Kind::kAuto:
     case Kind::kFull:
