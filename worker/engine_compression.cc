@@ -135,7 +135,7 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   const bool skips = c.anchored() && (c.view != nullptr || c.run < c.spans[c.span].first);
   const bool decides = c.policy != nullptr && !skips;
   if (decides && c.repeat_tokens > 0) {
-    c.repetition = {};
+    c.repetition.Begin(config_.layers * config_.heads, c.first(), c.stop);
     if (RepeatNext(job)) return false;
   } else if (decides && !c.probe.empty()) {
     job.sequence->BeginProbe();

@@ -42,8 +42,8 @@ struct Engine::Compression {
   };
   struct RepeatedPart {
     int64_t tokens = 0;  // from repetition.done() on
-    std::vector<size_t> seen,
-        tiles;  // places in each head's list: of the prefix or the first tokens, and of the part
+    // Places in each head's list: of the prefix or the first tokens, and of the part.
+    std::vector<size_t> seen, tiles;
   };
 
   // Decided when the request comes.

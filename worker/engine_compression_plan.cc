@@ -151,8 +151,7 @@ absl::Status Engine::CheckMode(const Job& job, const Compression& c) const {
   if (c.spec.target > 0 && request.prefill != PrefillMode::kExact) {
     return InvalidArgument(
         "policy {}: target={} is measured in a text that is read as one: take prefill exact with at most {} "
-        "tokens, or "
-        "leave target out",
+        "tokens, or leave target out",
         c.spec.name(), c.spec.target, config_.context);
   }
   return CheckTokens(request.catalyst);

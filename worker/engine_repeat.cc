@@ -1,27 +1,12 @@
 // A text is repeated behind itself, part by part, so that a policy sees what of it that takes.
 #include <algorithm>
-#include <utility>
 
 #include "proto/base/status.h"
+#include "worker/compression/slots.h"
 #include "worker/engine_compression.h"
 #include "worker/engine_job.h"
 
 namespace palimpsest {
-namespace {
-
-// One query head's row of the scoring pass, from tile `first_tile` of `tiles` on, without slots that hold
-// nothing.
-void CopyColumns(const TilePool& pool, std::span<const int32_t> tiles, size_t first_tile, const float* row,
-                 std::span<float> out) {
-  size_t next = 0;
-  for (size_t i = first_tile; next < out.size(); ++i) {
-    for (int32_t slot = 0; slot < pool.counts[tiles[i]]; ++slot)
-      out[next++] = row[i * kTileSlots + static_cast<size_t>(slot)];
-  }
-  PALIMPSEST_CHECK(next == out.size(), "a part of {} tokens ends within a tile", out.size());
-}
-
-}  // namespace
 
 // The longest part that fits the model's window behind the text.
 absl::Status Engine::PlanRepetition(const Request& request, Compression& c) const {
@@ -38,8 +23,7 @@ absl::Status Engine::PlanRepetition(const Request& request, Compression& c) cons
   if (c.repeat_tokens >= kPartMin) return absl::OkStatus();
   return InvalidArgument(
       "policy {} repeats the text behind itself: {} tokens of text leave no room for {} more in the window "
-      "of {} "
-      "tokens of {}; {}",
+      "of {} tokens of {}; {}",
       c.spec.name(), text, lead + kPartMin, config_.context, config_.name,
       c.anchored() ? "lower prefill.span_tokens" : "use anchored prefill, or shorten the text");
 }
@@ -47,7 +31,6 @@ absl::Status Engine::PlanRepetition(const Request& request, Compression& c) cons
 // Begins to repeat what follows; false: all of it was.
 bool Engine::RepeatNext(Job& job) {
   Compression& c = *job.compression;
-  if (c.repetition.end() == 0) c.repetition.Begin(config_.layers * config_.heads, c.first(), c.stop);
   if (c.repetition.complete()) return false;
   const int64_t first = c.repetition.done();
   FindPart(job);
@@ -119,11 +102,16 @@ void Engine::ScorePart(Job& job) {
                        .rope = rope_.get(),
                        .pool = pool,
                        .heads = pass});
+  const size_t skipped = c.part.seen.size();  // tiles before the part's
   for (int64_t i = 0; i < heads * group; ++i) {
     const size_t head = static_cast<size_t>(i / group);
-    const float* const row =
-        attention[head].data() + static_cast<size_t>(i % group) * tiles[head].size() * kTileSlots;
-    CopyColumns(pool, tiles[head], c.part.seen.size(), row, c.repetition.Next(i, c.part.tokens));
+    const HeadSlots part{.pool = pool,
+                         .tiles = std::span(tiles[head]).subspan(skipped),
+                         .skip = 0,
+                         .count = c.part.tokens,
+                         .head_size = config_.head_size};
+    const size_t row = static_cast<size_t>(i % group) * tiles[head].size() + skipped;
+    ReadColumns(part, attention[head].data() + row * kTileSlots, c.repetition.Next(i, c.part.tokens).data());
   }
   c.repetition.Advance(c.part.tokens);
 }

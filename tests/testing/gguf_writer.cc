@@ -96,6 +96,19 @@ absl::Status GgufWriter::Write(const std::string& path) const {
   return absl::OkStatus();
 }
 
+std::shared_ptr<const GgufFile> ReadBack(const GgufWriter& writer, const std::string& name) {
+  struct Owner {
+    std::vector<uint8_t> bytes;
+    std::shared_ptr<const GgufFile> file;
+  };
+  auto owner = std::make_shared<Owner>();
+  owner->bytes = writer.Bytes();
+  auto file = GgufFile::Parse(owner->bytes, name);
+  PALIMPSEST_CHECK(file.ok(), "{}", Message(file.status()));
+  owner->file = *std::move(file);
+  return {owner, owner->file.get()};
+}
+
 GgufWriter SampleGguf() {
   GgufWriter writer;
   writer.Add("general.architecture", "sample");

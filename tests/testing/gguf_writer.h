@@ -14,6 +14,7 @@
 #include <concepts>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -123,6 +124,9 @@ class GgufWriter {
   uint64_t pairs_ = 0;
   std::vector<TensorToWrite> tensors_;
 };
+
+// What it wrote, read again: a file that owns its bytes. `name` is for errors; the file must be valid.
+std::shared_ptr<const GgufFile> ReadBack(const GgufWriter& writer, const std::string& name);
 
 // A valid file with a scalar "s.TYPE" and an array "a.TYPE" of every value type, and tensors of several
 // types. The reader's tests and the fuzzer's seeds begin with it.

@@ -262,16 +262,7 @@ GgufWriter InductionModelWriter(const InductionModelOptions& options) {
 }
 
 std::shared_ptr<const GgufFile> InductionModel(const InductionModelOptions& options) {
-  struct Owner {
-    std::vector<uint8_t> bytes;
-    std::shared_ptr<const GgufFile> file;
-  };
-  auto owner = std::make_shared<Owner>();
-  owner->bytes = InductionModelWriter(options).Bytes();
-  auto file = GgufFile::Parse(owner->bytes, "induction.gguf");
-  PALIMPSEST_CHECK(file.ok(), "{}", Message(file.status()));
-  owner->file = *std::move(file);
-  return {owner, owner->file.get()};
+  return ReadBack(InductionModelWriter(options), "induction.gguf");
 }
 
 absl::Status WriteInductionModel(const InductionModelOptions& options, const std::string& path) {

@@ -215,16 +215,7 @@ GgufWriter TinyModelWriter(const TinyModelOptions& o) {
 }
 
 std::shared_ptr<const GgufFile> TinyModel(const TinyModelOptions& options) {
-  struct Owner {
-    std::vector<uint8_t> bytes;
-    std::shared_ptr<const GgufFile> file;
-  };
-  auto owner = std::make_shared<Owner>();
-  owner->bytes = TinyModelWriter(options).Bytes();
-  auto file = GgufFile::Parse(owner->bytes, "tiny.gguf");
-  PALIMPSEST_CHECK(file.ok(), "{}", Message(file.status()));
-  owner->file = *std::move(file);
-  return {owner, owner->file.get()};
+  return ReadBack(TinyModelWriter(options), "tiny.gguf");
 }
 
 absl::Status WriteTinyModel(const TinyModelOptions& options, const std::string& path) {

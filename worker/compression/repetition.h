@@ -2,10 +2,9 @@
 // part was repeated.
 //
 // Memory : 4 bytes for each query head and token.
-// Threads: one at a time; Put and Read of different heads from several threads.
+// Threads: one at a time; At from several.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>

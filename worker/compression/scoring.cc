@@ -11,35 +11,20 @@
 namespace palimpsest {
 namespace {
 
-// One head's row of the scoring pass, without slots that hold nothing: (tiles, 64) to (slots in use).
-void Squeeze(const TilePool& pool, std::span<const int32_t> tiles, const float* row, int64_t skip,
-             std::span<float> out) {
-  size_t next = 0;
-  for (size_t i = 0; i < tiles.size() && next < out.size(); ++i) {
-    for (int32_t slot = 0; slot < pool.counts[tiles[i]] && next < out.size(); ++slot) {
-      if (skip-- > 0) continue;
-      out[next++] = row[i * kTileSlots + static_cast<size_t>(slot)];
-    }
-  }
-  PALIMPSEST_CHECK(next == out.size(), "{} slots for {} candidates", next, out.size());
-}
-
 // What all queries thought of one head's candidates.
 struct HeadSums {
   std::vector<float> sums, squares;  // (group, n)
   std::vector<float> seen_by;        // (n)
 
-  void Take(const TilePool& pool, std::span<const int32_t> tiles, const Candidates& candidates, int64_t layer,
-            int64_t first_head, int64_t group, bool with_squares, std::span<const int32_t> tokens) {
+  void Take(const HeadSlots& slots, const Candidates& candidates, int64_t layer, int64_t first_head,
+            int64_t group, bool with_squares, std::span<const int32_t> tokens) {
     const AttentionSums& from = *candidates.sums;
-    const size_t n = tokens.size();
-    std::vector<float> columns(tiles.size() * kTileSlots);
+    std::vector<float> columns(slots.tiles.size() * kTileSlots);
     const auto read = [&](bool squared, std::vector<float>* to) {
-      to->resize(static_cast<size_t>(group) * n);
+      to->resize(static_cast<size_t>(group * slots.count));
       for (int64_t g = 0; g < group; ++g) {
         from.Read(layer, first_head + g, squared, columns);
-        Squeeze(pool, tiles, columns.data(), candidates.skip,
-                std::span(*to).subspan(static_cast<size_t>(g) * n, n));
+        ReadColumns(slots, columns.data(), to->data() + g * slots.count);
       }
     };
     read(false, &sums);
@@ -89,7 +74,7 @@ class Pass {
   void Attend();
   void MeasureOutputs();
   HeadInput InputOf(int64_t head, Owned* owned) const;
-  void ReadAttention(int64_t head, std::span<float> attention) const;
+  void ReadAttention(int64_t head, float* attention) const;
   void ScoreHead(int64_t head, HeadScores* out) const;
 
   const Scoring& scoring_;
@@ -147,14 +132,12 @@ void Pass::MeasureOutputs() {
   }
 }
 
-void Pass::ReadAttention(int64_t head, std::span<float> attention) const {
-  const auto tiles = TilesOf(head);
-  const size_t row = attention.size() / static_cast<size_t>(group_);
+void Pass::ReadAttention(int64_t head, float* attention) const {
+  const HeadSlots slots = SlotsOf(head);
+  const int64_t columns = static_cast<int64_t>(slots.tiles.size()) * kTileSlots;
   for (int64_t g = 0; g < group_; ++g) {
-    Squeeze(scoring_.pool, tiles,
-            votes_.data() + offsets_[static_cast<size_t>(head)] +
-                g * static_cast<int64_t>(tiles.size()) * kTileSlots,
-            candidates_.skip, attention.subspan(static_cast<size_t>(g) * row, row));
+    ReadColumns(slots, votes_.data() + offsets_[static_cast<size_t>(head)] + g * columns,
+                attention + g * slots.count);
   }
 }
 
@@ -170,7 +153,7 @@ HeadInput Pass::InputOf(int64_t head, Owned* owned) const {
                   .window_stays = candidates_.window_stays};
   if (attends()) {
     owned->attention.resize(group * n);
-    ReadAttention(head, owned->attention);
+    ReadAttention(head, owned->attention.data());
     input.attention = owned->attention.data();
     input.attention_stride = static_cast<int64_t>(n);
   }
@@ -189,8 +172,8 @@ HeadInput Pass::InputOf(int64_t head, Owned* owned) const {
     input.losses = owned->losses;
   }
   if (needs_.sums) {
-    owned->sums.Take(scoring_.pool, TilesOf(head), candidates_, input.layer, input.kv_head * group_, group_,
-                     needs_.squares, tokens);
+    owned->sums.Take(SlotsOf(head), candidates_, input.layer, input.kv_head * group_, group_, needs_.squares,
+                     tokens);
     input.sums = owned->sums.sums.data();
     input.squares = needs_.squares ? owned->sums.squares.data() : nullptr;
     input.sums_stride = static_cast<int64_t>(n);

@@ -1,4 +1,5 @@
-// Keys and values of one head's slots as rows of float32, for policies that look at them.
+// Keys and values of one head's slots as rows of float32, and what is known of them by slot, for policies
+// that look at them.
 //
 // Order  : of the tiles' slots in use, the first `skip` left out.
 // Threads: any; tiles that are read must not be written meanwhile.
@@ -25,6 +26,9 @@ void ReadKeys(const HeadSlots& slots, float* out);
 void ReadKeysAtRest(const HeadSlots& slots, const RopeTable& rope, float* out);
 // out (count, D)
 void ReadValues(const HeadSlots& slots, float* out);
+
+// columns (tiles, 64), one for each slot, of which out (count) has those of the slots.
+void ReadColumns(const HeadSlots& slots, const float* columns, float* out);
 
 // turn (D): of each pair (2i, 2i+1) the mean cosine and the mean sine of its angles at `count` positions from
 // `first` on.
