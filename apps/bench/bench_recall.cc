@@ -19,14 +19,15 @@ class Index {
       : backend_(engine.backend()),
         head_size_(engine.config().head_size),
         group_(engine.config().heads / engine.config().kv_heads),
-        heads_(engine.config().layers * engine.config().kv_heads),
+        layer_heads_(engine.config().kv_heads),
+        heads_(engine.config().layers * layer_heads_),
         tiles_(DivideUp(tokens, kTileSlots)),
         bytes_(DigestBytes(DigestKind::kQ2, head_size_)),
         rope_(head_size_, engine.config().rope_size, engine.config().rope_theta, engine.config().rope_factors,
               (kSourceTiles + 1) * kTileSlots),
         keys_(kSourceTiles * kTileSlots * head_size_),
         digests_(heads_ * tiles_ * bytes_),
-        scores_(heads_ * tiles_ * kTileSlots),
+        scores_(layer_heads_ * tiles_ * kTileSlots),
         counts_(static_cast<size_t>(tiles_), int32_t{kTileSlots}) {
     RngSequence random(Rng(6));
     for (int64_t i = 0; i < keys_.size(); ++i) {
@@ -57,21 +58,9 @@ class Index {
     positions_.resize(static_cast<size_t>(rows));
     std::iota(positions_.begin(), positions_.end(), kSourceTiles * kTileSlots);
   }
+  // Layer by layer, as a row meets them: the scores of one are used up before the next.
   void Scan() {
-    const int64_t rows = static_cast<int64_t>(positions_.size()), columns = group_ * head_size_;
-    std::vector<DigestHead> heads;
-    for (int64_t h = 0; h < heads_; ++h) {
-      heads.push_back({.q = {q_.data() + h * rows * columns, rows, columns, columns},
-                       .tiles = std::span(pointers_).subspan(static_cast<size_t>(h * tiles_), counts_.size()),
-                       .counts = counts_,
-                       .out = scores_.data() + h * tiles_ * kTileSlots});
-    }
-    backend_.ScoreDigests({.kind = DigestKind::kQ2,
-                           .group = group_,
-                           .head_size = head_size_,
-                           .positions = positions_,
-                           .rope = &rope_,
-                           .heads = heads});
+    for (int64_t first = 0; first < heads_; first += layer_heads_) ScanLayer(first);
   }
 
   double key_bytes() const { return 2.0 * static_cast<double>(heads_ * tiles_ * kTileSlots * head_size_); }
@@ -81,13 +70,30 @@ class Index {
   }
 
  private:
+  void ScanLayer(int64_t first) {
+    const int64_t rows = static_cast<int64_t>(positions_.size()), columns = group_ * head_size_;
+    std::vector<DigestHead> heads;
+    for (int64_t h = first; h < first + layer_heads_; ++h) {
+      heads.push_back({.q = {q_.data() + h * rows * columns, rows, columns, columns},
+                       .tiles = std::span(pointers_).subspan(static_cast<size_t>(h * tiles_), counts_.size()),
+                       .counts = counts_,
+                       .out = scores_.data() + (h - first) * tiles_ * kTileSlots});
+    }
+    backend_.ScoreDigests({.kind = DigestKind::kQ2,
+                           .group = group_,
+                           .head_size = head_size_,
+                           .positions = positions_,
+                           .rope = &rope_,
+                           .heads = heads});
+  }
+
   Backend& backend_;
-  const int64_t head_size_, group_, heads_, tiles_,
-      bytes_;  // heads of all layers; tiles of each; of a digest
+  const int64_t head_size_, group_, layer_heads_, heads_;  // heads of a layer, of all of them
+  const int64_t tiles_, bytes_;                            // tiles of a head; bytes of a digest
   const RopeTable rope_;
   AlignedBuffer<Bf16> keys_;        // (kSourceTiles, 64, D) at rest
   AlignedBuffer<uint8_t> digests_;  // (heads, tiles, bytes)
-  AlignedBuffer<float> scores_;     // (heads, tiles, 64)
+  AlignedBuffer<float> scores_;     // (layer_heads, tiles, 64)
   std::vector<int32_t> counts_;
   std::vector<const uint8_t*> pointers_;  // (heads, tiles)
   AlignedBuffer<float> q_;                // (heads, rows, group * D)

@@ -1,4 +1,4 @@
-// What the integers of 2-bit digests share (codes_x86.h, codes_portable.h).
+// What the integers of 2-bit digests share (codes_avx2.h, codes_portable.h).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Integers of 2-bit digests in plain loops: the same results as codes_x86.h, which explains itself less.
+// Integers of 2-bit digests in plain loops: the same results as codes_avx2.h, which explains itself less.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// All kernels of one instruction set as a table; a simd_*.h and a codes_*.h are included before this file.
+// All kernels of one instruction set as a table; a simd_*.h and a digest_q2_*.h are included before this
+// file.
 #pragma once
 
 #include "kernels/cpu/compression_impl.h"

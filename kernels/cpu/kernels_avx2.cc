@@ -1,6 +1,7 @@
 #include "kernels/cpu/simd_avx2.h"
 //
-#include "kernels/cpu/codes_x86.h"
+#include "kernels/cpu/codes_avx2.h"
+#include "kernels/cpu/digest_q2_impl.h"
 #include "kernels/cpu/isa_table.h"
 
 namespace palimpsest::cpu {

@@ -1,6 +1,6 @@
 #include "kernels/cpu/simd_avx512.h"
 //
-#include "kernels/cpu/codes_x86.h"
+#include "kernels/cpu/digest_q2_avx512.h"
 #include "kernels/cpu/int8_avx512.h"
 #include "kernels/cpu/isa_table.h"
 

@@ -1,4 +1,4 @@
-// Sixteen floats in one AVX-512 register; bf16 products by vdpbf16ps, int8 products by vpdpbusd.
+// Sixteen floats in one AVX-512 register; bf16 products by vdpbf16ps.
 #pragma once
 
 #include <immintrin.h>
@@ -73,29 +73,6 @@ inline F32x16 Exp2(F32x16 x) {
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
   return _mm512_maskz_scalef_ps(normal, p, n);
 }
-
-// Sums of products of unsigned 2-bit codes with four signed bytes, of eight slots. In half registers: the
-// layout of the codes is that of all instruction sets.
-template <int shift>
-inline void TakeCodes(const uint8_t* codes, const __m256i& low, __m256i& some) {
-  const __m256i four = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-  some = _mm256_and_si256(_mm256_srli_epi16(four, shift), low);
-}
-inline void LoadQuery(const int8_t* query, __m256i& x) {
-  int32_t four;
-  __builtin_memcpy(&four, query, 4);
-  x = _mm256_set1_epi32(four);
-}
-inline void AddCodes(__m256i& sum, __m256i codes, __m256i query) {
-  sum = _mm256_dpbusd_epi32(sum, codes, query);
-}
-inline void AddCodes(__m256i& sum, __m256i codes, const int8_t* query) {
-  __m256i x;
-  LoadQuery(query, x);
-  AddCodes(sum, codes, x);
-}
-inline __m256i WholeSums(__m256i sum) { return sum; }
-inline F32x16 FloatsOf(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
 
 inline void PrefetchStream(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 

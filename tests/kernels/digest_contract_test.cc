@@ -319,40 +319,47 @@ TEST_P(DigestContractTest, TwoBitsFindTheBestTokens) {
 }
 
 // All steps of q2 after the rotation are whole numbers or single roundings, the same on every path.
-TEST(DigestPathsTest, TwoBitScoresAreTheSameBitsOnEveryPath) {
-  const RopeTable still(96, 0, 1e4, {}, 1);
+class DigestPathsTest : public testing::TestWithParam<std::tuple<int64_t, int32_t, int64_t>> {};
+
+TEST_P(DigestPathsTest, TwoBitScoresAreTheSameBitsOnEveryPath) {
+  const auto [d, count, group] = GetParam();  // channels, keys, rows of each of seven tokens
+  const RopeTable still(d, 0, 1e4, {}, 1);
   RngSequence rng{Rng(3600)};
-  const Guarded<Bf16> keys = RandomBf16(rng, 1, 50 * 96, 1, 3.0);
-  const std::vector<float> q = RandomFloats(rng, 5 * 96 * 7, 2.0);
+  const Guarded<Bf16> keys = RandomBf16(rng, 1, count * d, 1, 3.0);
+  const std::vector<float> q = RandomFloats(rng, group * d * 7, 2.0);
   const std::vector<int64_t> positions(7, 0);
-  const int32_t count = 50;
-  std::vector<std::vector<float>> scores;
+  std::vector<float> first;
   for (const std::string& isa : AvailableIsas()) {
     auto backend = MakeBackend({.isa = isa, .threads = {.threads = 1, .pin = false}});
     ASSERT_TRUE(backend.ok());
-    std::vector<uint8_t> digest(At(DigestBytes(DigestKind::kQ2, 96)));
+    std::vector<uint8_t> digest(At(DigestBytes(DigestKind::kQ2, d)));
     (*backend)->BuildDigest({.kind = DigestKind::kQ2,
-                             .head_size = 96,
+                             .head_size = d,
                              .keys = keys.AllConst().data,
                              .rows = count,
                              .first_position = 0,
                              .rope = &still,
                              .out = digest.data()});
     const uint8_t* const tile = digest.data();
-    std::vector<float>& out = scores.emplace_back(64);
-    const DigestHead head{.q = {q.data(), 7, 5 * 96, 5 * 96},
+    std::vector<float> out(64);
+    const DigestHead head{.q = {q.data(), 7, group * d, group * d},
                           .tiles = std::span(&tile, 1),
                           .counts = std::span(&count, 1),
                           .out = out.data()};
     (*backend)->ScoreDigests({.kind = DigestKind::kQ2,
-                              .group = 5,
-                              .head_size = 96,
+                              .group = group,
+                              .head_size = d,
                               .positions = positions,
                               .rope = &still,
                               .heads = std::span(&head, 1)});
-    EXPECT_EQ(out, scores[0]) << isa;
+    if (first.empty()) first = out;
+    EXPECT_EQ(out, first) << isa;
   }
 }
+// 7, 14, 21 and 35 rows: each number that rows are taken by, in one fold and in two.
+INSTANTIATE_TEST_SUITE_P(Shapes, DigestPathsTest,
+                         testing::Combine(testing::Values(64, 80, 256), testing::Values(7, 50, 64),
+                                          testing::Values(1, 2, 3, 5)));
 
 }  // namespace
 }  // namespace palimpsest

@@ -1,6 +1,6 @@
-// Integers of 2-bit digests on x86, in AVX2's registers; TakeCodes, LoadQuery, AddCodes and WholeSums come
-// from a simd_*.h that is included before this file. codes_portable.h says the same in plain loops: results
-// are equal, not only near.
+// Integers of 2-bit digests in AVX2's registers; TakeCodes, LoadQuery, AddCodes and WholeSums come
+// from simd_avx2.h, which is included before this file. codes_portable.h says the same in plain loops:
+// results are equal, not only near.
 #pragma once
 
 #include <immintrin.h>
