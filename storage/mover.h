@@ -142,7 +142,7 @@ class Mover {
   void Write(std::shared_ptr<Batch> batch, int tries_left);
   std::optional<std::vector<uint8_t>> SealForSsd(const Waiting& value) const;
   void Written(const Batch& batch, bool stored);
-  TierValue HostForm(const TierKey& key, std::span<const uint8_t> bytes, uint32_t* parts) const;
+  TierValue HostForm(const TierKey& key, std::vector<uint8_t> bytes, uint32_t* parts) const;
   std::shared_ptr<Reading> TakeReading(const TierKey& key);
   TierValue WaitingValue(const TierKey& key) const;
   Readings StartReading(std::span<const TierKey> keys);

@@ -105,7 +105,7 @@ TierValue Mover::Open(const TierKey& key, absl::StatusOr<std::vector<uint8_t>> r
     return nullptr;
   }
   uint32_t parts = 0;
-  TierValue value = HostForm(key, *read, &parts);
+  TierValue value = HostForm(key, *std::move(read), &parts);
   if (value == nullptr) {
     CountDamaged(key, ssd_.get());
   } else if (host_ != nullptr) {
@@ -115,29 +115,34 @@ TierValue Mover::Open(const TierKey& key, absl::StatusOr<std::vector<uint8_t>> r
   return value;
 }
 
-// A value as it lies on SSD, opened, and sealed as host memory holds it; null: damaged.
-TierValue Mover::HostForm(const TierKey& key, std::span<const uint8_t> bytes, uint32_t* parts) const {
+// A value as it lies on SSD, opened, and sealed as host memory holds it: where it is, if its format stays;
+// null: damaged.
+TierValue Mover::HostForm(const TierKey& key, std::vector<uint8_t> bytes, uint32_t* parts) const {
   // The first header says how large a tile is; a lie makes some tile fail its check.
   const std::optional<size_t> tile_bytes = TileEnvelopeBytes(bytes);
   if (!tile_bytes.has_value() || bytes.size() % *tile_bytes != 0) return nullptr;
   *parts = static_cast<uint32_t>(bytes.size() / *tile_bytes);
   const Require require = key_ != nullptr ? Require::kEncrypted : Require::kAny;
-  auto value = std::make_shared<std::vector<uint8_t>>();
-  std::vector<uint8_t> plain;
+  std::vector<uint8_t> decoded;
+  uint32_t format = 0;  // of all tiles
   for (uint32_t part = 0; part < *parts; ++part) {
-    absl::StatusOr<OpenedTile> opened =
-        VerifyTile(bytes.subspan(part * *tile_bytes, *tile_bytes), key_.get(), &plain, require);
+    std::span<uint8_t> tile = std::span(bytes).subspan(part * *tile_bytes, *tile_bytes);
+    absl::StatusOr<OpenedTile> opened = VerifyTileInPlace(tile, key_.get(), require);
     if (!opened.ok() || int64_t{*parts} != TilesOfValue(opened->geometry) || !InPlace(key.id, part, *opened))
       return nullptr;
-    const size_t at = value->size(), size = kEnvelopeHeaderBytes + HostPayloadBytes(*opened);
-    if (part == 0) value->reserve(size * *parts);
-    value->resize(at + size);
-    const std::span<uint8_t> tile = std::span(*value).subspan(at);
-    if (!ToHostFormat(*opened, tile.subspan(kEnvelopeHeaderBytes)).ok()) return nullptr;
-    opened->geometry.format = HostFormat(opened->geometry.format);
+    if (part == 0) format = opened->geometry.format;
+    if (opened->geometry.format != format) return nullptr;
+    if (HostFormat(format) != format) {
+      const size_t at = decoded.size(), size = kEnvelopeHeaderBytes + HostPayloadBytes(*opened);
+      if (part == 0) decoded.reserve(size * *parts);
+      decoded.resize(at + size);
+      tile = std::span(decoded).subspan(at);
+      if (!ToHostFormat(*opened, tile.subspan(kEnvelopeHeaderBytes)).ok()) return nullptr;
+      opened->geometry.format = HostFormat(format);
+    }
     SealTile(key.id, opened->geometry, tile, nullptr);
   }
-  return value;
+  return std::make_shared<const std::vector<uint8_t>>(std::move(decoded.empty() ? bytes : decoded));
 }
 
 // Is it only on SSD, and nobody has begun to read it?

@@ -1,4 +1,5 @@
 // The command `palimpsest`.
+#include <malloc.h>
 #include <sys/resource.h>
 
 #include <csignal>
@@ -25,6 +26,13 @@ void HandleSignals() {
   sigaction(SIGTERM, &action, nullptr);
 }
 
+// A group of blocks takes a few MiB and lives for a moment. By default glibc gives memory of that size back
+// to the kernel each time, and page faults were a quarter of what reading the SSD tier cost.
+void KeepFreedMemory() {
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that glibc takes
+  mallopt(M_TRIM_THRESHOLD, 16 << 20);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -32,6 +40,7 @@ int main(int argc, char** argv) {
   setrlimit(RLIMIT_CORE, &no_core);  // memory holds users' text: none of it goes into a core file (I-18)
   palimpsest::RaiseOpenFilesLimit();
   HandleSignals();
+  KeepFreedMemory();
   try {
     return palimpsest::RunCommandLine(argc, argv, interrupted);
   } catch (const std::exception& error) {
