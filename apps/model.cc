@@ -111,6 +111,7 @@ absl::StatusOr<EngineOptions> EngineOptionsOf(const Config& config) {
   options.weights = config.device.numerics == "int8" ? WeightFormat::kInt8 : WeightFormat::kBf16;
   options.arena_bytes = config.device.arena_bytes;
   options.host_bytes = config.host.store_bytes;
+  options.host_format = ParseBlockFormat(config.host.format).value();
   options.view_bytes = config.host.view_bytes;
   options.index_bytes = config.host.index_bytes;
   options.digests = true;

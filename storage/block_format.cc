@@ -191,7 +191,7 @@ bool InBits(uint32_t format) { return format == kTileInt8 || format == kTileInt4
 
 }  // namespace
 
-std::vector<uint8_t> InSsdFormat(std::vector<OpenedTile>* tiles, BlockFormat format) {
+std::vector<uint8_t> InTierFormat(std::vector<OpenedTile>* tiles, BlockFormat format) {
   if (format == BlockFormat::kBf16) return {};
   std::vector<uint8_t> all;
   for (const OpenedTile& tile : *tiles) {
@@ -209,10 +209,10 @@ std::vector<uint8_t> InSsdFormat(std::vector<OpenedTile>* tiles, BlockFormat for
   return all;
 }
 
-uint32_t HostFormat(uint32_t format) { return InBits(format) ? kTileBf16 : format; }
+uint32_t DecodedFormat(uint32_t format) { return InBits(format) ? kTileBf16 : format; }
 
 // Room for what its counts say only when they are true of the bytes that are there (I-11).
-size_t HostPayloadBytes(const OpenedTile& tile) {
+size_t DecodedPayloadBytes(const OpenedTile& tile) {
   const TileGeometry& is = tile.geometry;
   const bool grows =
       InBits(is.format) &&
@@ -220,7 +220,7 @@ size_t HostPayloadBytes(const OpenedTile& tile) {
   return grows ? TilePayloadBytes(BlockFormat::kBf16, is.tokens, is.head_size) : tile.payload.size();
 }
 
-absl::Status ToHostFormat(const OpenedTile& tile, std::span<uint8_t> payload) {
+absl::Status DecodeInto(const OpenedTile& tile, std::span<uint8_t> payload) {
   const TileGeometry& is = tile.geometry;
   if (InBits(is.format)) {
     return DecodeTile(static_cast<BlockFormat>(is.format), is.tokens, is.head_size, tile.payload, payload);

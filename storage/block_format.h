@@ -39,16 +39,16 @@ bool EncodeTile(BlockFormat format, int64_t tokens, int64_t head_size, std::span
 absl::Status DecodeTile(BlockFormat format, int64_t tokens, int64_t head_size, std::span<const uint8_t> bytes,
                         std::span<uint8_t> bf16);
 
-// --- tiles on their way between a tier and host memory, where blocks are bf16
+// --- tiles on their way between a tier and whoever asks for them, to whom blocks are bf16
 
 // The payloads of a value's tiles in `format`, each behind room for its header, with their geometries changed
 // to it. Empty: they stay as they are, since they are no blocks, or since one of them has a number that is
 // not finite.
-std::vector<uint8_t> InSsdFormat(std::vector<OpenedTile>* tiles, BlockFormat format);
-// What a checked tile is in host memory, and its payload there (HostPayloadBytes long). DataLoss as of
+std::vector<uint8_t> InTierFormat(std::vector<OpenedTile>* tiles, BlockFormat format);
+// What a checked tile is for who asks, and its payload then (DecodedPayloadBytes long). DataLoss as of
 // DecodeTile.
-uint32_t HostFormat(uint32_t format);
-size_t HostPayloadBytes(const OpenedTile& tile);
-absl::Status ToHostFormat(const OpenedTile& tile, std::span<uint8_t> payload);
+uint32_t DecodedFormat(uint32_t format);
+size_t DecodedPayloadBytes(const OpenedTile& tile);
+absl::Status DecodeInto(const OpenedTile& tile, std::span<uint8_t> payload);
 
 }  // namespace palimpsest

@@ -36,11 +36,7 @@ bool Mover::Put(const TierKey& key, std::vector<uint8_t> value, uint32_t parts) 
   const int64_t bytes = static_cast<int64_t>(value.size());
   value.shrink_to_fit();
   const auto shared = std::make_shared<const std::vector<uint8_t>>(std::move(value));
-  bool below = false;
-  if (host_ != nullptr) {
-    const TierItem item{key, shared, parts};
-    below = host_->Put({&item, 1}).ok();
-  }
+  const bool below = PutToHost({key, shared, parts});
   std::unique_lock lock(mu_);
   if (below) stats_.level[static_cast<size_t>(Level::kHost)].written_bytes += bytes;
   if (ssd_ == nullptr || waiting_.contains(key)) return below || waiting_.contains(key);
@@ -81,8 +77,9 @@ bool Mover::Flush(Duration limit) {
   return progress_.wait_for(lock, limit, [&] { return waiting_.empty(); });
 }
 
-// A value as SSD holds it. Nothing if it was damaged in host memory meanwhile.
-std::optional<std::vector<uint8_t>> Mover::SealForSsd(const Waiting& value) const {
+// A value as a tier holds it. Nothing if it was damaged in host memory meanwhile.
+std::optional<std::vector<uint8_t>> Mover::Seal(const Waiting& value, BlockFormat format,
+                                                DataKey* key) const {
   const size_t stride = value.value->size() / value.parts;
   std::vector<OpenedTile> tiles;
   for (uint32_t part = 0; part < value.parts; ++part) {
@@ -91,21 +88,33 @@ std::optional<std::vector<uint8_t>> Mover::SealForSsd(const Waiting& value) cons
     if (!opened.ok() || !InPlace(value.key.id, part, *opened)) return std::nullopt;
     tiles.push_back(*opened);
   }
-  std::vector<uint8_t> sealed = InSsdFormat(&tiles, options_.ssd_format);
+  std::vector<uint8_t> sealed = InTierFormat(&tiles, format);
   if (sealed.empty()) sealed = *value.value;
   const size_t to = sealed.size() / value.parts;
   for (uint32_t part = 0; part < value.parts; ++part) {
     const std::span<uint8_t> tile = std::span(sealed).subspan(part * to, to);
-    const bool as_it_was = key_ == nullptr && to == stride;
-    if (!as_it_was) SealTile(value.key.id, tiles[part].geometry, tile, key_.get());
+    const bool as_it_was = key == nullptr && to == stride;
+    if (!as_it_was) SealTile(value.key.id, tiles[part].geometry, tile, key);
   }
   return sealed;
+}
+
+// True: it is there.
+bool Mover::PutToHost(const Waiting& value) {
+  if (host_ == nullptr) return false;
+  TierItem item{value.key, value.value, value.parts};
+  if (options_.host_format != BlockFormat::kBf16) {
+    std::optional<std::vector<uint8_t>> sealed = Seal(value, options_.host_format, nullptr);
+    if (!sealed.has_value()) return false;
+    item.value = std::make_shared<const std::vector<uint8_t>>(*std::move(sealed));
+  }
+  return host_->Put({&item, 1}).ok();
 }
 
 void Mover::Write(std::shared_ptr<Batch> batch, int tries_left) {
   std::vector<TierItem> items;
   for (const Waiting& value : *batch) {
-    std::optional<std::vector<uint8_t>> sealed = SealForSsd(value);
+    std::optional<std::vector<uint8_t>> sealed = Seal(value, options_.ssd_format, key_.get());
     if (!sealed.has_value()) {
       CountDamaged(value.key, host_.get());
       continue;

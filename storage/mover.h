@@ -1,10 +1,12 @@
 // Moves sealed values between the tiers below the device: what is put goes to host memory at once and, in
 // batches, to SSD; what is asked for comes from whichever has it.
 //
-// Forms  : host memory holds tiles sealed with a checksum, SSD holds the same tiles encrypted under the data
-//          key (storage/envelope.h), of blocks perhaps in fewer bits (storage/block_format.h). A tile is
-//          opened and sealed again on each crossing, so it is checked on each (I-2). Without a key SSD holds
-//          the host's form, and the receipt says so.
+// Forms  : what is put and what is got are tiles sealed with a checksum, of blocks in bf16 (the open form).
+// Host
+//          memory holds that, SSD holds the same tiles encrypted under the data key (storage/envelope.h);
+//          both perhaps hold blocks in fewer bits (storage/block_format.h). A tile is opened and sealed again
+//          on each crossing, so it is checked on each (I-2). Without a key SSD holds plain tiles, and the
+//          receipt says so.
 // Writes : Put never waits for a disk, but for the memory of what is on its way there, and that with a
 //          deadline. A batch that the disk refuses is tried again; what cannot be kept waiting is dropped and
 //          counted. Nothing that was put fails a request.
@@ -46,7 +48,7 @@ struct MoverOptions {
   Duration read_wait = std::chrono::seconds(2);  // and another second for each 64 MiB
   Duration retry = std::chrono::seconds(2);      // before a refused batch is tried again
   int tries = 5;
-  BlockFormat ssd_format = BlockFormat::kBf16;  // of blocks there
+  BlockFormat host_format = BlockFormat::kBf16, ssd_format = BlockFormat::kBf16;  // of blocks there
   int breaker_failures = 5;
   Duration breaker_pause = std::chrono::seconds(5);
 };
@@ -84,7 +86,7 @@ class Mover {
   // Commit, and all of it is on SSD (or was dropped) before `limit`? Without SSD: true.
   bool Flush(Duration limit);
 
-  // A value in the host's form, and where it was found.
+  // A value in the open form, and where it was found.
   struct Found {
     TierView value;
     Level level;
@@ -140,9 +142,12 @@ class Mover {
 
   void CommitLocked();
   void Write(std::shared_ptr<Batch> batch, int tries_left);
-  std::optional<std::vector<uint8_t>> SealForSsd(const Waiting& value) const;
+  std::optional<std::vector<uint8_t>> Seal(const Waiting& value, BlockFormat format, DataKey* key) const;
+  bool PutToHost(const Waiting& value);
+  std::optional<TierView> GetFromHost(const TierKey& key);
   void Written(const Batch& batch, bool stored);
-  TierValue HostForm(const TierKey& key, std::vector<uint8_t> bytes, uint32_t* parts) const;
+  TierValue OpenForm(const TierKey& key, std::vector<uint8_t> bytes, const DataKey* with,
+                     uint32_t* parts) const;
   std::shared_ptr<Reading> TakeReading(const TierKey& key);
   TierValue WaitingValue(const TierKey& key) const;
   Readings StartReading(std::span<const TierKey> keys);

@@ -32,9 +32,9 @@ std::optional<Mover::FoundTile> Mover::OpenTileOf(const TileRequest& request, co
   }
   FoundTile found{.owner = view.owner, .geometry = tile->geometry, .payload = tile->payload, .level = level};
   if (encrypted) found.owner = std::move(plain);
-  if (const uint32_t format = HostFormat(found.geometry.format); format != found.geometry.format) {
-    auto decoded = std::make_shared<std::vector<uint8_t>>(HostPayloadBytes(*tile));
-    if (!ToHostFormat(*tile, *decoded).ok()) {
+  if (const uint32_t format = DecodedFormat(found.geometry.format); format != found.geometry.format) {
+    auto decoded = std::make_shared<std::vector<uint8_t>>(DecodedPayloadBytes(*tile));
+    if (!DecodeInto(*tile, *decoded).ok()) {
       CountDamaged(request.key, level == Level::kSsd ? ssd_.get() : host_.get());
       return std::nullopt;
     }

@@ -20,12 +20,10 @@ std::optional<Mover::Found> Mover::Get(const TierKey& key) {
   std::shared_ptr<Reading> reading =
       TakeReading(key);  // first: it is from SSD, though host memory has it by now
   if (reading == nullptr && host_ != nullptr) {
-    absl::StatusOr<TierView> value = host_->Get(key);
-    if (value.ok()) {
+    if (std::optional<TierView> value = GetFromHost(key)) {
       CountHit(Level::kHost, value->bytes.size());
-      return Found{std::move(*value), Level::kHost};
+      return Found{*std::move(value), Level::kHost};
     }
-    if (value.status().code() == absl::StatusCode::kDataLoss) CountDamaged(key, nullptr);
   }
   if (const TierValue value = reading == nullptr ? WaitingValue(key) : nullptr) {
     CountHit(Level::kHost, value->size());
@@ -56,6 +54,23 @@ std::optional<Mover::Found> Mover::Get(const TierKey& key) {
   }
   CountHit(Level::kSsd, value->size());
   return Found{{value, *value}, Level::kSsd};
+}
+
+// In the open form.
+std::optional<TierView> Mover::GetFromHost(const TierKey& key) {
+  absl::StatusOr<TierView> value = host_->Get(key);
+  if (!value.ok()) {
+    if (value.status().code() == absl::StatusCode::kDataLoss) CountDamaged(key, nullptr);
+    return std::nullopt;
+  }
+  if (options_.host_format == BlockFormat::kBf16) return *std::move(value);
+  uint32_t parts = 0;
+  const TierValue open = OpenForm(key, {value->bytes.begin(), value->bytes.end()}, nullptr, &parts);
+  if (open == nullptr) {
+    CountDamaged(key, host_.get());
+    return std::nullopt;
+  }
+  return TierView{open, *open};
 }
 
 // What Prefetch began, once; null: nothing.
@@ -105,40 +120,40 @@ TierValue Mover::Open(const TierKey& key, absl::StatusOr<std::vector<uint8_t>> r
     return nullptr;
   }
   uint32_t parts = 0;
-  TierValue value = HostForm(key, *std::move(read), &parts);
+  TierValue value = OpenForm(key, *std::move(read), key_.get(), &parts);
   if (value == nullptr) {
     CountDamaged(key, ssd_.get());
-  } else if (host_ != nullptr) {
-    const TierItem item{key, value, parts};
-    host_->Put({&item, 1}).IgnoreError();
+  } else {
+    PutToHost({key, value, parts});
   }
   return value;
 }
 
-// A value as it lies on SSD, opened, and sealed as host memory holds it: where it is, if its format stays;
-// null: damaged.
-TierValue Mover::HostForm(const TierKey& key, std::vector<uint8_t> bytes, uint32_t* parts) const {
+// A value as it lies in a tier, `with` a key encrypted: opened, and sealed in the open form; where it is, if
+// its format stays. Null: damaged.
+TierValue Mover::OpenForm(const TierKey& key, std::vector<uint8_t> bytes, const DataKey* with,
+                          uint32_t* parts) const {
   // The first header says how large a tile is; a lie makes some tile fail its check.
   const std::optional<size_t> tile_bytes = TileEnvelopeBytes(bytes);
   if (!tile_bytes.has_value() || bytes.size() % *tile_bytes != 0) return nullptr;
   *parts = static_cast<uint32_t>(bytes.size() / *tile_bytes);
-  const Require require = key_ != nullptr ? Require::kEncrypted : Require::kAny;
+  const Require require = with != nullptr ? Require::kEncrypted : Require::kAny;
   std::vector<uint8_t> decoded;
   uint32_t format = 0;  // of all tiles
   for (uint32_t part = 0; part < *parts; ++part) {
     std::span<uint8_t> tile = std::span(bytes).subspan(part * *tile_bytes, *tile_bytes);
-    absl::StatusOr<OpenedTile> opened = VerifyTileInPlace(tile, key_.get(), require);
+    absl::StatusOr<OpenedTile> opened = VerifyTileInPlace(tile, with, require);
     if (!opened.ok() || int64_t{*parts} != TilesOfValue(opened->geometry) || !InPlace(key.id, part, *opened))
       return nullptr;
     if (part == 0) format = opened->geometry.format;
     if (opened->geometry.format != format) return nullptr;
-    if (HostFormat(format) != format) {
-      const size_t at = decoded.size(), size = kEnvelopeHeaderBytes + HostPayloadBytes(*opened);
+    if (DecodedFormat(format) != format) {
+      const size_t at = decoded.size(), size = kEnvelopeHeaderBytes + DecodedPayloadBytes(*opened);
       if (part == 0) decoded.reserve(size * *parts);
       decoded.resize(at + size);
       tile = std::span(decoded).subspan(at);
-      if (!ToHostFormat(*opened, tile.subspan(kEnvelopeHeaderBytes)).ok()) return nullptr;
-      opened->geometry.format = HostFormat(format);
+      if (!DecodeInto(*opened, tile.subspan(kEnvelopeHeaderBytes)).ok()) return nullptr;
+      opened->geometry.format = DecodedFormat(format);
     }
     SealTile(key.id, opened->geometry, tile, nullptr);
   }

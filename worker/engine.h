@@ -153,6 +153,7 @@ struct EngineOptions {
   WeightFormat weights = WeightFormat::kBf16;
   int64_t arena_bytes = 0;  // 0: room for two of the model's windows
   int64_t host_bytes = 0;   // 0: no tier in host memory
+  BlockFormat host_format = BlockFormat::kBf16;
   struct Ssd {
     std::string folder;  // of the workers' tiers: each takes the first that no other has. Empty: no SSD tier
     int64_t bytes = 0;   // capacity

@@ -87,9 +87,13 @@ absl::Status Engine::Load(const GgufFile& file) {
   step_jobs_.reserve(static_cast<size_t>(options_.chunk_tokens));
 
   // What came back with a loss is not what was computed, so it has another name.
-  const bool exact = !mover_->has_ssd() || options_.ssd.format == BlockFormat::kBf16;
-  const std::string kv_dtype =
-      exact ? "bf16" : fmt::format("bf16/ssd-{}", BlockFormatName(options_.ssd.format));
+  std::string kv_dtype = "bf16";
+  const auto name_loss = [&](std::string_view tier, bool there, BlockFormat format) {
+    if (there && format != BlockFormat::kBf16)
+      kv_dtype += fmt::format("/{}-{}", tier, BlockFormatName(format));
+  };
+  name_loss("host", mover_->host() != nullptr, options_.host_format);
+  name_loss("ssd", mover_->has_ssd(), options_.ssd.format);
   schema_ = SchemaOf(config_, model_hash, numerics_class_, kv_dtype);
   key_schema_ = CanonicalText(schema_);
   return absl::OkStatus();

@@ -69,6 +69,7 @@ absl::Status Engine::OpenTiers() {
   }
   MoverOptions mover = options_.mover;
   mover.readers = options_.ssd.readers;
+  mover.host_format = options_.host_format;
   mover.ssd_format = options_.ssd.format;
   mover_ = std::make_unique<Mover>(mover, std::move(host), std::move(ssd), std::move(key));
   return absl::OkStatus();
@@ -180,6 +181,8 @@ void Engine::DescribeTiers(Job& job) {
   cached.set_ssd(job.found[static_cast<size_t>(TieredStore::Source::kSsd)]);
   if (mover_->host() != nullptr) receipt.mutable_spilled_bytes()->set_host(job.spilled_bytes);
   if (mover_->has_ssd()) receipt.mutable_spilled_bytes()->set_ssd(job.spilled_bytes);
+  receipt.set_host_format(mover_->host() != nullptr ? std::string(BlockFormatName(options_.host_format))
+                                                    : "");
   receipt.set_ssd_format(mover_->has_ssd() ? std::string(BlockFormatName(options_.ssd.format)) : "");
   receipt.set_encryption(!mover_->has_ssd() ? "" : mover_->encrypted() ? "aes-256-gcm" : "off");
   if (job.lost_blocks > 0) {

@@ -176,6 +176,7 @@ std::vector<Field> MakeTable() {
       Choice(FIELD(device.isa), {"auto", "avx512", "avx2", "portable"}),
       Choice(FIELD(device.numerics), {"auto", "bf16", "int8"}),
       Integer(FIELD(host.store_bytes), kBytes, {0, 64 * kTiB}),
+      Choice(FIELD(host.format), {"bf16", "int8", "int4"}),
       Integer(FIELD(host.view_bytes), kBytes, {0, 64 * kTiB}),
       Integer(FIELD(host.index_bytes), kBytes, {0, 64 * kTiB}),
       Bool(FIELD(ssd.enabled)),

@@ -31,21 +31,21 @@ absl::Status CheckPot(const PolicySpec& policy, int64_t tokens, int64_t catalyst
   const int64_t pot = policy.pot.Of(tokens), keep = policy.KeepOf(tokens);
   const int64_t rest = pot - catalyst - kStretchTokensMin;  // that a distillation may keep
   if (catalyst >= pot) {
-    return InvalidArgument("policy infinipot: a catalyst of {} tokens does not fit a pot of {}: at most {}",
-                           catalyst, pot, std::max<int64_t>(0, pot - keep - kStretchTokensMin));
+    const int64_t most = pot - keep - kStretchTokensMin;
+    return InvalidArgument(
+        "policy infinipot: a catalyst of {} tokens does not fit a pot of {}: {}pot of {} or more", catalyst,
+        pot, most > 0 ? fmt::format("at most {}, or ", most) : "", fixed + 1 + catalyst + kStretchTokensMin);
   }
   if (keep <= fixed) {
     return InvalidArgument(
         "policy infinipot: keep of {} tokens of a pot of {} is too small: the prefix of {} stays, and at "
-        "least "
-        "one token more: keep of {} or more, pot of {} or more",
+        "least one token more: keep of {} or more, pot of {} or more",
         keep, pot, fixed, fixed + 1, fixed + 1 + catalyst + kStretchTokensMin);
   }
   if (keep > rest) {
     return InvalidArgument(
         "policy infinipot: a pot of {} tokens is too small for keep of {}, a catalyst of {} and {} new "
-        "tokens "
-        "each time: pot of {} or more{}",
+        "tokens each time: pot of {} or more{}",
         pot, keep, catalyst, kStretchTokensMin, keep + catalyst + kStretchTokensMin,
         rest > fixed ? fmt::format(", or keep of {} to {}", fixed + 1, rest) : "");
   }

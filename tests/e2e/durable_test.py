@@ -134,7 +134,11 @@ class DurableTest(cli.CliTest):
         self.assertLess(sizes["int8"], 0.9 * sizes["bf16"])
         self.assertLess(sizes["int4"], sizes["int8"])
         self.expect_done("storage", "verify")
-        self.assertEqual(self.ask(document)["receipt"]["ssd_format"], "bf16")
+        receipt = self.ask(document, PALIMPSEST_HOST_FORMAT="int8")["receipt"]
+        self.assertEqual((receipt["host_format"], receipt["ssd_format"]), ("int8", "bf16"))
+        self.assertEqual(receipt["cached_tokens"]["ssd"], 0)  # exact ones are other blocks
+        receipt = self.ask(document)["receipt"]
+        self.assertEqual((receipt["host_format"], receipt["ssd_format"]), ("bf16", "bf16"))
 
     def test_another_model_under_the_same_name_finds_nothing(self):
         document = self.write("story.txt", story(5))

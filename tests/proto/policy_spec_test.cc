@@ -411,7 +411,10 @@ TEST(PolicyFitsTest, APotMustHoldCatalystKeepAndAStretch) {
             "policy infinipot: a pot of 119 tokens is too small for keep of 84, a catalyst of 20 and 16 new "
             "tokens each time: pot of 120 or more, or keep of 1 to 83");
   EXPECT_EQ(Misfit("infinipot:pot=64", 1000, 64, 0),
-            "policy infinipot: a catalyst of 64 tokens does not fit a pot of 64: at most 16");
+            "policy infinipot: a catalyst of 64 tokens does not fit a pot of 64: at most 16, or pot of 81 or "
+            "more");
+  EXPECT_THAT(Misfit("infinipot:pot=20", 1000, 20, 5),
+              HasSubstr("does not fit a pot of 20: pot of 42 or more"));
   EXPECT_THAT(Misfit("infinipot:pot=768,keep=50", 1000, 20, 50),
               HasSubstr("keep of 51 or more, pot of 87 or more"));
   EXPECT_TRUE(Fits("infinipot:pot=768,keep=51", 1000, 20, 50));

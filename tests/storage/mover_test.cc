@@ -199,6 +199,41 @@ TEST_F(MoverTest, BlocksInFewerBitsComeBackAsBf16) {
   }
 }
 
+// Host memory alone: fewer bytes there, bf16 for who asks; and SSD is written from what was put.
+TEST_F(MoverTest, HostMemoryHoldsBlocksInFewerBits) {
+  for (const BlockFormat format : {BlockFormat::kInt8, BlockFormat::kInt4}) {
+    Make(1 << 20, /*encrypt=*/true, {.host_format = format});
+    std::vector<float> expected;
+    const std::vector<uint8_t> value = CountingValue(1, &expected);
+    ASSERT_TRUE(mover_->Put(Key(1), value, kParts));
+    ASSERT_TRUE(mover_->Flush(kLong));
+    const size_t tile = kEnvelopeHeaderBytes + TilePayloadBytes(format, kTokens, kHeadSize);
+    EXPECT_EQ(mover_->host()->Get(Key(1))->bytes.size(), kParts * tile);
+    const auto near = mover_->Get(Key(1));
+    ASSERT_TRUE(near.has_value());
+    EXPECT_EQ(near->level, Level::kHost);
+    ASSERT_EQ(near->value.bytes.size(), value.size());
+    const float step = 12.6f / (format == BlockFormat::kInt8 ? 255 : 15);
+    for (uint32_t part = 0; part < kParts; ++part) {
+      const auto opened = OpenTile(Key(1).id, Geometry(part), near->value.bytes.subspan(part * kTile, kTile),
+                                   nullptr, nullptr);
+      ASSERT_TRUE(opened.ok()) << opened.status();
+      for (size_t i = 0; i < kPayload / 2; ++i) {
+        Bf16 x;
+        std::memcpy(&x, opened->payload.data() + 2 * i, 2);
+        EXPECT_NEAR(Bf16ToFloat(x), expected[part * kPayload / 2 + i], 0.6f * step + 0.04f);
+      }
+    }
+    ASSERT_TRUE(mover_->host()->Erase(Key(1)).ok());
+    const auto far = mover_->Get(Key(1));
+    ASSERT_TRUE(far.has_value());
+    EXPECT_EQ(far->level, Level::kSsd);
+    EXPECT_TRUE(std::equal(value.begin(), value.end(), far->value.bytes.begin(), far->value.bytes.end()));
+    EXPECT_EQ(mover_->host()->Get(Key(1))->bytes.size(), kParts * tile);  // it was brought back there
+    EXPECT_EQ(mover_->stats().damaged, 0);
+  }
+}
+
 // Any order of calls from several threads over a disk with every fault: what comes is what was put.
 TEST_F(MoverTest, ThreadsSeeWholeValuesOnly) {
   MoverOptions options;
