@@ -9,7 +9,7 @@ usage() {
 usage: deploy/nightly.sh [PART...]        default: all
 
   tests    style, and every test with the real model
-  kills    200 kills of a worker, 200 of an ingest
+  kills    200 kills of a worker, 200 of an ingest, 200 cuts of the power under an SSD tier
   asan     every test under AddressSanitizer and UndefinedBehaviorSanitizer
   tsan     the unit tests under ThreadSanitizer: those with the real model and over every policy start no other threads
   fuzz     each fuzz target for ten minutes
@@ -54,12 +54,14 @@ part_kills() {
   local kills=${PALIMPSEST_TEST_KILLS:-200} test=$REPO/tests/e2e
   fetch_model
   python_environment "$REPO/tests/requirements.txt"
-  build release palimpsest write_tiny_model
-  export PALIMPSEST_TEST_KILLS=$kills PALIMPSEST_TEST_INGEST_KILLS=$kills PALIMPSEST_TEST_BINARY=$PALIMPSEST
+  build release palimpsest write_tiny_model storage_rocksdb_tier_crash_test
+  export PALIMPSEST_TEST_KILLS=$kills PALIMPSEST_TEST_INGEST_KILLS=$kills PALIMPSEST_TEST_POWER_CUTS=$kills
+  export PALIMPSEST_TEST_BINARY=$PALIMPSEST
   export PALIMPSEST_TEST_TINY_MODEL_WRITER="$REPO/build/release/tests/testing/write_tiny_model"
   PALIMPSEST_TEST_MODEL=$(model_path)
   export PALIMPSEST_TEST_MODEL
   "$REPO/build/python/bin/python" -B "$test/failover_test.py"
+  "$REPO/build/release/tests/storage/storage_rocksdb_tier_crash_test" --gtest_filter='*Power*'
   "$REPO/build/python/bin/python" -B "$test/durable_test.py" \
     DurableTest.test_killed_while_it_ingests_it_loses_nothing_that_was_acknowledged
 }

@@ -2,12 +2,14 @@
 // where they came from.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <thread>
 
 #include "storage/envelope.h"
 #include "storage/tier/faulty_tier.h"
+#include "tests/testing/temporary_folder.h"
 #include "tests/worker/tiny_engine.h"
 
 namespace palimpsest::testing {
@@ -87,6 +89,58 @@ TEST_P(CacheTest, WhatCostsMoreToBringThanToComputeIsComputed) {
   for (const Outcome* outcome : {&slow, &slow_again, &declined, &on_device}) {
     EXPECT_EQ(Difference(fresh, *outcome), "");
   }
+}
+
+// F9: reads that never return. Requests wait for the deadline a few times, then the disk is left alone; no
+// answer fails or differs, and when the disk is back its blocks are found again.
+TEST_P(CacheTest, AHungDiskCostsItsDeadlineAndNothingElse) {
+  const TemporaryFolder folder;
+  std::atomic<bool> hangs{false};
+  FaultyTier* tier = nullptr;
+  TinyEngineOptions options{.numerics = GetParam(), .chunk_tokens = 100, .tokenizer = false};
+  options.ssd_folder = folder.path() + "/tier";
+  options.mover.read_wait = std::chrono::milliseconds(20);
+  options.mover.breaker_failures = 3;
+  options.mover.breaker_pause = std::chrono::milliseconds(300);
+  options.wrap_ssd = [&](std::unique_ptr<Tier> inner) {
+    auto wrapped =
+        MakeFaultyTier(std::move(inner), {.slow = 1, .sleep = [&](std::chrono::nanoseconds) {
+                                            while (hangs)
+                                              std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                                          }});
+    tier = wrapped.get();
+    return wrapped;
+  };
+  engine_ = MakeTinyEngine(model_, options);
+  const Outcome fresh = Ask(prompt_);
+  ASSERT_TRUE(engine_->mover().Flush(std::chrono::seconds(20)));
+  engine_.reset();
+  engine_ = MakeTinyEngine(model_, options);
+  hangs = true;
+  int asked = 0;
+  for (; asked < 10 && !engine_->mover().stats().disk_off; ++asked) {
+    const Outcome late = Ask(prompt_);
+    EXPECT_EQ(Difference(fresh, late), "");
+    EXPECT_EQ(late.usage.cached_tokens(), 0);
+    EXPECT_GT(late.receipt.degraded_size(), 0);
+    ExpectAllReturned(*engine_);  // the next one needs the disk again
+  }
+  EXPECT_LE(engine_->mover().stats().late, 3) << "what was late before it was left alone";
+  const int64_t reads = tier->Counts().slow;
+  EXPECT_EQ(Difference(fresh, Ask(prompt_)), "");
+  EXPECT_EQ(tier->Counts().slow, reads) << "it was left alone";
+  ExpectAllReturned(*engine_);
+  hangs = false;
+  for (int i = 0; i < 500 && engine_->mover().stats().disk_off; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    const Outcome back = Ask(prompt_);
+    EXPECT_EQ(Difference(fresh, back), "");
+    ExpectAllReturned(*engine_);
+  }
+  const Outcome back = Ask(prompt_);
+  EXPECT_EQ(Difference(fresh, back), "");
+  // From SSD again, unless its late reads made that dearer than computing, for a while.
+  EXPECT_EQ(back.usage.cached_tokens() + back.receipt.load_price().declined_tokens(), kShared);
 }
 
 TEST_P(CacheTest, ComputedAgainIsFromScratch) {

@@ -38,6 +38,7 @@ std::unique_ptr<Engine> MakeTinyEngine(const std::shared_ptr<const GgufFile>& mo
   if (!o.ssd_folder.empty()) {
     options.ssd = {.folder = o.ssd_folder, .bytes = 1 << 28, .key_file = o.ssd_folder + ".key", .readers = 4};
   }
+  options.mover = o.mover;
   options.wrap_host = o.wrap_host;
   options.wrap_ssd = o.wrap_ssd;
   options.step_seconds = o.step_seconds;

@@ -32,6 +32,7 @@ struct TinyEngineOptions {
   int64_t recall_budgets_kept = 4;
   bool digests = false;
   std::string ssd_folder;  // empty: no SSD tier; its key file lies beside it
+  MoverOptions mover;
   std::function<std::unique_ptr<Tier>(std::unique_ptr<Tier>)> wrap_host = nullptr, wrap_ssd = nullptr;
   double step_seconds = 0;
   bool tokenizer = true;
