@@ -10,7 +10,7 @@ endif()
 
 option(PALIMPSEST_TESTS "Build the tests" ON)
 option(PALIMPSEST_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
-option(PALIMPSEST_PRECOMPILE "Read the headers that most files include once" OFF)
+set(PALIMPSEST_PRECOMPILE OFF CACHE STRING "Read the headers that most files include once: ON, TESTS or OFF")
 set(PALIMPSEST_SANITIZE "" CACHE STRING "address+undefined, thread or empty")
 
 find_package(Threads REQUIRED)

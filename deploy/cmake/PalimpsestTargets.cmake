@@ -12,11 +12,16 @@ function(palimpsest_resolve_deps out)
   set(${out} ${resolved} PARENT_SCOPE)
 endfunction()
 
+# A test's own file runs for a moment and is compiled for each change; what counts is in libraries.
+function(palimpsest_compile_quickly target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+endfunction()
+
 # palimpsest_precompile(target [TESTS]): the headers that most files include, GoogleTest's too for TESTS, are read once for
-# all targets. Only where PALIMPSEST_PRECOMPILE is on (the sanitizers' builds, where reading takes more than half of the
-# time): every other build still shows a file that forgot to include what it uses.
+# all targets: reading them is more than half of the work. PALIMPSEST_PRECOMPILE says for whom: ON (the sanitizers'
+# builds), TESTS (for tests alone), OFF; a build without shows a file that forgot to include what it uses.
 function(palimpsest_precompile target)
-  if(NOT PALIMPSEST_PRECOMPILE)
+  if(NOT PALIMPSEST_PRECOMPILE OR (PALIMPSEST_PRECOMPILE STREQUAL "TESTS" AND NOT ARGN))
     return()
   endif()
   set(shared palimpsest_precompiled${ARGN})
@@ -27,6 +32,7 @@ function(palimpsest_precompile target)
     if(ARGN)
       add_executable(${shared} ${source})
       target_link_libraries(${shared} PRIVATE GTest::gmock)
+      palimpsest_compile_quickly(${shared})
       target_precompile_headers(${shared} PRIVATE <gmock/gmock.h> <gtest/gtest.h>)
     else()
       add_library(${shared} OBJECT ${source})
@@ -75,6 +81,7 @@ function(palimpsest_test)
   target_link_libraries(${ARG_NAME} PRIVATE ${deps} palimpsest_compile GTest::gmock GTest::gtest_main)
   target_compile_definitions(${ARG_NAME} PRIVATE PALIMPSEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                              PALIMPSEST_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  palimpsest_compile_quickly(${ARG_NAME})
   palimpsest_precompile(${ARG_NAME} TESTS)
   foreach(label IN LISTS ARG_LABELS)
     palimpsest_group(palimpsest_tests_${label} ${ARG_NAME})
