@@ -171,6 +171,28 @@ inline F32x16 FloatsOf(const int32_t* p) {
           _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8)))};
 }
 
+// out[2i], out[2i + 1] = even[c], odd[c], c being the low half of code i; the high halves give 32 elements
+// more.
+inline void LookUpPairs(const uint16_t* even, const uint16_t* odd, const uint8_t* codes, uint16_t* out) {
+  const auto table_of = [&](int first) {  // eight of the sixteen pairs
+    const auto widened = [](const uint16_t* p) {
+      return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    };
+    return _mm256_or_si256(widened(even + first), _mm256_slli_epi32(widened(odd + first), 16));
+  };
+  const __m256i low = table_of(0), high = table_of(8);
+  for (int half = 0; half < 2; ++half) {
+    const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + half * 8));
+    __m256i pairs = _mm256_cvtepu8_epi32(eight);
+    for (int side = 0; side < 2; ++side, pairs = _mm256_srli_epi32(pairs, 4)) {
+      const __m256 a = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(low, pairs));  // looks at 3 bits
+      const __m256 b = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(high, pairs));
+      const __m256 fourth = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 28));
+      _mm256_storeu_ps(reinterpret_cast<float*>(out + side * 32 + half * 16), _mm256_blendv_ps(a, b, fourth));
+    }
+  }
+}
+
 inline void PrefetchStream(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace

@@ -97,6 +97,18 @@ inline void AddCodes(__m256i& sum, __m256i codes, const int8_t* query) {
 inline __m256i WholeSums(__m256i sum) { return sum; }
 inline F32x16 FloatsOf(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
 
+// out[2i], out[2i + 1] = even[c], odd[c], c being the low half of code i; the high halves give 32 elements
+// more.
+inline void LookUpPairs(const uint16_t* even, const uint16_t* odd, const uint8_t* codes, uint16_t* out) {
+  const auto widened = [](const uint16_t* p) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  };
+  const __m512i table = _mm512_or_si512(widened(even), _mm512_slli_epi32(widened(odd), 16));
+  const __m512i pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  _mm512_storeu_si512(out, _mm512_permutexvar_epi32(pairs, table));  // looks at 4 bits of an index
+  _mm512_storeu_si512(out + 32, _mm512_permutexvar_epi32(_mm512_srli_epi32(pairs, 4), table));
+}
+
 inline void PrefetchStream(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace

@@ -94,6 +94,16 @@ inline F32x16 Exp2(const F32x16& x) {
   return Each([&](int i) { return x[i] >= -126.0f ? std::exp2(x[i]) : 0.0f; });
 }
 inline F32x16 FloatsOf(const int32_t* p) { return __builtin_convertvector(LoadAs<I32x16>(p), F32x16); }
+// out[2i], out[2i + 1] = even[c], odd[c], c being the low half of code i; the high halves give 32 elements
+// more.
+inline void LookUpPairs(const uint16_t* even, const uint16_t* odd, const uint8_t* codes, uint16_t* out) {
+  for (int i = 0; i < 16; ++i, out += 2) {
+    out[0] = even[codes[i] & 15];
+    out[1] = odd[codes[i] & 15];
+    out[32] = even[codes[i] >> 4];
+    out[33] = odd[codes[i] >> 4];
+  }
+}
 inline void PrefetchStream(const void*) {}
 
 }  // namespace
