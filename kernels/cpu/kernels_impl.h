@@ -261,18 +261,12 @@ void Attend(const AttendBlock& t) {
 void DecodeTile(const uint8_t* coded, int64_t runs, uint16_t* out) {
   alignas(64) static constexpr float kEven[16] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
   alignas(64) static constexpr float kOdd[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+  const F32x16 even_codes = Load(kEven), odd_codes = Load(kOdd);
   for (int64_t r = 0; r < runs; ++r, coded += 24, out += 64) {
-    float groups[4];  // low of both, step of both
-    for (int i = 0; i < 4; ++i) {
-      uint16_t bits;
-      __builtin_memcpy(&bits, coded + 2 * i, 2);
-      const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-      __builtin_memcpy(&groups[i], &wide, 4);
-    }
-    alignas(64) uint16_t even[16], odd[16];
-    StoreBf16(even, Fma(Load(kEven), Set1(groups[2]), Set1(groups[0])));
-    StoreBf16(odd, Fma(Load(kOdd), Set1(groups[3]), Set1(groups[1])));
-    LookUpPairs(even, odd, coded + 8, out);
+    F32x16 even_low, odd_low, even_step, odd_step;
+    LoadPair(coded, even_low, odd_low);
+    LoadPair(coded + 4, even_step, odd_step);
+    LookUpPairs(Fma(even_codes, even_step, even_low), Fma(odd_codes, odd_step, odd_low), coded + 8, out);
   }
 }
 

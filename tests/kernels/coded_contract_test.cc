@@ -26,12 +26,7 @@ struct CodedWorld {
     }
   }
   TilePool Pool() {
-    return {.data = data.data(),
-            .tile_elements = TileElements(d),
-            .counts = counts.data(),
-            .starts = starts.data(),
-            .bases = bases.data(),
-            .positions = positions.data()};
+    return {data.data(), TileElements(d), counts.data(), starts.data(), bases.data(), positions.data()};
   }
   Bf16& Key(int64_t token, int64_t i) {
     return Pool().k(static_cast<int32_t>(token / kTileSlots))[reference::KeyIndex(token % kTileSlots, i)];
