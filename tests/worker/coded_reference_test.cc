@@ -1,8 +1,8 @@
-// Keys and values in 2 bits against float64: the answer is that of plain loops whose caches hold, of each group
-// of 32 numbers, the nearest thirds between its least and its largest (compression_reference.h).
+// Keys and values in 2 bits against float64: the answer is that of plain loops whose caches hold, of each
+// group of 32 numbers, the nearest thirds between its least and its largest (compression_reference.h).
 //
-// What lies near the middle between two thirds goes to either by the last bit of its bf16, which moves it by a
-// third of its group's span: so these loops round to bf16 where the engine does.
+// What lies near the middle between two thirds goes to either by the last bit of its bf16, which moves it by
+// a third of its group's span: so these loops round to bf16 where the engine does.
 #include "tests/testing/reference.h"
 #include "tests/worker/compression_reference.h"
 
