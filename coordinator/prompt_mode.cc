@@ -83,6 +83,11 @@ absl::StatusOr<PolicySpec> PolicyInPot(const PromptOptions& options, const Promp
   if (asked.kind == Kind::kInfiniPot) return asked;
   PolicySpec policy = DefaultPot(model);
   if (asked.kind == Kind::kAuto) return policy;
+  if (asked.residual_tokens() > 0) {
+    return InvalidArgument(
+        "policy {} with kv=kivi2 in a pot, whose tokens move: take prefill exact or anchored, or kv=bf16",
+        asked.name());
+  }
   if (asked.kind == Kind::kFull) {
     if (options.prefill == PrefillChoice::kPot) return policy;
     return OverWindow(
@@ -159,6 +164,10 @@ absl::Status CheckRecall(const RecallSpec& recall, const PromptOptions& options,
   if (mode.policy.kind == Kind::kStreaming) {
     return InvalidArgument(
         "recall {} with policy streaming, whose window slides: take another policy, or recall none", name);
+  }
+  if (mode.policy.residual_tokens() > 0) {
+    return InvalidArgument("recall {} with policy {} and kv=kivi2: take kv=bf16, or recall none", name,
+                           mode.policy.name());
   }
   if (mode.policy.merge != PolicySpec::Merge::kNone) {
     return InvalidArgument(
@@ -275,6 +284,14 @@ absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const 
         "policy {} merges what it drops, which needs all of it at once, and this prompt is read span by span "
         "({}): take prefill exact with at most {} tokens, or merge=none",
         mode.policy.name(), mode.reason, model.window_tokens);
+  }
+  if (mode.policy.residual_tokens() > 0 && mode.policy.kind == Kind::kFull &&
+      mode.prefill == proto::ANCHORED) {
+    return InvalidArgument(
+        "policy full with kv=kivi2, and this prompt is read span by span and moved together ({}): take "
+        "prefill "
+        "exact with at most {} tokens, a policy that keeps fewer, such as snapkv, or kv=bf16",
+        mode.reason, model.window_tokens);
   }
   // In one text with a question in view the policy chooses from all of it.
   const bool with_question = mode.prefill == proto::EXACT && options.question_visible;

@@ -9,12 +9,10 @@
 
 #include "proto/base/ids.h"
 #include "proto/base/status.h"
-#include "storage/tile_arena.h"
+#include "storage/resident_blocks.h"
 
 namespace palimpsest {
 namespace {
-
-int64_t Blocks(int64_t tokens) { return (tokens + kTileSlots - 1) / kTileSlots; }
 
 // The memory of the worker that holds most tokens; all zeros if none is alive.
 struct Memory {
@@ -65,9 +63,14 @@ struct Footprint {
   int64_t positions = 0;    // before the answer's first token; kUnbounded: a pot goes on in another cycle
   int64_t peak_blocks = 0;  // while the prompt is read
   int64_t kept_blocks = 0;  // while the answer is generated, beside those of the answer
+  int64_t behind = 0;       // tokens of the question, if it goes to 2 bits with the answer
+  int64_t residual = 0;     // then, exact ones
+  int64_t DecodeBlocks(int64_t answer) const {
+    return kept_blocks + (residual == 0 ? BlocksOf(answer) : BlocksBehind(behind, answer, residual));
+  }
   int64_t Blocks(int64_t answer) const {
     if (positions == kUnbounded) return peak_blocks;
-    return std::max(peak_blocks, kept_blocks + palimpsest::Blocks(answer));
+    return std::max(peak_blocks, DecodeBlocks(answer));
   }
 };
 
@@ -75,7 +78,7 @@ struct Footprint {
 int64_t PromptBlocks(const PromptPlan& plan) {
   int64_t blocks = 1;
   for (const PromptSegment& segment : plan.segments) {
-    blocks += Blocks(static_cast<int64_t>(segment.tokens.size()));
+    blocks += BlocksOf(static_cast<int64_t>(segment.tokens.size()));
   }
   return blocks;
 }
@@ -90,30 +93,35 @@ Footprint FootprintOf(const PromptPlan& plan) {
   const PromptMode& mode = plan.mode;
   const bool slides = mode.policy.kind == PolicySpec::Kind::kStreaming;
   const bool drops_nothing = mode.prefill == proto::EXACT && mode.kept >= mode.candidates && !slides;
-  if (!mode.policy.compresses() || drops_nothing) {
+  const int64_t residual = mode.policy.residual_tokens();
+  if (residual == 0 && (!mode.policy.compresses() || drops_nothing)) {
     return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan), .kept_blocks = PromptBlocks(plan)};
   }
   if (mode.prefill == proto::POT) {
     constexpr int64_t kPartial = 3;  // the ends of catalyst, context and prompt
-    return {.positions = Footprint::kUnbounded, .peak_blocks = Blocks(mode.kept) + kPartial};
+    return {.positions = Footprint::kUnbounded, .peak_blocks = BlocksOf(mode.kept) + kPartial};
   }
   constexpr int64_t kPicksPartial = 2;  // what is picked ends in a block of its own, and so does its window
-  // Each of heads that share a budget ends in a block of its own too.
-  const int64_t shared = mode.policy.shares() ? 1 : 0;
-  const int64_t picks = Blocks(mode.kept) + Blocks(mode.recalled) + kPicksPartial + shared;
+  const int64_t picks =
+      KeptBlocks(mode.kept, mode.policy.shares(), residual) + BlocksOf(mode.recalled) + kPicksPartial;
   const int64_t behind = plan.tokens - mode.candidates;  // the question, unless it was chosen from too
-  const int64_t kept = picks + Blocks(behind) + 1;
+  const int64_t kept = residual > 0 ? picks : picks + BlocksOf(behind) + 1;
   if (mode.prefill == proto::EXACT) {
-    const int64_t looks = Blocks(RepeatedOf(plan));
+    const int64_t looks = BlocksOf(RepeatedOf(plan));
     return {.positions = plan.tokens,
             .peak_blocks = PromptBlocks(plan) + std::max(picks, looks),
-            .kept_blocks = kept};
+            .kept_blocks = kept,
+            .behind = behind,
+            .residual = residual};
   }
-  const int64_t prefix = Blocks(plan.sizes.prefix) + 1;
+  const int64_t prefix = BlocksOf(plan.sizes.prefix) + 1;
   const int64_t most = std::max(mode.kept, mode.policy.MostOf(mode.candidates));
-  return {.positions = most + mode.recalled + behind,
-          .peak_blocks = prefix + Blocks(plan.longest_span) + Blocks(behind) + Blocks(RepeatedOf(plan)) + 1,
-          .kept_blocks = prefix + kept};
+  return {
+      .positions = most + mode.recalled + behind,
+      .peak_blocks = prefix + BlocksOf(plan.longest_span) + BlocksOf(behind) + BlocksOf(RepeatedOf(plan)) + 1,
+      .kept_blocks = prefix + kept,
+      .behind = behind,
+      .residual = residual};
 }
 
 }  // namespace
@@ -169,7 +177,7 @@ absl::StatusOr<Admission::Need> FitAnswer(const PromptPlan& plan, int64_t max_to
   }
   const Memory memory = BiggestWorker(registry);
   if (memory.bytes_per_token > 0 && footprint.Blocks(answer) > memory.blocks()) {
-    const int64_t left = (memory.blocks() - footprint.kept_blocks) * kTileSlots;
+    const int64_t left = (memory.blocks() - footprint.DecodeBlocks(0)) * kTileSlots;
     if (ingest || left < 1 || !may_cut || footprint.peak_blocks > memory.blocks()) {
       return MarkOverWindow(ResourceExhausted(
           "a prompt of {} tokens read by prefill {} with policy {} and an answer of {} need {} bytes of "

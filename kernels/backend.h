@@ -51,6 +51,7 @@ class Backend {
   virtual void ScoreKeys(const ScoreKeysArgs& args) = 0;
   virtual void MatchKeys(const MatchKeysArgs& args) = 0;
   virtual void GatherKv(const GatherKvArgs& args) = 0;
+  virtual void EncodeKv(const EncodeKvArgs& args) = 0;
   virtual void TokenLosses(const TokenLossesArgs& args) = 0;
   virtual void BuildDigest(const BuildDigestArgs& args) = 0;
   virtual void ScoreDigests(const ScoreDigestsArgs& args) = 0;

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/coded_tile.h"
 #include "kernels/digest.h"
 #include "kernels/rope.h"
 #include "kernels/tensor.h"
@@ -81,6 +82,10 @@ struct TilePool {
   int32_t* positions = nullptr;  // (tiles, 64) logical position of each slot, ascending within a tile
   Bf16* k(int32_t tile) const { return data + tile * tile_elements; }
   Bf16* v(int32_t tile, int64_t head_size) const { return k(tile) + head_size * kTileSlots; }
+  // tile_elements / kCodedRunElements runs; counts, bases and positions are of whole tiles only.
+  CodedRun* coded(CodedTile tile) const {
+    return reinterpret_cast<CodedRun*>(k(tile.tile)) + tile.part * (tile_elements / kCodedRunElements);
+  }
 };
 // Elements of one tile.
 inline int64_t TileElements(int64_t head_size) {
@@ -145,7 +150,9 @@ struct AttentionSequence {
   // By how much each tile stands further back in this sequence than its own base and positions say: a tile
   // that several sequences share is at another place in each. Null: none is moved.
   const std::span<const int32_t>* shifts = nullptr;  // (kv_heads), as long as tiles
-  const ColumnSums* sums = nullptr;                  // null: not wanted; with shifts there are none
+  const ColumnSums* sums = nullptr;                  // null: not wanted; with shifts or coded there are none
+  // Tiles in 2 bits that come before the others: full, of base 0, seen by every row. Null: there are none.
+  const std::span<const CodedTile>* coded = nullptr;  // (kv_heads)
 };
 // out = softmax(q k^T / sqrt(D)) v over the slots of the sequence's tiles whose position is <= the row's.
 // Keys are visited in the tiles' order, in splits of kSplitTiles that are merged in order: a row's bits
@@ -229,6 +236,21 @@ struct BuildDigestArgs {
   int64_t first_position;  // rows are consecutive positions from here
   const RopeTable* rope;
   uint8_t* out;  // DigestBytes(kind, D)
+};
+
+// Writes tokens in 2 bits, 64 at a time: source i becomes slot i % 64 of coded tile i / 64. A key at rest is
+// rotated to its position, as it would be in a tile of base 0; that of a slot is taken as it is rotated, so
+// that its tile must be of base 0. No coded tile may be part of a tile that is read.
+struct EncodeHead {  // one layer and KV head
+  std::span<const KvSource> sources;
+  std::span<const int32_t> positions;  // of each source
+  std::span<const CodedTile> tiles;    // as many as 64 go into sources, without rest
+};
+struct EncodeKvArgs {
+  int64_t head_size;
+  const RopeTable* rope;
+  TilePool pool;
+  std::span<const EncodeHead> heads;
 };
 
 // How well the best of some queries matches each slot, by digests alone:

@@ -49,6 +49,10 @@ void TieredStore::Gather(std::span<const GatherHead> heads) {
   backend_->GatherKv({.head_size = shape_.head_size, .rope = rope_, .pool = arena_->pool(), .heads = heads});
 }
 
+void TieredStore::Encode(std::span<const EncodeHead> heads) {
+  backend_->EncodeKv({.head_size = shape_.head_size, .rope = rope_, .pool = arena_->pool(), .heads = heads});
+}
+
 TileGeometry TieredStore::GeometryOf(int64_t tile, int64_t rows) const {
   return {.layers = static_cast<int32_t>(shape_.layers),
           .kv_heads = static_cast<int32_t>(shape_.kv_heads),

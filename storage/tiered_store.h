@@ -114,6 +114,8 @@ class TieredStore {
   absl::Status AllocateTiles(std::span<int32_t> tiles);
   // Packs tokens into tiles, one entry for each layer and KV head.
   void Gather(std::span<const GatherHead> heads);
+  // Writes tokens in 2 bits, one entry for each layer and KV head.
+  void Encode(std::span<const EncodeHead> heads);
 
   // Stores the filled group below and keeps it on the device, pinned.
   Pin Seal(const BlockId& id, BlockGroup group);

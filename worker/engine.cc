@@ -20,6 +20,17 @@ Engine::~Engine() {
   }
 }
 
+std::unique_ptr<Sequence> Engine::NewSequence(const Job& job) const {
+  const int64_t residual = job.compression == nullptr ? 0 : job.compression->residual();
+  return std::make_unique<Sequence>(store_.get(), job.groups_max, residual);
+}
+
+// Before a token of the answer, one at a time: when something goes to 2 bits depends on nothing else.
+void Engine::EncodeOldest(Job& job) {
+  const absl::Status encoded = job.sequence->EncodeOldest();
+  PALIMPSEST_CHECK(encoded.ok(), "an admitted request found no room: {}", Message(encoded));
+}
+
 void Engine::OpenOwnGroup(Job& job, int64_t rows, bool keep_rest) {
   const absl::Status opened = job.sequence->OpenGroup(rows, keep_rest);
   PALIMPSEST_CHECK(opened.ok(), "an admitted request found no room: {}", Message(opened));
@@ -53,6 +64,7 @@ void Engine::AddPromptRows(Job& job, int64_t budget) {
     else
       c->window += end - first;
   }
+  if (first >= job.prompt_tokens) EncodeOldest(job);
   while (job.prefilled < end) {
     // Where the open group ends: a block of the prompt may leave slots of it empty.
     const bool border = job.at_border();
@@ -95,6 +107,7 @@ void Engine::Observe(Job& job, int64_t first, int64_t count, StepRows* rows) {
 void Engine::AddDecodeRow(Job& job) {
   Compression* const c = job.compression.get();
   if (c != nullptr && c->slides) Slide(job);
+  EncodeOldest(job);
   if (job.sequence->room() == 0) OpenGroup(job);
   job.sequence->Extend(1);
   StepRows rows{

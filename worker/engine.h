@@ -275,6 +275,7 @@ class Engine {
   HeadShares SharesOf(const Compression& c, std::span<const std::vector<float>> scores,
                       std::span<const std::vector<float>> attention = {}) const;
   Outcome::Kept ByLayer(std::vector<std::vector<int32_t>> heads) const;
+  std::vector<std::vector<int32_t>> PicksOf(Job& job);
   void EndExact(Job& job);
   std::vector<RestBlock> ContextAtRest(Job& job, int64_t first);
   std::vector<std::vector<Bf16>> MergeDropped(Job& job, std::span<const std::vector<int32_t>> kept);
@@ -314,6 +315,8 @@ class Engine {
   // engine.cc
   bool GatherCandidates();
   bool ReadAhead(Job& job);
+  std::unique_ptr<Sequence> NewSequence(const Job& job) const;
+  static void EncodeOldest(Job& job);
   void OpenOwnGroup(Job& job, int64_t rows, bool keep_rest);
   void OpenGroup(Job& job);
   void AddPromptRows(Job& job, int64_t budget);

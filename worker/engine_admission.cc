@@ -45,7 +45,7 @@ bool Engine::Admit(Job& job) {
   if (!job.was_admitted) job.admitted = now, job.tiers_before = mover_->stats();
   job.was_admitted = true;
   job.last_rows = now;
-  job.sequence = std::make_unique<Sequence>(store_.get(), job.groups_max);
+  job.sequence = NewSequence(job);
   if (job.max_tokens > 0 && job.sampler == nullptr) {
     job.sampler = std::make_unique<Sampler>(job.request.sampling, config_.vocabulary, job.tokens);
     job.outcome.tokens.reserve(static_cast<size_t>(job.max_tokens));

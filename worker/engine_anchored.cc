@@ -12,7 +12,7 @@ namespace palimpsest {
 
 // The anchor's blocks, which another sequence of the same job still holds.
 std::unique_ptr<Sequence> Engine::AnchorSequence(Job& job) {
-  auto sequence = std::make_unique<Sequence>(store_.get(), job.groups_max);
+  std::unique_ptr<Sequence> sequence = NewSequence(job);
   for (const Job::Block& block : job.blocks) {
     if (block.first >= job.compression->fixed) break;
     std::optional<TieredStore::Found> found = store_->Find(block.id, block.position, /*base=*/0, block.rows);

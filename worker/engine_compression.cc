@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "proto/base/status.h"
+#include "storage/resident_blocks.h"
 #include "worker/compression/merging.h"
 #include "worker/compression/scoring.h"
 #include "worker/compression/shares.h"
@@ -114,9 +115,11 @@ int64_t Engine::RowsWanted(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr) return job.length() - job.prefilled;
   if (c->probing()) return c->probe_size() - c->probe_done;
-  if (!c->slides && c->recall == nullptr) return std::min(job.length(), c->stop) - job.prefilled;
-  // The window moves, or slices are chosen, before each token of the answer, also of one that is resumed.
-  if (job.prefilled < job.prompt_tokens) return job.prompt_tokens - job.prefilled;
+  if (!c->slides && c->recall == nullptr && c->residual() == 0)
+    return std::min(job.length(), c->stop) - job.prefilled;
+  // The window moves, slices are chosen or tokens go to 2 bits before each token of the answer, also of one
+  // that is resumed.
+  if (job.prefilled < job.prompt_tokens) return std::min(job.prompt_tokens, c->stop) - job.prefilled;
   return std::min<int64_t>(1, job.length() - job.prefilled);
 }
 
@@ -233,26 +236,36 @@ Outcome::Kept Engine::ByLayer(std::vector<std::vector<int32_t>> heads) const {
   return kept;
 }
 
-// The picks move into tiles of their own at the positions they had; the blocks they came from are released.
-void Engine::EndExact(Job& job) {
-  Compression& c = *job.compression;
+// What stays of each head, the prefix with it.
+std::vector<std::vector<int32_t>> Engine::PicksOf(Job& job) {
+  const Compression& c = *job.compression;
+  const size_t heads = static_cast<size_t>(store_->shape().tiles());
+  if (c.policy == nullptr) return std::vector<std::vector<int32_t>>(heads, Range(0, c.context_end));
   const std::vector<std::vector<int32_t>> candidates = {Range(c.fixed, c.context_end)};
   HeadScores scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
-  const size_t heads = scores.scores.size();
   for (size_t head = 0; head < heads; ++head) {  // a question that the policy sees stays too
     for (int64_t i = c.question_first; i < c.context_end; ++i)
       scores.Keep(head, static_cast<size_t>(i - c.fixed));
   }
   const std::vector<int64_t> counts = CountsOf(*c.policy, SharesOf(c, scores.scores, scores.attention));
   std::vector<std::vector<int32_t>> kept(heads);
-  std::vector<Sequence::Packing> front(heads), rest(heads);
-  const std::optional<CompressionPolicy::Sliding> sliding = c.policy->sliding();
-  const int64_t front_end = sliding.has_value() ? std::max(c.fixed, sliding->sink) : kNoStop;
   backend_->pool().ParallelFor(static_cast<int64_t>(heads), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
     SelectTop(scores.Of(i), counts[i], &kept[i]);
     PutBehindPrefix(c.fixed, &kept[i]);
   });
+  return kept;
+}
+
+// The picks move into tiles of their own at the positions they had; the blocks they came from are released.
+void Engine::EndExact(Job& job) {
+  Compression& c = *job.compression;
+  std::vector<std::vector<int32_t>> kept = PicksOf(job);
+  const size_t heads = kept.size();
+  std::vector<Sequence::Packing> front(heads), rest(heads);
+  const std::optional<CompressionPolicy::Sliding> sliding =
+      c.policy == nullptr ? std::nullopt : c.policy->sliding();
+  const int64_t front_end = sliding.has_value() ? std::max(c.fixed, sliding->sink) : kNoStop;
   const std::vector<std::vector<Bf16>> merged = MergeDropped(job, kept);
   backend_->pool().ParallelFor(static_cast<int64_t>(heads), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
@@ -272,7 +285,7 @@ void Engine::EndExact(Job& job) {
       to.positions.push_back(token);
     }
   });
-  auto packed = std::make_unique<Sequence>(store_.get(), job.groups_max);
+  std::unique_ptr<Sequence> packed = NewSequence(job);
   int64_t next = job.sequence->next_position();
   if (sliding.has_value()) {  // positions by slot: the window follows the first tokens
     const int64_t first = static_cast<int64_t>(front[0].positions.size());
@@ -299,7 +312,7 @@ void Engine::EndExact(Job& job) {
   }
   job.sequence = std::move(packed);
   if (c.recall_tokens > 0) c.stayed = kept;
-  if (job.request.trace) job.outcome.kept = ByLayer(std::move(kept));
+  if (job.request.trace && c.policy != nullptr) job.outcome.kept = ByLayer(std::move(kept));
   BeginQuestion(job);
 }
 
@@ -387,8 +400,7 @@ void Engine::BeginQuestion(Job& job) {
   Compression& c = *job.compression;
   c.context_done = true;
   BeginRecall(job);
-  const int64_t left =
-      DivideUp(job.prompt_tokens - c.context_end, kTileSlots) + DivideUp(job.max_tokens, kTileSlots) + 1;
+  const int64_t left = BlocksBehind(job.prompt_tokens - c.context_end, job.max_tokens, c.residual());
   const int64_t tiles = job.sequence->resident_tiles() + left * store_->shape().tiles();
   if (tiles >= job.held_tiles) return;
   reserved_tiles_ -= job.held_tiles - tiles;

@@ -49,7 +49,7 @@ struct Engine::Compression {
   // Decided when the request comes.
   PrefillMode mode = PrefillMode::kExact;
   PolicySpec spec;
-  std::unique_ptr<CompressionPolicy> policy;  // null: nothing is dropped (anchored, full)
+  std::unique_ptr<CompressionPolicy> policy;  // null: nothing is dropped
   PolicyNeeds needs;
   bool wants_losses = false;
   int64_t fixed = 0;           // tokens of the prefix, which stay; in anchored prefill the anchor
@@ -98,6 +98,8 @@ struct Engine::Compression {
 
   bool pot() const { return mode == PrefillMode::kPot; }
   bool anchored() const { return mode == PrefillMode::kAnchored; }
+  // Exact tokens that stay behind those in 2 bits; 0: all are exact.
+  int64_t residual() const { return spec.residual_tokens(); }
   bool merges() const { return spec.merge != PolicySpec::Merge::kNone && policy != nullptr; }
   // What is picked is taken at rest: then its blocks stay as they are until it is decided.
   bool takes_rest() const { return policy != nullptr && (anchored() || (merges() && !pot())); }

@@ -4,14 +4,13 @@
 
 #include "proto/base/log.h"
 #include "proto/base/status.h"
+#include "storage/resident_blocks.h"
 #include "worker/compression/view_format.h"
 #include "worker/engine_compression.h"
 #include "worker/engine_job.h"
 
 namespace palimpsest {
 namespace {
-
-int64_t Groups(int64_t tokens) { return DivideUp(tokens, kTileSlots); }
 
 // Percentages become tokens, and places in the documents places in the prompt.
 PolicySpec Resolved(PolicySpec spec, int64_t context, int64_t prefix) {
@@ -69,7 +68,8 @@ absl::Status Engine::PlanCompression(Job& job) const {
   c->spec = request.policy;
   PALIMPSEST_RETURN_IF_ERROR(PlanContext(request, *c));
   PALIMPSEST_RETURN_IF_ERROR(CheckMode(job, *c));
-  if (c->spec.kind == PolicySpec::Kind::kFull && !c->anchored()) return absl::OkStatus();
+  if (c->spec.kind == PolicySpec::Kind::kFull && !c->anchored() && c->residual() == 0)
+    return absl::OkStatus();
   c->question_first = c->context_end;
   if (c->mode == PrefillMode::kExact && (request.question_visible || !c->has_question)) {
     c->context_end = job.prompt_tokens;
@@ -102,7 +102,10 @@ absl::Status Engine::PlanCompression(Job& job) const {
     c->budget = c->spec.BudgetOf(context);
     // With room for all of it nothing is dropped; a window that slides must own its tiles all the same.
     if (c->mode == PrefillMode::kExact && c->budget >= context && !c->policy->sliding().has_value()) {
-      return absl::OkStatus();
+      if (c->residual() == 0) return absl::OkStatus();
+      c->policy = nullptr;  // but all of it goes to 2 bits
+      c->needs = {};
+      c->probe.clear();
     }
     if (const int64_t asked = c->spec.budget.value;
         c->spec.kind == PolicySpec::Kind::kLookM && c->budget > asked) {
@@ -119,6 +122,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
           c->budget, stays, stays);
     }
   }
+  if (c->policy == nullptr) c->budget = context;
   if (c->needs.repeat > 0) PALIMPSEST_RETURN_IF_ERROR(PlanRepetition(request, *c));
   PALIMPSEST_RETURN_IF_ERROR(PlanRecall(request, *c));
   c->wants_losses = c->wants_losses || c->needs.losses;
@@ -137,6 +141,16 @@ absl::Status Engine::CheckMode(const Job& job, const Compression& c) const {
   }
   if (c.spec.kind == PolicySpec::Kind::kAuto)
     return InvalidArgument("policy auto must be resolved before it comes here");
+  if (c.residual() > 0 && c.anchored() && c.spec.kind == PolicySpec::Kind::kFull) {
+    return InvalidArgument(
+        "policy full with kv=kivi2 and prefill anchored, which moves documents behind each other: use "
+        "prefill "
+        "exact with at most {} tokens, a policy that keeps fewer, or kv=bf16",
+        config_.context);
+  }
+  if (c.residual() > 0 && (c.pot() || c.spec.kind == PolicySpec::Kind::kStreaming))
+    return InvalidArgument("policy {} with kv=kivi2, whose tokens move: use another, or kv=bf16",
+                           c.spec.name());
   if (c.anchored()) {
     if (c.spans.empty())
       return InvalidArgument("anchored prefill without a document; give one, or use exact");
@@ -168,9 +182,12 @@ void Engine::NamePotBlocks(const Job& job, Compression& c) const {
 }
 
 Hash256 Engine::ViewKey(const Job& job, const Compression& c) const {
-  // It outlives this process, so all that its bytes depend on is in it, as in a block's id.
+  // It outlives this process, so all that its bytes depend on is in it, as in a block's id. It rests exactly,
+  // however it is written on the device.
+  PolicySpec selection = c.spec;
+  selection.kv = PolicySpec::Resident::kBf16;
   std::string text = fmt::format("picks {}\n{}\n{}\n{}\n{}", kPicksVersion, model_hash_, key_schema_,
-                                 PolicyText(c.spec), static_cast<int>(c.mode));
+                                 PolicyText(selection), static_cast<int>(c.mode));
   std::vector<int64_t> borders = {c.fixed, c.probe_max()};
   for (const Compression::Span& span : c.spans) borders.push_back(span.end);
   AppendBytes(borders, &text);
@@ -224,28 +241,28 @@ absl::Status Engine::CheckWindow(const Job& job) const {
 // Most tiles that it will hold at once.
 int64_t Engine::WorstTiles(const Job& job) const {
   const Compression* c = job.compression.get();
-  const int64_t answer = Groups(job.max_tokens) + 1;
+  const int64_t answer = BlocksOf(job.max_tokens) + 1;
+  const int64_t question = c == nullptr ? 0 : job.prompt_tokens - c->context_end;
   int64_t groups = 0;
   if (c == nullptr) {
     groups = static_cast<int64_t>(job.blocks.size()) + answer;
   } else if (c->pot()) {
     // The ends of prefix, context and what precedes the probe leave slots empty.
-    groups = Groups(c->spec.pot.value) + 3;
+    groups = BlocksOf(c->spec.pot.value) + 3;
   } else {
-    // Each of heads that share a budget ends in a tile of its own.
-    const int64_t kept = Groups(c->budget) + (c->spec.shares() ? 1 : 0);
+    const int64_t kept = KeptBlocks(c->budget, c->spec.shares(), c->residual());
     const int64_t after =
-        kept + Groups(c->recall_tokens) + 2 + Groups(job.prompt_tokens - c->context_end) + answer;
+        kept + BlocksOf(c->recall_tokens) + 2 + BlocksBehind(question, job.max_tokens, c->residual());
     const int64_t blocks = static_cast<int64_t>(job.blocks.size());
     if (c->mode == PrefillMode::kExact) {
-      groups = std::max(blocks + 1 + std::max(kept + 2, Groups(c->probe_max())), after);
+      groups = std::max(blocks + 1 + std::max(kept + 2, BlocksOf(c->probe_max())), after);
     } else if (c->policy == nullptr) {
-      groups = blocks + Groups(job.prompt_tokens - c->context_end) + answer;
+      groups = blocks + BlocksOf(question) + answer;
     } else {
       int64_t longest = 0, anchor = 0;
       for (const Job::Block& block : job.blocks) anchor += block.first < c->fixed ? 1 : 0;
       for (const Compression::Span& span : c->spans) longest = std::max(longest, span.end - span.first);
-      groups = anchor + std::max(Groups(longest) + Groups(c->probe_max()) + 1, after);
+      groups = anchor + std::max(BlocksOf(longest) + BlocksOf(c->probe_max()) + 1, after);
     }
   }
   return groups * store_->shape().tiles();

@@ -22,6 +22,9 @@ absl::Status Engine::PlanRecall(const Request& request, Compression& c) const {
     return InvalidArgument("recall with policy {}, whose window slides: use another policy, or recall none",
                            c.spec.name());
   }
+  if (c.residual() > 0) {
+    return InvalidArgument("recall with policy {} and kv=kivi2: use kv=bf16, or recall none", c.spec.name());
+  }
   if (c.merges()) {
     return InvalidArgument(
         "recall with policy {}, whose tokens hold what was merged into them: it would be seen twice; use "

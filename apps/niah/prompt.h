@@ -29,7 +29,7 @@ struct NiahPolicy {
   bool oracle =
       false;  // recall brings the needle and others by chance: what the model makes of a perfect choice
   std::string RecallName() const { return RecallText(recall) + (oracle ? ",oracle" : ""); }
-  bool full() const { return spec.kind == PolicySpec::Kind::kFull; }
+  bool full() const { return spec == PolicySpec(); }  // exactly, too: what the others are measured against
 };
 
 class NiahPrompter {

@@ -1,6 +1,7 @@
 // Attention on the CPU: how rows and tiles are cut into tasks. Whatever the cut, a row meets its tiles in the
 // same order and in the same splits, so its bits are the same.
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -13,6 +14,15 @@ namespace {
 constexpr int64_t kRowsTogether = 192;
 // Up to so many tokens of a sequence, tiles are spread over threads instead of rows.
 constexpr int64_t kFewTokens = 4;
+
+std::span<const CodedTile> CodedOf(const AttentionSequence& sequence, int64_t kv_head) {
+  return sequence.coded == nullptr ? std::span<const CodedTile>() : sequence.coded[kv_head];
+}
+
+// With those in 2 bits, which come first.
+int64_t TilesOf(const AttentionSequence& sequence, int64_t kv_head) {
+  return static_cast<int64_t>(CodedOf(sequence, kv_head).size() + sequence.tiles[kv_head].size());
+}
 
 }  // namespace
 
@@ -33,15 +43,19 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
   const int64_t group = args.heads / args.kv_heads;
   const int64_t tokens_together = std::max<int64_t>(1, kRowsTogether / group);
   int64_t partial = 0, columns = 0;
+  bool coded = false;
   columns_first_.assign(args.sequences.size(), -1);
   for (size_t s = 0; s < args.sequences.size(); ++s) {
     const AttentionSequence& sequence = args.sequences[s];
+    PALIMPSEST_CHECK(sequence.coded == nullptr || (sequence.shifts == nullptr && sequence.sums == nullptr),
+                     "{} rows over tiles in 2 bits with shifts or sums", sequence.rows);
+    coded = coded || sequence.coded != nullptr;
     if (sequence.sums != nullptr) {
       PlanColumns(args, s, &columns);
       continue;
     }
     for (int64_t h = 0; h < args.kv_heads; ++h) {
-      const int64_t tiles = static_cast<int64_t>(sequence.tiles[h].size());
+      const int64_t tiles = TilesOf(sequence, h);
       AttentionTask task{.columns = -1};
       task.sequence = static_cast<int32_t>(s);
       task.kv_head = static_cast<int32_t>(h);
@@ -79,6 +93,7 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
     scratch.positions.Reserve(rows);
     for (auto& state : scratch.state) state.Reserve(StateFloats(rows, OutputStride(args.head_size)));
     scratch.rope.Reserve(args.rope->row_floats());
+    if (coded) scratch.tile.Reserve(args.pool.tile_elements);
   }
   if (columns > 0) ReserveColumns(args, columns);
 }
@@ -90,57 +105,102 @@ const float* CpuBackend::WidenQueries(int64_t count, Scratch& scratch) const {
   return scratch.wide.data();
 }
 
+// The queries of a task's rows, for keys that were turned to (position - base) and stand `shift` further
+// back.
+void CpuBackend::TurnTaskQueries(const AttentionArgs& args, const AttentionTask& task, int64_t base,
+                                 int64_t shift, Scratch& scratch) const {
+  const AttentionSequence& sequence = args.sequences[static_cast<size_t>(task.sequence)];
+  const int64_t group = args.heads / args.kv_heads, d = args.head_size;
+  for (int64_t t = 0; t < task.rows; ++t) {
+    const int64_t position = sequence.positions[task.first_row + t] - shift;
+    const float* rope = args.rope->Row(std::max<int64_t>(0, position - base), scratch.rope.data());
+    const float* q = args.q.row(sequence.first_row + task.first_row + t) + task.kv_head * group * d;
+    for (int64_t g = 0; g < group; ++g) {
+      kernels_.rotate(q + g * d, rope, d, scratch.q.data() + (t * group + g) * d);
+      scratch.positions[t * group + g] = position;
+    }
+  }
+}
+
+// All but the tiles: those are the pool's, if the caller says nothing else.
+AttendBlock CpuBackend::AttendBlockOf(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch,
+                                      const State& state) const {
+  const int64_t rows = task.rows * (args.heads / args.kv_heads), d = args.head_size;
+  return {
+      .q = scratch.q.data(),
+      .q_wide = WidenQueries(rows * d, scratch),
+      .rows = rows,
+      .positions = scratch.positions.data(),
+      .head_size = d,
+      .scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(d))),
+      .pool = args.pool.data,
+      .tile_elements = args.pool.tile_elements,
+      .counts = args.pool.counts,
+      .starts = args.pool.starts,
+      .slot_positions = args.pool.positions,
+      .tiles = nullptr,
+      .tile_count = 0,
+      .m = state.m,
+      .l = state.l,
+      .o = state.o,
+      .o_stride = OutputStride(d),
+  };
+}
+
 // Tiles [first_tile, first_tile + count) in runs of one base and shift: the queries are turned once for each.
 // To the tiles of a run, the rows stand `shift` further ahead than they say.
 void CpuBackend::AttendTiles(const AttentionArgs& args, const AttentionTask& task, int64_t first_tile,
                              int64_t count, Scratch& scratch, const State& state) {
   const AttentionSequence& sequence = args.sequences[static_cast<size_t>(task.sequence)];
-  const int64_t group = args.heads / args.kv_heads, d = args.head_size;
+  const std::span<const CodedTile> coded = CodedOf(sequence, task.kv_head);
+  const int64_t in_bits = std::clamp<int64_t>(std::ssize(coded) - first_tile, 0, count);
+  if (in_bits > 0) {
+    AttendCoded(args, task, coded.subspan(static_cast<size_t>(first_tile), static_cast<size_t>(in_bits)),
+                scratch, state);
+  }
   const int32_t* tiles = sequence.tiles[task.kv_head].data();
   const int32_t* shifts = sequence.shifts == nullptr ? nullptr : sequence.shifts[task.kv_head].data();
   const auto shift_of = [&](int64_t i) { return shifts == nullptr ? 0 : shifts[i]; };
-  int64_t first = first_tile;
-  while (first < first_tile + count) {
+  int64_t first = first_tile + in_bits - std::ssize(coded);
+  const int64_t end = first + count - in_bits;
+  while (first < end) {
     const int64_t base = args.pool.bases[tiles[first]], shift = shift_of(first);
     int64_t last = first + 1;
-    while (last < first_tile + count && args.pool.bases[tiles[last]] == base && shift_of(last) == shift)
-      ++last;
-    for (int64_t t = 0; t < task.rows; ++t) {
-      const int64_t position = sequence.positions[task.first_row + t] - shift;
-      const float* rope = args.rope->Row(std::max<int64_t>(0, position - base), scratch.rope.data());
-      const float* q = args.q.row(sequence.first_row + task.first_row + t) + task.kv_head * group * d;
-      for (int64_t g = 0; g < group; ++g) {
-        kernels_.rotate(q + g * d, rope, d, scratch.q.data() + (t * group + g) * d);
-        scratch.positions[t * group + g] = position;
-      }
+    while (last < end && args.pool.bases[tiles[last]] == base && shift_of(last) == shift) ++last;
+    TurnTaskQueries(args, task, base, shift, scratch);
+    AttendBlock block = AttendBlockOf(args, task, scratch, state);
+    block.tiles = tiles + first;
+    block.tile_count = last - first;
+    if (task.columns >= 0) {
+      const int64_t kept_stride = std::ssize(sequence.tiles[task.kv_head]) * kTileSlots;
+      block.weights = KeptAt(scratch, first * kTileSlots);
+      block.weights_stride = kept_stride;
+      block.tops = scratch.tops.data() + first;
+      block.tops_stride = RoundUp16(kept_stride / kTileSlots);
     }
-    const bool keeps = task.columns >= 0;
-    const int64_t kept_stride = static_cast<int64_t>(sequence.tiles[task.kv_head].size()) * kTileSlots;
-    const int64_t tops_stride = RoundUp16(kept_stride / kTileSlots);
-    kernels_.attend(AttendBlock{
-        .q = scratch.q.data(),
-        .q_wide = WidenQueries(task.rows * group * d, scratch),
-        .rows = task.rows * group,
-        .positions = scratch.positions.data(),
-        .head_size = d,
-        .scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(d))),
-        .pool = args.pool.data,
-        .tile_elements = args.pool.tile_elements,
-        .counts = args.pool.counts,
-        .starts = args.pool.starts,
-        .slot_positions = args.pool.positions,
-        .tiles = tiles + first,
-        .tile_count = last - first,
-        .m = state.m,
-        .l = state.l,
-        .o = state.o,
-        .o_stride = OutputStride(d),
-        .weights = keeps ? KeptAt(scratch, first * kTileSlots) : nullptr,
-        .weights_stride = kept_stride,
-        .tops = keeps ? scratch.tops.data() + first : nullptr,
-        .tops_stride = tops_stride,
-    });
+    kernels_.attend(block);
     first = last;
+  }
+}
+
+// Each is written out in the thread's own memory, which stays in its nearest cache, and met there as any
+// other.
+void CpuBackend::AttendCoded(const AttentionArgs& args, const AttentionTask& task,
+                             std::span<const CodedTile> tiles, Scratch& scratch, const State& state) const {
+  static constexpr int32_t kTile = 0, kStart = 0, kCount = kTileSlots;
+  static constexpr std::array<int32_t, kTileSlots> kSeenByAll{};  // position 0
+  TurnTaskQueries(args, task, /*base=*/0, /*shift=*/0, scratch);
+  AttendBlock block = AttendBlockOf(args, task, scratch, state);
+  block.pool = scratch.tile.data();
+  block.counts = &kCount;
+  block.starts = &kStart;
+  block.slot_positions = kSeenByAll.data();
+  block.tiles = &kTile;
+  block.tile_count = 1;
+  for (const CodedTile tile : tiles) {
+    kernels_.decode_tile(reinterpret_cast<const uint8_t*>(args.pool.coded(tile)),
+                         args.pool.tile_elements / kCodedRunElements, scratch.tile.data());
+    kernels_.attend(block);
   }
 }
 
@@ -195,8 +255,7 @@ void CpuBackend::MergePartials(const AttentionArgs& args) {
   for (const AttentionTask& first : tasks_) {
     if (first.partial < 0 || first.first_tile != 0) continue;
     const int64_t rows = first.rows * group;
-    const int64_t tiles =
-        static_cast<int64_t>(args.sequences[static_cast<size_t>(first.sequence)].tiles[first.kv_head].size());
+    const int64_t tiles = TilesOf(args.sequences[static_cast<size_t>(first.sequence)], first.kv_head);
     const State total = StateAt(partials_.data() + first.partial, rows, o_stride);
     for (int64_t split = 1; split * kSplitTiles < tiles; ++split) {
       const State part =

@@ -297,7 +297,7 @@ int64_t CpuBackend::workspace_bytes() const {
                   quantized_.size();
   bytes += digest_queries_.bytes();
   for (const Scratch& s : scratch_) {
-    bytes += s.q.size() * 2 + s.positions.size() * 8 +
+    bytes += (s.q.size() + s.tile.size()) * 2 + s.positions.size() * 8 +
              (s.wide.size() + s.state[0].size() + s.state[1].size() + s.rope.size() + s.kept.size() +
               s.tops.size()) *
                  4;

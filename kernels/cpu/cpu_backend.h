@@ -31,6 +31,7 @@ class CpuBackend final : public Backend {
   void ScoreKeys(const ScoreKeysArgs& args) override;
   void MatchKeys(const MatchKeysArgs& args) override;
   void GatherKv(const GatherKvArgs& args) override;
+  void EncodeKv(const EncodeKvArgs& args) override;
   void TokenLosses(const TokenLossesArgs& args) override;
   void BuildDigest(const BuildDigestArgs& args) override;
   void ScoreDigests(const ScoreDigestsArgs& args) override;
@@ -60,6 +61,7 @@ class CpuBackend final : public Backend {
     AlignedBuffer<float> state[2];
     AlignedBuffer<float> rope;
     AlignedBuffer<float> kept, tops;  // weights of the rows in hand, as attend keeps them
+    AlignedBuffer<Bf16> tile;         // that is on its way to 2 bits or comes from there
   };
 
   // Rows of the heads of the call in progress, each head's from head * positions * group on; of each kind
@@ -97,7 +99,10 @@ class CpuBackend final : public Backend {
   void TurnQueries(const ScoreKeysArgs& args, const ScoreHead& head, int64_t base, Scratch& scratch) const;
   void MatchSources(const MatchHead& head, int64_t head_size, int64_t first, int64_t count,
                     Scratch& scratch) const;
+  void ReadSource(const TilePool& pool, const RopeTable& rope, int64_t head_size, const KvSource& source,
+                  int64_t offset, Bf16* key, Bf16* value) const;
   void GatherHeadKv(const GatherKvArgs& args, const GatherHead& head) const;
+  void EncodeHeadKv(const EncodeKvArgs& args, const EncodeHead& head, Bf16* whole) const;
   void ReserveDigestQueries(const ScoreDigestsArgs& args);
   void TurnDigestQueries(const ScoreDigestsArgs& args, int64_t head);
   DigestBlock DigestBlockOf(const ScoreDigestsArgs& args, int64_t head, int64_t tile, int64_t tiles) const;
@@ -109,8 +114,14 @@ class CpuBackend final : public Backend {
                   float* sums, float* squares) const;
   void JoinColumns(const AttentionArgs& args);
   void RunAttentionTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
+  void TurnTaskQueries(const AttentionArgs& args, const AttentionTask& task, int64_t base, int64_t shift,
+                       Scratch& scratch) const;
+  AttendBlock AttendBlockOf(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch,
+                            const State& state) const;
   void AttendTiles(const AttentionArgs& args, const AttentionTask& task, int64_t first_tile, int64_t count,
                    Scratch& scratch, const State& state);
+  void AttendCoded(const AttentionArgs& args, const AttentionTask& task, std::span<const CodedTile> tiles,
+                   Scratch& scratch, const State& state) const;
   State AttendRows(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
   void MergePartials(const AttentionArgs& args);
   State StateAt(float* memory, int64_t rows, int64_t o_stride) const;

@@ -1,21 +1,12 @@
-// What compression needs of the CPU: scores of keys, packing of tiles, losses of tokens.
+// What compression needs of the CPU: scores of keys, losses of tokens.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "proto/base/status.h"
 
 namespace palimpsest::cpu {
-namespace {
-
-constexpr int64_t kTileRow =
-    kTileSlots * 2;  // elements of one pair of K's dimensions, of one pair of V's slots
-constexpr int64_t kValuePanel = 64 * kTileSlots;
-
-}  // namespace
-
 // All query heads of the group for one base: row g * tokens + t, as the kernels want them.
 void CpuBackend::TurnQueries(const ScoreKeysArgs& args, const ScoreHead& head, int64_t base,
                              Scratch& scratch) const {
@@ -106,62 +97,6 @@ void CpuBackend::ScoreKeys(const ScoreKeysArgs& args) {
   pool_.ParallelFor(static_cast<int64_t>(args.heads.size()), [&](int64_t head, int thread) {
     ScoreHeadKeys(args, args.heads[static_cast<size_t>(head)], scratch_[static_cast<size_t>(thread)]);
   });
-}
-
-// One tile after the other: its sources are read before it is written. Those of later tiles do not stand
-// before their own place, so they are still whole.
-void CpuBackend::GatherHeadKv(const GatherKvArgs& args, const GatherHead& head) const {
-  const int64_t d = args.head_size, total = static_cast<int64_t>(head.sources.size());
-  const TilePool& pool = args.pool;
-  alignas(64) Bf16 keys[kTileSlots * 256], values[kTileSlots * 256];  // (slot, D)
-  for (size_t i = 0; i < head.tiles.size(); ++i) {
-    const int32_t tile = head.tiles[i];
-    const int64_t first = static_cast<int64_t>(i) * kTileSlots;
-    const int64_t count = std::clamp<int64_t>(total - first, 0, kTileSlots);
-    for (int64_t s = 0; s < count; ++s) {
-      const KvSource& source = head.sources[static_cast<size_t>(first + s)];
-      const int32_t position = head.positions[static_cast<size_t>(first + s)];
-      Bf16* key = keys + s * d;
-      Bf16* value = values + s * d;
-      if (source.key != nullptr) {
-        RotateKey(*args.rope, d, int64_t{position} - pool.bases[tile], source.key, key);
-      } else {
-        const Bf16* k = pool.k(source.tile) + source.slot * 2;
-        for (int64_t j = 0; j < d / 2; ++j) std::memcpy(key + 2 * j, k + j * kTileRow, 4);
-      }
-      if (source.value != nullptr) {
-        std::memcpy(value, source.value, static_cast<size_t>(d) * 2);
-      } else {
-        const Bf16* v = pool.v(source.tile, d) + source.slot / 2 * kTileRow + source.slot % 2;
-        for (int64_t j = 0; j < d; ++j) value[j] = v[j / 64 * kValuePanel + j % 64 * 2];
-      }
-      pool.positions[int64_t{tile} * kTileSlots + s] = position;
-    }
-
-    Bf16* k = pool.k(tile);
-    for (int64_t j = 0; j < d / 2; ++j) {
-      for (int64_t s = 0; s < count; ++s) std::memcpy(k + j * kTileRow + s * 2, keys + s * d + 2 * j, 4);
-    }
-    Bf16* v = pool.v(tile, d);
-    for (int64_t s = 0; s < count; ++s) {
-      Bf16* row = v + s / 2 * kTileRow + s % 2;
-      for (int64_t j = 0; j < d; ++j) row[j / 64 * kValuePanel + j % 64 * 2] = values[s * d + j];
-    }
-    pool.counts[tile] = static_cast<int32_t>(count);
-    pool.starts[tile] = 0;
-  }
-}
-
-void CpuBackend::GatherKv(const GatherKvArgs& args) {
-  CheckHeadSize(args.head_size);
-  for (const GatherHead& head : args.heads) {
-    PALIMPSEST_CHECK(head.positions.size() == head.sources.size(), "{} sources, {} positions",
-                     head.sources.size(), head.positions.size());
-    PALIMPSEST_CHECK(head.sources.size() <= head.tiles.size() * kTileSlots, "{} sources for {} tiles",
-                     head.sources.size(), head.tiles.size());
-  }
-  pool_.ParallelFor(static_cast<int64_t>(args.heads.size()),
-                    [&](int64_t head, int) { GatherHeadKv(args, args.heads[static_cast<size_t>(head)]); });
 }
 
 void CpuBackend::TokenLosses(const TokenLossesArgs& args) {

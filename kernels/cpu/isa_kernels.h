@@ -152,6 +152,8 @@ struct IsaKernels {
   void (*round)(const float* x, int64_t n, uint16_t* out);  // to bf16, n a multiple of 16
   void (*widen)(const uint16_t* x, int64_t n, float* out);  // from bf16
   void (*attend)(const AttendBlock&);
+  // A tile from 2 bits: so many CodedRuns (kernels/coded_tile.h), 64 elements of bf16 each.
+  void (*decode_tile)(const uint8_t* coded, int64_t runs, uint16_t* out);
   // State b joins state a (a before b): rows of m, (rows, 16) l, (rows, o_stride) o.
   void (*merge)(int64_t rows, int64_t o_stride, float* m, float* l, float* o, const float* m_b,
                 const float* l_b, const float* o_b);

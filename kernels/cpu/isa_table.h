@@ -24,6 +24,7 @@ inline IsaKernels MakeKernels(const char* name) {
       .round = Round,
       .widen = Widen,
       .attend = Attend,
+      .decode_tile = DecodeTile,
       .merge = Merge,
       .finish = Finish,
       .score_sums = ScoreSums,

@@ -171,6 +171,35 @@ inline F32x16 FloatsOf(const int32_t* p) {
           _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8)))};
 }
 
+// Two numbers in bf16, each in all lanes of its own.
+inline void LoadPair(const uint8_t* p, F32x16& first, F32x16& second) {
+  int32_t both;
+  __builtin_memcpy(&both, p, 4);
+  const __m256i x = _mm256_set1_epi32(both);
+  first.lo = first.hi = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+  second.lo = second.hi =
+      _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(static_cast<int32_t>(0xffff0000u))));
+}
+// out[2i], out[2i + 1] = bf16 of even[c], odd[c], c being the low half of code i; the high halves give 32
+// elements more.
+inline void LookUpPairs(F32x16 even, F32x16 odd, const uint8_t* codes, uint16_t* out) {
+  const auto zipped = [](__m256 a, __m256 b) {
+    return _mm256_or_si256(RoundBf16(a), _mm256_slli_epi32(RoundBf16(b), 16));
+  };
+  const __m256i low = zipped(even.lo, odd.lo),
+                high = zipped(even.hi, odd.hi);  // eight of the sixteen pairs each
+  for (int half = 0; half < 2; ++half) {
+    const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + half * 8));
+    __m256i pairs = _mm256_cvtepu8_epi32(eight);
+    for (int side = 0; side < 2; ++side, pairs = _mm256_srli_epi32(pairs, 4)) {
+      const __m256 a = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(low, pairs));  // looks at 3 bits
+      const __m256 b = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(high, pairs));
+      const __m256 fourth = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 28));
+      _mm256_storeu_ps(reinterpret_cast<float*>(out + side * 32 + half * 16), _mm256_blendv_ps(a, b, fourth));
+    }
+  }
+}
+
 inline void PrefetchStream(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace

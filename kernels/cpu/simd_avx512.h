@@ -74,6 +74,27 @@ inline F32x16 Exp2(F32x16 x) {
   return _mm512_maskz_scalef_ps(normal, p, n);
 }
 
+// Two numbers in bf16, each in all lanes of its own.
+inline void LoadPair(const uint8_t* p, F32x16& first, F32x16& second) {
+  int32_t both;
+  __builtin_memcpy(&both, p, 4);
+  const __m512i x = _mm512_set1_epi32(both);
+  first = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+  second = _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u))));
+}
+// out[2i], out[2i + 1] = bf16 of even[c], odd[c], c being the low half of code i; the high halves give 32
+// elements more.
+inline void LookUpPairs(F32x16 even, F32x16 odd, const uint8_t* codes, uint16_t* out) {
+  alignas(64) static constexpr uint16_t kZip[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                    21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                    11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+  const __m512i table = _mm512_permutexvar_epi16(_mm512_load_si512(kZip), both);
+  const __m512i pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  _mm512_storeu_si512(out, _mm512_permutexvar_epi32(pairs, table));  // looks at 4 bits of an index
+  _mm512_storeu_si512(out + 32, _mm512_permutexvar_epi32(_mm512_srli_epi32(pairs, 4), table));
+}
+
 inline void PrefetchStream(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace

@@ -94,6 +94,26 @@ inline F32x16 Exp2(const F32x16& x) {
   return Each([&](int i) { return x[i] >= -126.0f ? std::exp2(x[i]) : 0.0f; });
 }
 inline F32x16 FloatsOf(const int32_t* p) { return __builtin_convertvector(LoadAs<I32x16>(p), F32x16); }
+// Two numbers in bf16, each in all lanes of its own.
+inline void LoadPair(const uint8_t* p, F32x16& first, F32x16& second) {
+  uint16_t both[2];
+  std::memcpy(both, p, 4);
+  first = Set1(Widened(both[0]));
+  second = Set1(Widened(both[1]));
+}
+// out[2i], out[2i + 1] = bf16 of even[c], odd[c], c being the low half of code i; the high halves give 32
+// elements more.
+inline void LookUpPairs(const F32x16& even, const F32x16& odd, const uint8_t* codes, uint16_t* out) {
+  uint16_t firsts[16], seconds[16];
+  StoreBf16(firsts, even);
+  StoreBf16(seconds, odd);
+  for (int i = 0; i < 16; ++i, out += 2) {
+    out[0] = firsts[codes[i] & 15];
+    out[1] = seconds[codes[i] & 15];
+    out[32] = firsts[codes[i] >> 4];
+    out[33] = seconds[codes[i] >> 4];
+  }
+}
 inline void PrefetchStream(const void*) {}
 
 }  // namespace

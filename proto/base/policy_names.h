@@ -18,6 +18,7 @@ inline constexpr std::string_view kMerges[] = {"none",      "averaged",   "pivot
 inline constexpr std::string_view kKeys[] = {"rotated", "rest"};
 inline constexpr std::string_view kShares[] = {"blend", "guard"};
 inline constexpr std::string_view kAttends[] = {"all", "part"};
+inline constexpr std::string_view kResidents[] = {"bf16", "kivi2"};
 inline constexpr std::string_view kSwitch[] = {"no", "yes"};
 
 template <typename E>

@@ -28,6 +28,7 @@ constexpr size_t kFileBytesMax = 4096;
 // The queries of a part that is repeated are kept until it is scored: of an 8B model 512 KiB for each token.
 constexpr int64_t kRepeatTokensMin = 64, kRepeatTokensMax = 8192;
 constexpr int64_t kFutureMax = 65536;
+constexpr int64_t kResidualStep = 64, kResidualMax = 65536;  // published: 32 to 128
 constexpr int64_t kBetaMax = 1000000;
 
 // What the score of SnapKV is made of, and what a policy that builds on it adds.
@@ -36,6 +37,15 @@ std::vector<std::string> SnapKeys(std::vector<std::string> more = {}) {
                                    "reduce", "order",  "divisor", "merge"};
   keys.insert(keys.end(), more.begin(), more.end());
   return keys;
+}
+
+// How what stays is written, of every policy that leaves it where it stands.
+std::vector<NamedForm> WithResident(std::vector<NamedForm> forms) {
+  for (NamedForm& form : forms) {
+    if (form.name == "auto" || form.name == "infinipot" || form.name == "streaming") continue;
+    form.keys.insert(form.keys.end(), {"kv", "residual"});
+  }
+  return forms;
 }
 
 // The first rows in the order of Kind.
@@ -61,7 +71,8 @@ std::span<const NamedForm> Policies() {
       {"criticalkv", SnapKeys({"first", "epsilon"})},
       {"kvzip", {"budget", "chunk", "attend", "merge"}},
   };
-  return *forms;
+  static const auto* const all = new std::vector<NamedForm>(WithResident(*forms));
+  return *all;
 }
 
 // One key=value of a policy, read by type. Every error names the policy, the key, what was typed and what is
@@ -248,6 +259,14 @@ absl::Status ReadParameter(const Parameter& parameter, PolicySpec* policy) {
   if (key == "volatile") return parameter.Read(&policy->volatile_tokens);
   if (key == "text_prior") return parameter.Read(kTextPriors, &policy->text_prior);
   if (key == "images") return ReadImages(parameter, &policy->images);
+  if (key == "kv") return parameter.Read(kResidents, &policy->kv);
+  if (key == "residual") {
+    const bool whole = parameter.Read(kResidualStep, kResidualMax, &policy->residual).ok() &&
+                       policy->residual % kResidualStep == 0;
+    return whole ? absl::OkStatus()
+                 : parameter.IsNot(
+                       fmt::format("a multiple of {0} from {0} to {1}", kResidualStep, kResidualMax));
+  }
   if (key == "merge") return parameter.Read(kMerges, &policy->merge);
   return Internal("policy {}: the key {} has no reader", policy->name(), key);
 }
@@ -272,6 +291,12 @@ absl::Status CheckTogether(const PolicySpec& policy, std::span<const FormParamet
       policy.heavy.value + policy.recent.value > 100) {
     return InvalidArgument("policy h2o: heavy={}% and recent={}% are {}% together, expected 2% to 100%",
                            policy.heavy.value, policy.recent.value, policy.heavy.value + policy.recent.value);
+  }
+  for (const FormParameter& parameter : parameters) {
+    if (parameter.key == "residual" && policy.residual_tokens() == 0) {
+      return InvalidArgument("policy {}: residual={} goes with kv=kivi2; kv=bf16 keeps all of it exact",
+                             policy.name(), policy.residual);
+    }
   }
   if (policy.kind != Kind::kInfiniPot) return absl::OkStatus();
   if (policy.pot.percent == policy.keep.percent && policy.keep.value >= policy.pot.value) {

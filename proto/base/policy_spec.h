@@ -67,6 +67,9 @@ struct PolicySpec {
     kPart
   };  // what a part of the text sees while it is repeated: all of the text, or itself
 
+  // How what stays is written on the device: exactly, or in 2 bits (kernels/coded_tile.h).
+  enum class Resident { kBf16, kKivi2 };
+
   Kind kind = Kind::kFull;  // kAuto: full where all fits the model's window, else what suits the prefill
   // All but infinipot, streaming and h2o: tokens kept for each layer and KV head in all, with those that stay
   // anyway. Of adakv in the mean of a layer's heads, of pyramidkv in the mean of the layers, of kvzip of all.
@@ -111,6 +114,10 @@ struct PolicySpec {
   int64_t chunk = 20;            // chunkkv: tokens; kvzip: of the text that are repeated at once
   Attend attend = Attend::kAll;  // kvzip
   double first = 0.5;            // criticalkv: share of the budget that attention alone picks
+  // All but infinipot and streaming: kivi2 keeps at least the last `residual` tokens of a head exact, and
+  // fewer than twice as many; so many go to 2 bits at once. A multiple of 64.
+  Resident kv = Resident::kBf16;
+  int64_t residual = 128;
 
   // With the defaults of its kind.
   static PolicySpec Of(Kind kind);
@@ -125,6 +132,8 @@ struct PolicySpec {
   int64_t MostOf(int64_t tokens, int64_t images_from = 0) const;
   // infinipot: tokens after a distillation.
   int64_t KeepOf(int64_t tokens) const;
+  // Exact tokens that stay behind those in 2 bits; 0: all are exact.
+  int64_t residual_tokens() const { return kv == Resident::kBf16 ? 0 : residual; }
   // kvzip: tokens of the part before that lead into the repetition of the next one.
   static constexpr int64_t kRepeatLead = 8;
   // Tokens that are run behind `tokens` of text beside it, and forgotten: in each part of a repetition,

@@ -50,9 +50,8 @@ std::string CatalystText(const PolicySpec& policy) {
   return "";
 }
 
-}  // namespace
-
-std::string PolicyText(const PolicySpec& policy) {
+// All but how it is written on the device.
+std::string SelectionText(const PolicySpec& policy) {
   std::string name = policy.name();
   switch (policy.kind) {
     case Kind::kAuto:
@@ -116,6 +115,15 @@ std::string PolicyText(const PolicySpec& policy) {
                          NameOf(kAttends, policy.attend), MergeText(policy));
   }
   return name;
+}
+
+}  // namespace
+
+std::string PolicyText(const PolicySpec& policy) {
+  const std::string selection = SelectionText(policy);
+  if (policy.residual_tokens() == 0) return selection;
+  return fmt::format("{}{}kv={},residual={}", selection, policy.kind == Kind::kFull ? ':' : ',',
+                     NameOf(kResidents, policy.kv), policy.residual);
 }
 
 }  // namespace palimpsest

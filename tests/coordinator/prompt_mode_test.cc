@@ -184,6 +184,28 @@ TEST(PromptModeTest, MergingRefusesRecallAndThePot) {
   EXPECT_EQ(Plan({50}, Options("h2o", "pot"), 10, 5000)->mode.policy.score, "h2o");
 }
 
+// What is in 2 bits neither moves nor gets slices beside it; it goes with every policy that keeps tokens
+// where they are.
+TEST(PromptModeTest, TwoBitsRefuseRecallThePotAndDocumentsThatAreMoved) {
+  PromptOptions recalls = Options("snapkv:budget=100,kv=kivi2");
+  EXPECT_FALSE(Plan({800}, recalls)->mode.recall.on());
+  EXPECT_TRUE(Plan({800}, Options("snapkv:budget=100"))->mode.recall.on());
+  recalls.recall = {.kind = RecallSpec::Kind::kSlices};
+  EXPECT_THAT(ErrorOf(Plan({800}, recalls), false),
+              AllOf(HasSubstr("policy snapkv and kv=kivi2"), HasSubstr("kv=bf16, or recall none")));
+  for (const char* policy : {"full:kv=kivi2", "keydiff:kv=kivi2"}) {
+    EXPECT_THAT(ErrorOf(Plan({50}, Options(policy, "pot"), 10, 5000), false),
+                AllOf(HasSubstr("kv=kivi2 in a pot"), HasSubstr("prefill exact or anchored")))
+        << policy;
+    EXPECT_TRUE(Plan({800}, Options(policy)).ok());
+  }
+  EXPECT_THAT(ErrorOf(Plan({400, 300}, Options("full:kv=kivi2")), false),
+              AllOf(HasSubstr("span by span"), HasSubstr("2 documents"),
+                    HasSubstr("prefill exact with at most 1000")));
+  EXPECT_TRUE(Plan({400, 300}, Options("full:kv=kivi2", "exact")).ok());
+  EXPECT_TRUE(Plan({400, 300}, Options("snapkv:budget=100,kv=kivi2")).ok());
+}
+
 // Behind the prefix: an image's place counts from the documents' first token.
 TEST(PromptModeTest, HardTextPriorKeepsWhatIsNoImage) {
   const PromptMode mode = Plan({800}, Options("lookm:text_prior=hard,images=100-600"))->mode;

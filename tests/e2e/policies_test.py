@@ -33,6 +33,20 @@ class AskTest(cli.CliTest):
                         self.assertLessEqual(receipt["device_bytes"]["resident"],
                                              plain["device_bytes"]["resident"] + HEADS * tile)
 
+    def test_in_two_bits_a_fifth_is_held(self):
+        for policy, prefill in (("full", "exact"), ("snapkv:budget=512", "exact"), ("snapkv:budget=512", "anchored")):
+            with self.subTest(policy=policy, prefill=prefill):
+                exact = self.ask(policy, prefill)
+                coded = self.ask(f"{policy}{',' if ':' in policy else ':'}kv=kivi2,residual=64", prefill)
+                self.assertTrue(coded["policy"].endswith("kv=kivi2,residual=64"), coded["policy"])
+                self.assertEqual(coded["resident_tokens"], exact["resident_tokens"])
+                self.assertLess(coded["device_bytes"]["resident"], 0.7 * exact["device_bytes"]["resident"])
+                self.assertEqual(coded["spilled_bytes"], {"host": 0, "ssd": 0}, "blocks below are exact, and there already")
+
+    def test_two_bits_and_recall_are_refused_before_any_work(self):
+        self.expect_error(cli.FAILED, "ask", "--document", self.document, "--policy", "snapkv:budget=128,kv=kivi2", "--recall",
+                          "slices", "Who?", contains=["recall slices", "policy snapkv and kv=kivi2", "take kv=bf16, or recall none"])
+
     def test_what_was_kept_is_found_by_the_next_question(self):
         for name in ("expected", "sirllm", "adakv", "kvzip"):
             first = self.ask(f"{name}:budget=128", "exact")

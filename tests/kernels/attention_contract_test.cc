@@ -50,6 +50,37 @@ TEST_P(AttentionContractTest, MatchesTheReferenceForEveryRowCount) {
   }
 }
 
+// Rows of decoding and of a prompt over tiles in 2 bits and the exact ones behind them: each head has its own
+// numbers of both, some none of one of them, and splits hold both.
+TEST_P(AttentionContractTest, MatchesTheReferenceOverTilesInTwoBits) {
+  uint64_t seed = 250;
+  for (const int64_t head_size : {16, 48, 64, 80, 128, 256}) {
+    SCOPED_TRACE(::testing::Message() << "head size " << head_size << ", seed " << seed);
+    AttentionWorld world({.heads = 6, .kv_heads = 2, .head_size = head_size},
+                         {{.rows = 1, .tiles_max = 4, .coded_max = 20},
+                          {.rows = 4, .tiles_max = 9, .shuffled = true, .coded_max = 3},
+                          {.rows = 2, .tiles_max = 6, .shifted = true},
+                          {.rows = 21, .tiles_max = 3, .dropped = true, .coded_max = 9}},
+                         seed++);
+    const Guarded<Bf16> out = world.Attend(*backend_);
+    const reference::AttentionResult exact = world.Reference();
+    ExpectWithin(out, exact.out, world.Bound(exact));
+    EXPECT_TRUE(out.GuardsIntact());
+  }
+}
+
+// Bit for bit.
+TEST_P(AttentionContractTest, ATileInTwoBitsIsMetAsTheOneItComesBackAs) {
+  for (const int64_t head_size : {16, 48, 64, 128}) {
+    AttentionWorld world(
+        {.heads = 3, .kv_heads = 1, .head_size = head_size},
+        {{.rows = 1, .tiles_max = 9, .coded_max = 20}, {.rows = 70, .tiles_max = 4, .coded_max = 12}}, 270);
+    const Guarded<Bf16> coded = world.Attend(*backend_);
+    world.Decode();
+    EXPECT_TRUE(world.Attend(*backend_).SameBits(coded)) << "head size " << head_size;
+  }
+}
+
 // One visible slot: its value comes back with no rounding but its own.
 TEST_P(AttentionContractTest, ARowThatSeesOneSlotGetsItsValue) {
   constexpr int64_t kD = 64;

@@ -28,11 +28,13 @@ AttentionWorld::AttentionWorld(const HeadShape& shape, const std::vector<Sequenc
 void AttentionWorld::AddSequence(RngSequence& rng, const SequenceShape& shape) {
   const int64_t first_position = Draw(rng, 200);
   std::vector<std::span<const int32_t>>&heads = heads_.emplace_back(), &shifts = shifts_.emplace_back();
+  std::vector<std::span<const CodedTile>>& coded = coded_.emplace_back();
   for (int64_t h = 0; h < shape_.kv_heads; ++h) {
     const Tiles& tiles = tile_lists_.emplace_back(AddTiles(rng, shape, first_position));
     heads.push_back(tiles.ids);
     shifts.push_back(tiles.shifts);
-    most_tiles_ = std::max(most_tiles_, static_cast<int64_t>(heads.back().size()));
+    coded.push_back(coded_lists_.emplace_back(AddCoded(rng, shape.coded_max)));
+    most_tiles_ = std::max(most_tiles_, static_cast<int64_t>(heads.back().size() + coded.back().size()));
   }
   // The rows begin anywhere in the first head's tiles: some tiles are seen by all rows, some by none, some in
   // part. Every row sees at least the slot at first_position.
@@ -45,7 +47,8 @@ void AttentionWorld::AddSequence(RngSequence& rng, const SequenceShape& shape) {
                         .rows = shape.rows,
                         .positions = positions.data(),
                         .tiles = heads.data(),
-                        .shifts = shape.shifted ? shifts.data() : nullptr});
+                        .shifts = shape.shifted ? shifts.data() : nullptr,
+                        .coded = shape.coded_max > 0 ? coded.data() : nullptr});
   rows_ += shape.rows;
 }
 
@@ -77,6 +80,50 @@ AttentionWorld::Tiles AttentionWorld::AddTiles(RngSequence& rng, const SequenceS
     std::swap(list.shifts[i - 1], list.shifts[other]);
   }
   return list;
+}
+
+// Parts of tiles that no list names. Low and step are near enough to each other for a sum to be exact in
+// float.
+std::vector<CodedTile> AttentionWorld::AddCoded(RngSequence& rng, int64_t most) {
+  std::vector<CodedTile> list;
+  for (int64_t left = most == 0 ? 0 : Draw(rng, most + 1), part = 0; left > 0; --left, ++part) {
+    int64_t position = 0;
+    if (part % kCodedPerTile == 0) AddTile(rng, 0, 0, &position);
+    const CodedTile tile{.tile = static_cast<int32_t>(counts_.size()) - 1,
+                         .part = static_cast<int32_t>(part % kCodedPerTile)};
+    CodedRun* const runs = Pool().coded(tile);
+    for (int64_t r = 0; r < TileElements(shape_.head_size) / kCodedRunElements; ++r) {
+      for (const int side : {0, 1}) {
+        runs[r].low[side] = FloatToBf16(-0.1f + RandomFloat(rng, 0.9));
+        runs[r].step[side] = FloatToBf16(rng.Below(8) == 0 ? 0 : 0.25f + RandomFloat(rng, 0.24));
+      }
+      for (uint8_t& code : runs[r].codes) code = static_cast<uint8_t>(rng.Below(256));
+    }
+    list.push_back(tile);
+  }
+  return list;
+}
+
+void AttentionWorld::Decode() {
+  RngSequence rng{Rng(1)};
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    for (size_t h = 0; h < coded_[s].size(); ++h) {
+      Tiles& tiles = tile_lists_[s * coded_[s].size() + h];
+      std::vector<int32_t> decoded;
+      for (const CodedTile coded : coded_[s][h]) {
+        int64_t position = 0;
+        decoded.push_back(AddTile(rng, kTileSlots, 0, &position));
+        std::fill_n(positions_.end() - kTileSlots, kTileSlots, 0);  // every row sees it
+        for (int64_t i = 0; i < TileElements(shape_.head_size); ++i) {
+          Pool().k(decoded.back())[i] =
+              FloatToBf16(static_cast<float>(reference::CodedElement(Pool().coded(coded), i)));
+        }
+      }
+      tiles.ids.insert(tiles.ids.begin(), decoded.begin(), decoded.end());
+      heads_[s][h] = tiles.ids;
+    }
+    sequences_[s].coded = nullptr;
+  }
 }
 
 // Everything that is not used holds finite numbers and positions that would be seen: only count and position

@@ -17,6 +17,7 @@ struct SequenceShape {
   bool shuffled = false;  // tiles in any order instead of by position, so some splits begin invisible
   bool dropped = false;   // the first slots of some tiles were dropped
   bool shifted = false;   // tiles stand elsewhere than they say, some at negative bases
+  int64_t coded_max = 0;  // tiles in 2 bits per KV head; each head draws its own number
 };
 
 class AttentionWorld {
@@ -56,6 +57,8 @@ class AttentionWorld {
   reference::Matrix SumsBound(const reference::ScoreResult& exact, size_t s, bool squared) const;
   // Moves each tile to where it is shifted to, and shifts none.
   void Replace();
+  // Puts in the place of each tile in 2 bits the one that it comes back as.
+  void Decode();
 
   // The result in float64 with the bound of each element.
   reference::AttentionResult Reference();
@@ -71,6 +74,7 @@ class AttentionWorld {
   };
   void AddSequence(RngSequence& rng, const SequenceShape& sequence);
   Tiles AddTiles(RngSequence& rng, const SequenceShape& sequence, int64_t first_position);
+  std::vector<CodedTile> AddCoded(RngSequence& rng, int64_t most);
   void Move(int32_t tile, int64_t by);
   int32_t AddTile(RngSequence& rng, int64_t count, int64_t base, int64_t* position);
   AttentionArgs Args(std::span<const AttentionSequence> sequences, Rows<Bf16> out);
@@ -92,6 +96,8 @@ class AttentionWorld {
   int64_t rows_ = 0, most_tiles_ = 0;
   std::deque<Tiles> tile_lists_;                                      // stable addresses
   std::deque<std::vector<std::span<const int32_t>>> heads_, shifts_;  // by sequence
+  std::deque<std::vector<CodedTile>> coded_lists_;                    // stable addresses
+  std::deque<std::vector<std::span<const CodedTile>>> coded_;         // by sequence
   std::deque<std::vector<int64_t>> row_positions_;                    // by sequence
   std::vector<AttentionSequence> sequences_;
   std::vector<float> q_;  // (rows, heads * head_size)

@@ -61,7 +61,15 @@ TEST_P(BitExactnessTest, AttentionOfASequenceIsThatOfItsPartsAloneOrBesideOthers
   RngSequence rng{Rng(1200)};
   for (const HeadShape& shape : {HeadShape{9, 3, 64}, HeadShape{8, 1, 128}, HeadShape{4, 2, 80}}) {
     SCOPED_TRACE(::testing::Message() << "head size " << shape.head_size);
-    AttentionWorld world(shape, {{1, 30}, {3, 20, true}, {4, 9}, {5, 9, true}, {70, 12}, {33, 25, true}},
+    AttentionWorld world(shape,
+                         {{1, 30},
+                          {3, 20, true},
+                          {4, 9},
+                          {5, 9, true},
+                          {70, 12},
+                          {33, 25, true},
+                          {.rows = 1, .tiles_max = 9, .coded_max = 30},
+                          {.rows = 41, .tiles_max = 5, .coded_max = 20}},
                          rng.Next());
     const Guarded<Bf16> together = world.Attend(*backend_);
     Guarded<Bf16> alone = world.FreshOut();

@@ -60,6 +60,9 @@ TEST(PolicySpecTest, ANameAloneHasTheDefaultsOfTheManual) {
        "criticalkv:budget=1024,window=32,kernel=7,pool=max,reduce=mean,order=reduce-pool,divisor=padded,"
        "first=0.5,epsilon=0.0001"},
       {"kvzip", "kvzip:budget=1024,chunk=128,attend=part"},
+      {"full:kv=bf16", "full"},
+      {"full:kv=kivi2", "full:kv=kivi2,residual=128"},
+      {"keydiff:kv=kivi2,budget=9", "keydiff:budget=9,keys=rotated,kv=kivi2,residual=128"},
   };
   for (const auto& [text, canonical] : table) EXPECT_EQ(PolicyText(Parsed(text)), canonical);
   EXPECT_EQ(Parsed("full"), PolicySpec());
@@ -102,6 +105,9 @@ TEST(PolicySpecTest, WhatIsPrintedIsReadBack) {
            "criticalkv:first=0.25,epsilon=0,reduce=max",
            "snapkv:target=0.95,budget=50%",
            "kvzip:budget=25%,chunk=2K,attend=all,merge=values",
+           "full:kv=kivi2,residual=64",
+           "random:merge=values,residual=64K,kv=kivi2",
+           "lookm:kv=kivi2",
            "infinipot:score=expected",
            "infinipot:score=criticalkv,alpha=0.25",
        }) {
@@ -136,7 +142,14 @@ TEST(PolicySpecTest, EveryBadTextIsRefusedInOneLineThatNamesWhatIsAllowed) {
       {"snapvk", "unknown policy 'snapvk'; did you mean snapkv?"},
       {"snap\nkv", "unknown policy 'snap\\x0akv'"},
       {"full:", "policy full: expected key=value, not ''"},
-      {"full:x=1", "policy full takes no parameters, not 'x'"},
+      {"full:x=1", "policy full has no key 'x'; it has kv and residual"},
+      {"full:kv=kivi4", "policy full: kv='kivi4' is not bf16 or kivi2; did you mean kivi2?"},
+      {"full:kv=kivi2,residual=0", "residual='0' is not a multiple of 64 from 64 to 65536"},
+      {"full:kv=kivi2,residual=96", "residual='96' is not a multiple of 64 from 64 to 65536"},
+      {"full:kv=kivi2,residual=128K", "residual='128K' is not a multiple of 64"},
+      {"snapkv:residual=64", "policy snapkv: residual=64 goes with kv=kivi2; kv=bf16 keeps all of it exact"},
+      {"infinipot:kv=kivi2", "policy infinipot has no key 'kv'"},
+      {"streaming:kv=kivi2", "policy streaming has no key 'kv'; it has sink and recent"},
       {"auto:budget=4", "policy auto takes no parameters"},
       {"snapkv:", "expected key=value, not ''"},
       {"snapkv:budget", "expected key=value, not 'budget'"},
@@ -234,7 +247,9 @@ TEST(PolicySpecTest, EveryBadTextIsRefusedInOneLineThatNamesWhatIsAllowed) {
       {"h2o:heavy=60%,recent=50%",
        "policy h2o: heavy=60% and recent=50% are 110% together, expected 2% to 100%"},
       {"h2o:normalize=all", "normalize='all' is not none or queries"},
-      {"h2o:budget=5", "policy h2o has no key 'budget'; it has heavy, recent, normalize, reduce and merge"},
+      {"h2o:budget=5",
+       "policy h2o has no key 'budget'; it has heavy, recent, normalize, reduce, merge, kv and "
+       "residual"},
       {"snapkv:merge=value",
        "merge='value' is not none, averaged, pivotal, weighted, threshold, normalized or "
        "values; did you mean values?"},

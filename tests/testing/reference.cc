@@ -103,6 +103,14 @@ int64_t RestIndex(int64_t rest_rows, int64_t head_size, int64_t kv_head, bool va
   return ((kv_head * 2 + (value ? 1 : 0)) * rest_rows + slot) * head_size + i;
 }
 
+double CodedElement(const CodedRun* tile, int64_t index) {
+  const CodedRun& run = tile[index / 64];
+  const int64_t element = index % 64, pair = element / 2, side = element % 2;
+  const int code = run.codes[pair % 16] >> (pair / 16 * 4 + side * 2) & 3;
+  const auto number = [](Bf16 x) { return static_cast<double>(Bf16ToFloat(x)); };
+  return RoundToBf16(number(run.low[side]) + code * number(run.step[side]));
+}
+
 StoredToken StoreToken(const Rope& rope, int64_t offset, std::span<const float> k, std::span<const float> v) {
   StoredToken token;
   for (const float x : k) token.rest_key.push_back(RoundToBf16(static_cast<double>(x)));
@@ -135,6 +143,22 @@ std::vector<Slot> SlotsOf(const TilePool& pool, int64_t head_size, std::span<con
       for (int64_t e = 0; e < head_size; ++e) {
         slot.key.push_back(static_cast<double>(Bf16ToFloat(data[KeyIndex(s, e)])));
         slot.value.push_back(static_cast<double>(Bf16ToFloat(data[ValueIndex(head_size, s, e)])));
+      }
+      slots.push_back(std::move(slot));
+    }
+  }
+  return slots;
+}
+
+// Those of tiles in 2 bits: of base 0, seen by every row.
+std::vector<Slot> CodedSlotsOf(const TilePool& pool, int64_t head_size, std::span<const CodedTile> tiles) {
+  std::vector<Slot> slots;
+  for (const CodedTile tile : tiles) {
+    for (int64_t s = 0; s < kTileSlots; ++s) {
+      Slot slot{.index = -1, .position = 0, .base = 0, .key = {}, .value = {}};
+      for (int64_t e = 0; e < head_size; ++e) {
+        slot.key.push_back(CodedElement(pool.coded(tile), KeyIndex(s, e)));
+        slot.value.push_back(CodedElement(pool.coded(tile), ValueIndex(head_size, s, e)));
       }
       slots.push_back(std::move(slot));
     }
@@ -220,9 +244,13 @@ AttentionResult Attention(const AttentionArgs& args, const Rope& rope) {
   const int64_t group = args.heads / args.kv_heads;
   for (const AttentionSequence& sequence : args.sequences) {
     for (int64_t head = 0; head < args.heads; ++head) {
-      const std::vector<Slot> slots =
+      std::vector<Slot> slots =
           SlotsOf(args.pool, args.head_size, sequence.tiles[head / group],
                   sequence.shifts == nullptr ? std::span<const int32_t>() : sequence.shifts[head / group]);
+      if (sequence.coded != nullptr) {
+        std::vector<Slot> coded = CodedSlotsOf(args.pool, args.head_size, sequence.coded[head / group]);
+        slots.insert(slots.begin(), coded.begin(), coded.end());
+      }
       for (int64_t t = 0; t < sequence.rows; ++t) {
         AttendOneHead(args, rope, slots, sequence.first_row + t, sequence.positions[t], head, &result);
       }

@@ -52,6 +52,9 @@ int64_t KeyIndex(int64_t slot, int64_t i);
 int64_t ValueIndex(int64_t head_size, int64_t slot, int64_t i);
 int64_t RestIndex(int64_t rest_rows, int64_t head_size, int64_t kv_head, bool value, int64_t slot, int64_t i);
 
+// Element `index` of a tile (as above) as it comes back from 2 bits.
+double CodedElement(const CodedRun* tile, int64_t index);
+
 // What StoreKv keeps of one token and KV head: k and v are (D) before rounding, offset = position - base.
 struct StoredToken {
   std::vector<double> rest_key;  // bf16

@@ -21,7 +21,7 @@ TEST_P(CompressionBitsTest, TokensAreDropped) {
   auto engine = Make(100);
   const Answer answer = AnswerOf(*engine, CompressionRequest(GetParam(), 3));
   const Outcome& outcome = answer.outcome;
-  if (GetParam().policy == "full") {
+  if (GetParam().policy.starts_with("full")) {
     EXPECT_TRUE(outcome.kept.empty());
     return;
   }

@@ -173,6 +173,21 @@ TEST_F(CompressionErrorsTest, Merging) {
   }
 }
 
+TEST_F(CompressionErrorsTest, TwoBits) {
+  ExpectRefused(kAnchored, "full:kv=kivi2", RolePrompt({100, 100}, 10),
+                {"policy full with kv=kivi2", "prefill exact", "512", "kv=bf16"});
+  Request request = CompressionRequest(kExact, "snapkv:budget=60,kv=kivi2", RolePrompt({200}, 10), 5);
+  request.recall = {.kind = RecallSpec::Kind::kSlices};
+  ExpectRefused(request, {"recall with policy snapkv", "kv=bf16, or recall none"});
+  for (const auto& [mode, policy] :
+       {std::pair{kExact, "streaming:recent=60"}, {kPot, "infinipot:pot=100,keep=40"}}) {
+    Request moves = CompressionRequest(mode, policy, RolePrompt({200}, 10), 5);
+    moves.policy.kv = PolicySpec::Resident::kKivi2;
+    ExpectRefused(moves, {"kv=kivi2", "tokens move", "kv=bf16"});
+  }
+  ExpectAccepted(kAnchored, "snapkv:budget=60,kv=kivi2", RolePrompt({100, 100}, 10));
+}
+
 TEST_F(CompressionErrorsTest, RolesOutOfOrder) {
   std::vector<Segment> segments = RolePrompt({300}, 10);
   segments.push_back({.tokens = RandomTokens(3, 1)});

@@ -54,6 +54,43 @@ TEST_F(CompressionMemoryTest, AfterExactCompressionBudgetAndQuestionAreHeld) {
   ExpectAllReturned(*engine_);
 }
 
+// In 2 bits five tiles are one: of 721 tokens 640, of a policy's 290 tokens 192.
+TEST_F(CompressionMemoryTest, InTwoBitsAFifthIsHeld) {
+  Make(CompressionEngine(100));
+  const int64_t heads = group_tiles();
+  const auto held = [&](const char* policy) {
+    Make(CompressionEngine(100));
+    const Outcome outcome = RunOk(*engine_, CompressionRequest(kExact, policy, RolePrompt({700}, 37), 20));
+    ExpectAllReturned(*engine_);
+    EXPECT_LE(outcome.receipt.device_bytes().resident(), outcome.receipt.device_bytes().peak());
+    EXPECT_EQ(outcome.receipt.resident_tokens(),
+              std::string_view(policy).starts_with("full") ? 758 : 290 + 37);
+    return outcome.receipt.device_bytes().resident() / engine_->store().arena().tile_bytes();
+  };
+  EXPECT_EQ(held("full"), heads * (1 + 11 + 1));
+  EXPECT_EQ(held("full:kv=kivi2,residual=64"), DivideUp(heads * 10, 5) + heads * (2 + 1));
+  EXPECT_EQ(held("full:kv=kivi2,residual=512"), heads * (12 + 1));
+  EXPECT_EQ(held("snapkv:budget=290,window=20"), heads * (5 + 1));
+  EXPECT_EQ(held("snapkv:budget=290,window=20,kv=kivi2,residual=64"),
+            DivideUp(heads * 3, 5) + heads * (2 + 1));
+}
+
+// An answer of 700 tokens holds twice the residual, the ends of tiles, and a fifth of the rest.
+TEST_F(CompressionMemoryTest, InTwoBitsAnAnswerGrowsByAFifth) {
+  Make(CompressionEngine(100));
+  const auto job =
+      engine_
+          ->Submit(CompressionRequest(kExact, "full:kv=kivi2,residual=64", RolePrompt({100}, 20, 1, 0), 700))
+          .value();
+  int64_t most = 0, steps = 0;
+  while (engine_->Step()) {
+    if (++steps > 10) most = std::max(most, used_groups());
+  }
+  EXPECT_LE(most, DivideUp(820, 64 * 5) + 4);
+  EXPECT_EQ(Drain(*engine_, {job})[0].tokens.size(), 700u);
+  ExpectAllReturned(*engine_);
+}
+
 // Heads that share a budget hold what they keep, each in tiles of its own; none pays for the largest.
 TEST_F(CompressionMemoryTest, OfASharedBudgetEachHeadHoldsItsOwn) {
   for (const PrefillMode mode : {kExact, kAnchored}) {

@@ -31,6 +31,7 @@ inline constexpr double kTheta = 10000;  // the tiny model's
 
 class CompressionReferenceTest : public ::testing::Test {
  protected:
+  explicit CompressionReferenceTest(Rounding rounding = Rounding::kNone) : reference_(*model_, rounding) {}
   // The engine's answer, and what the loops need of the request.
   void Ask(const Request& request) {
     tokens_.clear();
@@ -238,7 +239,7 @@ class CompressionReferenceTest : public ::testing::Test {
   }
 
   const std::shared_ptr<const GgufFile> model_ = TinyModel({});
-  const ReferenceModel reference_{*model_, Rounding::kNone};
+  const ReferenceModel reference_;
   std::vector<int32_t> tokens_, catalyst_;  // prompt and answer
   int64_t context_ = 0, prompt_ = 0;
   PolicySpec spec_;

@@ -203,7 +203,103 @@ TEST_F(SequenceCompressionTest, AShiftMovesAPinnedGroup) {
   EXPECT_EQ(sequence.shifts(1, 1).size(), 4u);
 }
 
+// Residual 64: of 300 tokens four times 64 are full, and one of them stays behind the rest.
+TEST_F(SequenceCompressionTest, WhatIsPackedGoesToTwoBitsButForItsLastTokens) {
+  {
+    Sequence sequence(&store_, 8, 64);
+    ASSERT_TRUE(sequence.AppendPacked(Pack({300, 127, 128, 0}), 0, 300).ok());
+    const size_t coded[] = {3, 0, 1, 0};
+    for (int64_t head = 0; head < kHeads; ++head)
+      EXPECT_EQ(sequence.coded(head / 2, head % 2).size(), coded[head]) << head;
+    EXPECT_EQ(Counts(sequence, 0), (std::vector<int32_t>{64, 44}));
+    EXPECT_EQ(Positions(sequence, 0), Range(192, 300)) << "the last ones are exact";
+    EXPECT_EQ(Positions(sequence, 1), Range(0, 127));
+    EXPECT_EQ(Positions(sequence, 2), Range(64, 128));
+    EXPECT_EQ(arena_.used_tiles(), 1 + 2 + 2 + 1) << "four in 2 bits are less than a tile";
+    EXPECT_EQ(sequence.resident_tiles(), arena_.used_tiles());
+    EXPECT_EQ(sequence.resident_tokens(), 300 + 127 + 128);
+    EXPECT_EQ(sequence.depth(), 5 * 64);
+  }
+  EXPECT_EQ(arena_.used_tiles(), 0);
+}
+
+// At exactly twice the residual so many go, and none before; heads by themselves.
+TEST_F(SequenceCompressionTest, WhileItGrowsTheResidualGoesAtOnce) {
+  for (const int64_t residual : {64, 128}) {
+    Sequence sequence(&store_, 12, residual);
+    const std::vector<int64_t> packed = {100, 77, 64, 0};
+    ASSERT_TRUE(sequence.AppendPacked(Pack(packed), 0, 100).ok());
+    Fill(sequence, 64);  // a question
+    std::vector<int64_t> exact;
+    for (const int64_t count : packed) exact.push_back(count + 64);
+    for (int64_t step = 0; step < 300; ++step) {
+      ASSERT_TRUE(sequence.EncodeOldest().ok());
+      if (sequence.room() == 0) {
+        ASSERT_TRUE(sequence.OpenGroup(64, false).ok());
+      }
+      int64_t parts = 0, tiles = 0;
+      for (int64_t head = 0; head < kHeads; ++head) {
+        if (exact[static_cast<size_t>(head)] >= 2 * residual) exact[static_cast<size_t>(head)] -= residual;
+        const int64_t all = packed[static_cast<size_t>(head)] + 64 + step,
+                      left = exact[static_cast<size_t>(head)];
+        ASSERT_EQ(std::ssize(sequence.coded(head / 2, head % 2)) * 64, all - left) << "head " << head;
+        const std::vector<int64_t> positions = Positions(sequence, head);
+        ASSERT_EQ(std::ssize(positions), left) << "head " << head << " at " << step;
+        if (left <= 64 + step) {
+          ASSERT_EQ(positions, Range(164 + step - left, 164 + step)) << "the newest";
+        }
+        parts += std::ssize(sequence.coded(head / 2, head % 2));
+        tiles += std::ssize(sequence.tiles(head / 2, head % 2));
+        ++exact[static_cast<size_t>(head)];
+      }
+      ASSERT_EQ(arena_.used_tiles(), tiles + DivideUp(parts, 5));
+      ASSERT_EQ(sequence.resident_tiles(), arena_.used_tiles());
+      ASSERT_LE(tiles, kHeads * (2 * residual / 64 + 2));
+      sequence.Extend(1);
+    }
+    EXPECT_EQ(sequence.next_position(), 464);
+  }
+  EXPECT_EQ(arena_.used_tiles(), 0);
+}
+
+// What is pinned is shared: it stays exact, in front.
+TEST_F(SequenceCompressionTest, APinnedPrefixStaysExact) {
+  Sequence sequence(&store_, 8, 64);
+  Fill(sequence, 30, true);
+  ASSERT_TRUE(sequence.SealOldest(Id(1)));
+  ASSERT_TRUE(sequence.AppendPacked(Pack({140, 140, 140, 140}, 30), 0, 170).ok());
+  for (int64_t group = 0; group < 2; ++group) {
+    Fill(sequence, 64);
+    ASSERT_TRUE(sequence.EncodeOldest().ok());
+  }
+  for (int64_t head = 0; head < kHeads; ++head) {
+    EXPECT_EQ(sequence.coded(head / 2, head % 2).size(), 3u);
+    std::vector<int64_t> want = Range(0, 30);
+    const std::vector<int64_t> last = Range(222, 298);
+    want.insert(want.end(), last.begin(), last.end());
+    EXPECT_EQ(Positions(sequence, head), want);
+  }
+}
+
+TEST_F(SequenceCompressionTest, NoRoomForTwoBitsChangesNothing) {
+  TileArena small(9 * TileArena(1, 16).tile_bytes(), 16);
+  TieredStore store(kShape, &small, backend_.get(), &rope_, &mover_);
+  Sequence sequence(&store, 8, 64);
+  ASSERT_TRUE(sequence.AppendPacked(Pack({64, 64, 64, 64}), 0, 64).ok());
+  Fill(sequence, 64);
+  std::vector<int32_t> rest(1);
+  ASSERT_TRUE(small.Allocate(rest).ok());
+  EXPECT_EQ(sequence.EncodeOldest().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(sequence.coded(0, 0).size(), 0u);
+  EXPECT_EQ(sequence.resident_tokens(), 128 * kHeads);
+  small.Free(rest);
+  ASSERT_TRUE(sequence.EncodeOldest().ok());
+  EXPECT_EQ(small.used_tiles(), 5) << "four exact tiles, and four in 2 bits in one";
+  EXPECT_EQ(sequence.resident_tokens(), 128 * kHeads);
+}
+
 TEST_F(SequenceCompressionTest, MisuseDies) {
+  EXPECT_DEATH(Sequence(&store_, 4, 32), "a residual of 32 tokens");
   Sequence sequence(&store_, 4);
   Fill(sequence, 10);
   EXPECT_DEATH((void)sequence.AppendPacked(Pack({1, 1, 1, 1}), 0, 11), "packed behind 1 open groups");

@@ -30,6 +30,7 @@ Transformer::Transformer(const ModelConfig& config, const Weights* weights, Back
   column_sums_.reserve(rows);
   head_tiles_.reserve(rows * static_cast<size_t>(config.kv_heads));
   head_shifts_.reserve(rows * static_cast<size_t>(config.kv_heads));
+  head_coded_.reserve(rows * static_cast<size_t>(config.kv_heads));
 }
 
 int64_t Transformer::activation_bytes() const {
@@ -85,16 +86,19 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
   column_sums_.clear();
   head_tiles_.clear();
   head_shifts_.clear();
+  head_coded_.clear();
   int64_t row = 0;
   for (const StepRows& entry : step) {
     const int64_t n = static_cast<int64_t>(entry.tokens.size());
     const bool shifted = !entry.sequence->shifts(layer, 0).empty();
     // Pointers into lists that never reallocate: reserved.
-    sequences_.push_back({.first_row = row,
-                          .rows = n,
-                          .positions = positions_.data() + row,
-                          .tiles = head_tiles_.data() + head_tiles_.size(),
-                          .shifts = shifted ? head_shifts_.data() + head_shifts_.size() : nullptr});
+    sequences_.push_back(
+        {.first_row = row,
+         .rows = n,
+         .positions = positions_.data() + row,
+         .tiles = head_tiles_.data() + head_tiles_.size(),
+         .shifts = shifted ? head_shifts_.data() + head_shifts_.size() : nullptr,
+         .coded = entry.sequence->has_coded() ? head_coded_.data() + head_coded_.size() : nullptr});
     if (entry.sums != nullptr) {
       size_t tiles = 0;
       for (int64_t h = 0; h < config_.kv_heads; ++h) {
@@ -106,6 +110,7 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
     for (int64_t h = 0; h < config_.kv_heads; ++h) {
       head_tiles_.push_back(entry.sequence->tiles(layer, h));
       head_shifts_.push_back(entry.sequence->shifts(layer, h));
+      head_coded_.push_back(entry.sequence->coded(layer, h));
     }
     const Rows<const float> q{qkv_.data() + row * columns, n, config_.q_columns(), columns};
     const std::span<const int64_t> positions = std::span(positions_).subspan(row, n);

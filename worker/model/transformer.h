@@ -80,9 +80,10 @@ class Transformer {
   std::vector<KvRow> kv_rows_;           // (rows)
   std::vector<int32_t> kv_tiles_;        // (rows, kv_heads)
   std::vector<AttentionSequence> sequences_;
-  std::vector<ColumnSums> column_sums_;                // of those that are wanted
-  std::vector<std::span<const int32_t>> head_tiles_;   // (sequences, kv_heads)
-  std::vector<std::span<const int32_t>> head_shifts_;  // the same
+  std::vector<ColumnSums> column_sums_;                 // of those that are wanted
+  std::vector<std::span<const int32_t>> head_tiles_;    // (sequences, kv_heads)
+  std::vector<std::span<const int32_t>> head_shifts_;   // the same
+  std::vector<std::span<const CodedTile>> head_coded_;  // the same
 };
 
 }  // namespace palimpsest
