@@ -73,15 +73,25 @@ absl::StatusOr<Largest> LargestThatFits(int64_t tokens, int64_t least, int64_t c
   return Largest{.number = fits, .counted = counted, .is_most = !over.has_value()};
 }
 
+uint64_t StreamOf(std::string_view name) {
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  return hash;
+}
+
+std::string Turns(const NiahRequest& request) {
+  return request.turns > 1 ? fmt::format(" {}", request.turns) : std::string();
+}
+
 }  // namespace
 
 uint64_t NiahStream(std::string_view task, const NiahRequest& request) {
-  std::string cell =
-      fmt::format("niah {} {} {}", task, request.tokens, std::llround(request.depth_percent * 1000));
-  if (request.turns > 1) cell += fmt::format(" {}", request.turns);
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  for (const char c : cell) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  return hash;
+  const auto depth = std::llround(request.depth_percent * 1000);
+  return StreamOf(fmt::format("niah {} {} {}{}", task, request.tokens, depth, Turns(request)));
+}
+
+uint64_t NiahTextStream(std::string_view task, const NiahRequest& request) {
+  return StreamOf(fmt::format("niah text {} {}{}", task, request.tokens, Turns(request)));
 }
 
 Woven Weave(const std::vector<std::string>& pieces, const std::vector<Insertion>& insertions) {
