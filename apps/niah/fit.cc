@@ -39,15 +39,14 @@ struct Largest {
   int64_t number = 0, counted = 0;
   bool is_most = false;
 };
-absl::StatusOr<Largest> LargestThatFits(int64_t tokens, int64_t least, int64_t counted,
-                                        std::optional<int64_t> most,
+absl::StatusOr<Largest> LargestThatFits(int64_t tokens, int64_t least, int64_t counted, int64_t most,
                                         const std::function<absl::StatusOr<int64_t>(int64_t)>& count) {
   constexpr int64_t kFirstStep = 64;
   int64_t fits = least;
   std::optional<int64_t> over;
   double per_unit = 0;  // tokens; 0: not known
   int64_t step = kFirstStep;
-  for (int round = 1; over.has_value() ? *over - fits > 1 : !most.has_value() || fits < *most; ++round) {
+  for (int round = 1; over.has_value() ? *over - fits > 1 : fits < most; ++round) {
     const int64_t guess = per_unit > 0
                               ? fits + static_cast<int64_t>(static_cast<double>(tokens - counted) / per_unit)
                               : fits + step;
@@ -58,7 +57,7 @@ absl::StatusOr<Largest> LargestThatFits(int64_t tokens, int64_t least, int64_t c
       next = fits + step;
       step *= 2;
     }
-    if (most.has_value()) next = std::min(next, *most);
+    next = std::min(next, most);
     PALIMPSEST_ASSIGN_OR_RETURN(const int64_t found, count(next));
     if (next > fits && found > counted) {
       per_unit = static_cast<double>(found - counted) / static_cast<double>(next - fits);
@@ -122,8 +121,10 @@ absl::StatusOr<NiahSample> LongestSample(const NiahRequest& request, const Count
         "a sample of {} tokens has no room: question, needle and answer take {}; give a longer length",
         request.tokens, least);
   }
+  // A unit has a token at least, unless the tokenizer does not know its words.
+  const int64_t most = haystack.units.value_or(request.tokens);
   PALIMPSEST_ASSIGN_OR_RETURN(const Largest units,
-                              LargestThatFits(request.tokens, 1, least, haystack.units,
+                              LargestThatFits(request.tokens, 1, least, most,
                                               [&](int64_t number) { return count(sample_of(number, 0)); }));
   // One unit more may be what is missing; where filler stands in for it, up to a hundredth is.
   if (units.is_most && static_cast<double>(units.counted) < 0.99 * static_cast<double>(request.tokens)) {
@@ -135,7 +136,7 @@ absl::StatusOr<NiahSample> LongestSample(const NiahRequest& request, const Count
   if (!haystack.fills) return sample_of(units.number, 0);
   PALIMPSEST_ASSIGN_OR_RETURN(
       const Largest filler,
-      LargestThatFits(request.tokens, 0, units.counted, std::nullopt,
+      LargestThatFits(request.tokens, 0, units.counted, request.tokens,
                       [&](int64_t number) { return count(sample_of(units.number, number)); }));
   return sample_of(units.number, filler.number);
 }
