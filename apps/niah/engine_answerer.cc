@@ -1,8 +1,8 @@
 // The engine of this process.
 #include <utility>
 
-#include "apps/niah/answerer.h"
 #include "apps/niah/fit.h"
+#include "apps/niah/own_answerer.h"
 #include "proto/base/clock.h"
 #include "proto/base/status.h"
 #include "worker/generate_events.h"
@@ -22,23 +22,19 @@ double ReadFlops(const ModelConfig& model, int64_t tokens) {
   return static_cast<double>(tokens) * TokenFlops(model, static_cast<double>(tokens) / 2);
 }
 
-class EngineAnswerer final : public NiahAnswerer {
+class EngineAnswerer final : public OwnAnswerer {
  public:
   EngineAnswerer(Model& model, NiahPrompter prompter, std::string ssd_folder, const CancelToken* cancel)
-      : model_(model), prompter_(std::move(prompter)), ssd_folder_(std::move(ssd_folder)), cancel_(cancel) {}
+      : OwnAnswerer(std::move(prompter)),
+        model_(model),
+        ssd_folder_(std::move(ssd_folder)),
+        cancel_(cancel) {}
 
   std::string name() const override { return model_.config().name; }
   std::string numerics() const override {
     const absl::StatusOr<Engine*> engine = model_.StartEngine(ssd_folder_);
     return engine.ok() ? std::string((*engine)->numerics_class()) : std::string();
   }
-  absl::StatusOr<int64_t> CountTokens(const NiahSample& sample) override {
-    return prompter_.CountTokens(sample);
-  }
-  absl::Status Check(const NiahSample& sample, const NiahPolicy& policy, bool visible) override {
-    return prompter_.Ask(sample, {}, policy, visible).status();
-  }
-  bool FindsBlocks(const NiahPolicy& policy) const override { return prompter_.FindsBlocks(policy); }
   absl::StatusOr<NiahReading> Read(const NiahSample& sample) override {
     PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome, Run(prompter_.Read(sample), {}, /*oracle=*/false));
     const int64_t tokens = outcome.usage.prompt_tokens();
@@ -56,7 +52,6 @@ class EngineAnswerer final : public NiahAnswerer {
     trial.needle_seen = outcome.watched_seen;
     return trial;
   }
-  bool fails_alone() const override { return false; }
   absl::StatusOr<std::optional<double>> Estimate(std::span<const NiahWork> work) override;
 
  private:
@@ -65,7 +60,6 @@ class EngineAnswerer final : public NiahAnswerer {
                               bool oracle);
 
   Model& model_;
-  NiahPrompter prompter_;
   const std::string ssd_folder_;
   const CancelToken* const cancel_;
 };

@@ -1,7 +1,7 @@
 // A running `palimpsest serve`, as `ask --server` speaks to it.
 #include <utility>
 
-#include "apps/niah/answerer.h"
+#include "apps/niah/own_answerer.h"
 #include "apps/server_client.h"
 #include "proto/base/status.h"
 
@@ -10,26 +10,19 @@ namespace {
 
 constexpr std::string_view kDocumentName = "niah sample";
 
-class ServerAnswerer final : public NiahAnswerer {
+class ServerAnswerer final : public OwnAnswerer {
  public:
   // `remover` is not cancelled: what an interrupted run put there goes, too.
   ServerAnswerer(std::unique_ptr<ServerClient> client, std::unique_ptr<ServerClient> remover,
                  std::string model, NiahPrompter prompter)
-      : client_(std::move(client)),
+      : OwnAnswerer(std::move(prompter)),
+        client_(std::move(client)),
         remover_(std::move(remover)),
-        model_(std::move(model)),
-        prompter_(std::move(prompter)) {}
+        model_(std::move(model)) {}
   ~ServerAnswerer() override { Remove().IgnoreError(); }  // a server that is gone has been told of already
 
   std::string name() const override { return model_; }
   std::string numerics() const override { return ""; }
-  absl::StatusOr<int64_t> CountTokens(const NiahSample& sample) override {
-    return prompter_.CountTokens(sample);
-  }
-  absl::Status Check(const NiahSample& sample, const NiahPolicy& policy, bool visible) override {
-    return prompter_.Ask(sample, {}, policy, visible).status();
-  }
-  bool FindsBlocks(const NiahPolicy& policy) const override { return prompter_.FindsBlocks(policy); }
   absl::StatusOr<NiahReading> Read(const NiahSample& sample) override {
     PALIMPSEST_RETURN_IF_ERROR(Put(sample));
     return NiahReading();
@@ -45,7 +38,6 @@ class ServerAnswerer final : public NiahAnswerer {
     PALIMPSEST_ASSIGN_OR_RETURN(Answer answer, client_->Ask(question));
     return TrialOf(std::move(answer.text), answer.usage, answer.receipt);
   }
-  bool fails_alone() const override { return false; }
   absl::StatusOr<std::optional<double>> Estimate(std::span<const NiahWork>) override {
     return std::optional<double>();
   }
@@ -75,7 +67,6 @@ class ServerAnswerer final : public NiahAnswerer {
 
   const std::unique_ptr<ServerClient> client_, remover_;
   const std::string model_;
-  NiahPrompter prompter_;
   std::string text_;  // of the document
   DocumentId document_;
   bool made_ = false;  // by this run
