@@ -18,6 +18,7 @@
 #include "proto/base/config.h"
 #include "proto/base/progress.h"
 #include "proto/types.pb.h"
+#include "text/chat_template.h"
 
 namespace palimpsest {
 
@@ -32,7 +33,7 @@ struct IngestedDocument {
 
 struct Question {
   std::vector<std::string> documents;  // ids or paths
-  std::string text;
+  std::vector<ChatMessage> messages;   // the last one is the question
   PromptOptions options;
   proto::Sampling sampling;
   std::function<void(std::string_view text)> on_text;  // the answer as it comes

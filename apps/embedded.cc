@@ -144,7 +144,7 @@ absl::StatusOr<IngestedDocument> Embedded::Ingest(const std::string& path, const
 
 absl::StatusOr<Answer> Embedded::Ask(const Question& question) {
   AnswerRequest request;
-  request.prompt = std::vector<ChatMessage>{{.role = "user", .content = question.text}};
+  request.prompt = question.messages;
   for (const std::string& name : question.documents) {
     PALIMPSEST_ASSIGN_OR_RETURN(std::string id, FindDocument(name));
     request.documents.push_back(std::move(id));

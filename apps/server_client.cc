@@ -109,6 +109,7 @@ json::object OwnBody(const Question& question, const std::vector<DocumentId>& do
     policy.catalyst = PolicySpec::Catalyst::kDefault;
     own["catalyst"] = options.catalyst;
   }
+  if (!options.answer_prefix.empty()) own["answer_prefix"] = options.answer_prefix;
   own["policy"] = PolicyText(policy);
   return own;
 }
@@ -118,7 +119,10 @@ json::object ChatBody(const Question& question, const std::string& model,
   const proto::Sampling& sampling = question.sampling;
   json::object body;
   body["model"] = model;
-  body["messages"] = json::array{json::object{{"role", "user"}, {"content", question.text}}};
+  json::array& messages = body["messages"].emplace_array();
+  for (const ChatMessage& message : question.messages) {
+    messages.push_back(json::object{{"role", message.role}, {"content", message.content}});
+  }
   body["stream"] = true;
   body["stream_options"] = json::object{{"include_usage", true}};
   body["max_tokens"] = sampling.max_tokens();
@@ -220,7 +224,6 @@ absl::StatusOr<std::string> ServerClient::Fetch(HttpCall call) {
 
 absl::Status ServerClient::Check() { return ModelName().status(); }
 
-// A server has one model; what --model says is not looked at here.
 absl::StatusOr<std::string> ServerClient::ModelName() {
   PALIMPSEST_ASSIGN_OR_RETURN(const std::string body, Fetch({.target = "/v1/models"}));
   PALIMPSEST_ASSIGN_OR_RETURN(const json::value models, Parse(body));
@@ -233,21 +236,37 @@ absl::StatusOr<std::string> ServerClient::ModelName() {
 
 absl::StatusOr<IngestedDocument> ServerClient::Ingest(const std::string& path, const std::string& text) {
   const TimePoint start = RealClock().Now();
-  PALIMPSEST_ASSIGN_OR_RETURN(std::string body, Fetch({.method = "POST",
-                                                       .target = "/v1/documents?name=" + UrlEncode(path),
-                                                       .content_type = "text/plain",
-                                                       .body = text}));
-  PALIMPSEST_ASSIGN_OR_RETURN(json::value document, Parse(body));
+  PALIMPSEST_ASSIGN_OR_RETURN(IngestedDocument document, Put(path, text));
+  PALIMPSEST_ASSIGN_OR_RETURN(document, WaitUntilRead(std::move(document)));
+  document.seconds = Seconds(RealClock().Now() - start);
+  return document;
+}
+
+absl::StatusOr<IngestedDocument> ServerClient::Put(const std::string& path, const std::string& text) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::string body,
+                              Fetch({.method = "POST",
+                                     .target = "/v1/documents?name=" + UrlEncode(path),
+                                     .content_type = "text/plain",
+                                     .body = text}));
+  PALIMPSEST_ASSIGN_OR_RETURN(const json::value document, Parse(body));
   const json::value* const known = At(document, "already_known");
-  const bool already_known = known != nullptr && known->is_bool() && known->get_bool();
-  const std::string id = TextAt(document, "id");
+  return IngestedDocument{.info = InfoOf(document),
+                          .path = path,
+                          .already_known = known != nullptr && known->is_bool() && known->get_bool()};
+}
+
+absl::StatusOr<IngestedDocument> ServerClient::WaitUntilRead(IngestedDocument ingested) {
+  const std::string& path = ingested.path;
   LateProgress progress("ingest " + OneLine(std::filesystem::path(path).filename().string(), 128),
                         options_.progress);
-  while (TextAt(document, "status") == "waiting" || TextAt(document, "status") == "reading") {
+  const std::string target = "/v1/documents/" + UrlEncode(ingested.info.id);
+  json::value document;
+  for (bool first = true;; first = false) {
     PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
-    std::this_thread::sleep_for(kPollInterval);
-    PALIMPSEST_ASSIGN_OR_RETURN(body, Fetch({.target = "/v1/documents/" + UrlEncode(id)}));
+    if (!first) std::this_thread::sleep_for(kPollInterval);
+    PALIMPSEST_ASSIGN_OR_RETURN(const std::string body, Fetch({.target = target}));
     PALIMPSEST_ASSIGN_OR_RETURN(document, Parse(body));
+    if (TextAt(document, "status") != "waiting" && TextAt(document, "status") != "reading") break;
     if (const json::value* const far = At(document, "progress")) {
       progress.Set(NumberAt(*far, "done_tokens"), NumberAt(*far, "total_tokens"));
     }
@@ -256,11 +275,10 @@ absl::StatusOr<IngestedDocument> ServerClient::Ingest(const std::string& path, c
     return Error(absl::StatusCode::kAborted, "document {}: {}", Quoted(path, 1024),
                  OneLine(TextAt(document, "error"), 4096));
   }
-  IngestedDocument ingested{.info = InfoOf(document), .path = path, .already_known = already_known};
+  ingested.info = InfoOf(document);
   ingested.blocks = NumberAt(document, "blocks");
   if (const json::value* const bytes = At(document, "tier_bytes"))
     ingested.host_bytes = NumberAt(*bytes, "host");
-  ingested.seconds = Seconds(RealClock().Now() - start);
   return ingested;
 }
 

@@ -25,12 +25,16 @@ class ServerClient final : public Client, public DocumentsClient {
   absl::StatusOr<std::vector<DocumentInfo>> List() override;
   absl::StatusOr<Document> Show(const std::string& id) override;
   absl::StatusOr<DocumentId> Delete(const std::string& id) override;
+  // The two halves of Ingest.
+  absl::StatusOr<IngestedDocument> Put(const std::string& path, const std::string& text);
+  absl::StatusOr<IngestedDocument> WaitUntilRead(IngestedDocument document);
+  // A server has one model, whatever --model says.
+  absl::StatusOr<std::string> ModelName();
 
  private:
   ServerClient(const Config& config, ClientOptions options, std::unique_ptr<HttpClient> http)
       : config_(config), options_(std::move(options)), http_(std::move(http)) {}
   absl::StatusOr<std::string> Fetch(HttpCall call);  // the body, if the status is 2xx
-  absl::StatusOr<std::string> ModelName();
   absl::StatusOr<DocumentId> FindDocument(const std::string& name);
 
   const Config config_;

@@ -38,7 +38,8 @@ struct PromptOptions {
   PolicySpec policy{.kind = PolicySpec::Kind::kAuto};
   RecallSpec recall{.kind = RecallSpec::Kind::kAuto};
   bool question_visible = false;
-  std::string catalyst;  // text, for infinipot with catalyst=@FILE
+  std::string catalyst;       // text, for infinipot with catalyst=@FILE
+  std::string answer_prefix;  // of a chat's answer: its first words, behind which it goes on
 };
 
 // Whether a request was refused because its prompt is longer than the model's window.

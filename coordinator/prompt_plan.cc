@@ -261,6 +261,10 @@ absl::StatusOr<PromptPlan> PromptPlanner::PlanChat(std::vector<PromptDocument> d
     pieces.front().text.insert(0, kParagraph);
   }
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> conversation, Encode(pieces));
+  const auto begun = tokenizer_->Encode(options.answer_prefix, Tokenizer::Special::kAsText);
+  if (!begun.ok())
+    return Error(begun.status().code(), "the answer's first words: {}", Message(begun.status()));
+  conversation.insert(conversation.end(), begun->begin(), begun->end());
   if (!framed) AddBos(&conversation);
   PromptSizes sizes{.documents = static_cast<int64_t>(documents.size()),
                     .prefix = framed ? Size(prefix_) : 0};

@@ -76,7 +76,7 @@ class PromptPlanner {
                                           const PromptOptions& options) const;
   // The same of a conversation. A conversation that begins as the frame does has the prefix as a segment of
   // its own. With documents, which stand before the first user's text, system texts at its head join that
-  // text.
+  // text. The options' answer_prefix ends the conversation's segment.
   absl::StatusOr<PromptPlan> PlanChat(std::vector<PromptDocument> documents,
                                       std::vector<ChatMessage> messages, const PromptOptions& options) const;
   // The catalyst of infinipot with catalyst=@FILE, whose text is given, or with the default one, or what asks

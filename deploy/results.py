@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
-"""The needle table of docs/results.md: policies and budgets, lengths, question hidden and visible.
+"""The needle tables of docs/results.md: policies and budgets, lengths, question hidden and visible.
 
-usage: results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20] [--chunk 1]
+usage: results.py --model FILE.gguf --all [--into docs/results.md] [--induction 64K,256K] [any of the flags below]
+       results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20]
                   [--task single_prose] [--depths 0,25,50,75,100] [--turns N] [--question hidden|visible|both]
                   [--policy NAME:key=value,...]... [--recall NAME:key=value,...]... [--oracle] [--state FOLDER] [--jobs N]
 
+--all makes the main table (MAIN says of what) and that of the induction model (induction.py), and writes both into the file
+--into, between the lines that say so. Without it the table of the flags is printed.
+
 Each cell of the table has depths x --seeds samples, of --turns questions each; of conversations a second table has the
-share of right answers turn by turn, and the share of answers that are word for word those of full. The work is done in chunks of --chunk seeds of one length; each
-finished chunk is a file below --state, so an interrupted run goes on when it is started again, as long as program, model,
-text and policies are the same. --jobs N chunks run at once, each on its share of the cores (default: one for each core):
-scores do not depend on threads, and threads that never wait for each other waste nothing. At the end the table is printed
-as Markdown: date, processor, commit and command line with it.
+share of right answers turn by turn, and the share of answers that are word for word those of full. One run of `palimpsest niah` for
+each length and seed keeps what it has finished below --state (its --resume), so an interrupted run goes on when it is started
+again, as long as program, model, text and policies are the same. --jobs N runs go on at once, each on its share of the
+cores (default: one for each core): scores do not depend on threads, and threads that never wait for each other waste
+nothing. With the Markdown come date, processor, commit and command line.
 
 Without --haystack the text is the King James Bible of Debian's package bible-kjv (`apt-get install bible-kjv`).
 Standard library only.
@@ -29,12 +33,21 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+
+import induction
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEPTHS = "0,25,50,75,100"
 POLICIES = [f"{name}={share}%" for name in ("snapkv:budget", "infinipot:pot", "streaming:recent", "random:budget")
             for share in (25, 50)]
+# The main table: a quarter of the text stays, and where recall can be, as many tokens as a quarter of the shortest come back.
+MAIN = {"lengths": "1024,2048,4096,8192", "seeds": 3, "depths": DEPTHS, "question": "both",
+        "policy": ["snapkv:budget=25%", "infinipot:pot=25%", "lookm:budget=25%", "streaming:recent=25%", "h2o:heavy=15%,recent=10%"],
+        "recall": ["none", "slices:budget=256"]}
+ONE = {"lengths": "2048,3584", "seeds": 20, "depths": DEPTHS, "question": "both", "policy": POLICIES, "recall": ["none"]}
+BEGIN, END = "<!-- results.py --all: from here -->", "<!-- results.py --all: to here -->"
 Z = 1.959963984540054  # 97.5 % of the normal distribution lie below
 MIB = 1 << 20
 
@@ -65,21 +78,14 @@ def bible(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def processor() -> str:
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "unknown processor"
-
-
-class Chunks:
-    """One run of the command for each length and few seeds; what ran before is read from its file."""
+class Runs:
+    """One run of the command for each length and seed; what was finished before is found again."""
 
     def __init__(self, options, haystack: pathlib.Path, version: str):
-        self.options, self.haystack = options, haystack
+        self.options = options
         self.command = [str(options.palimpsest), "niah", "--model", str(options.model), "--task", options.task, "--haystack",
                         str(haystack), "--depths", options.depths, "--turns", str(options.turns), "--question",
-                        options.question, "--json"]
+                        options.question, "--seeds", "1", "--json"]
         for policy in options.policy:
             self.command += ["--policy", policy]
         for recall in options.recall:
@@ -88,8 +94,7 @@ class Chunks:
             self.command += ["--oracle"]
         settings = sorted(one for one in os.environ.items()
                           if one[0].startswith("PALIMPSEST_") and not one[0].startswith(("PALIMPSEST_TEST_", "PALIMPSEST_DATA")))
-        made_of = json.dumps([version, sha256(options.palimpsest), sha256(options.model), sha256(haystack), settings, options.task,
-                              options.depths, options.turns, options.question, options.policy, options.recall, options.oracle])
+        made_of = json.dumps([version, sha256(options.palimpsest), sha256(options.model), sha256(haystack), settings, self.command[5:]])
         self.folder = options.state / hashlib.sha256(made_of.encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.environment = dict(os.environ)
@@ -98,23 +103,21 @@ class Chunks:
                                  "PALIMPSEST_THREADS_PIN": "false"}
 
     def run_all(self, lengths: list[int], seeds: int) -> list[dict]:
-        step = self.options.chunk
-        chunks = [(length, first, min(step, seeds + 1 - first)) for length in lengths for first in range(1, seeds + 1, step)]
+        """In the order of lengths; the longest run first, so that none of them is left alone at the end."""
+        places = [(length, seed) for length in lengths for seed in range(1, seeds + 1)]
+        first = sorted(places, key=lambda place: -place[0])
         with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
-            return list(pool.map(lambda chunk: self.run(*chunk), chunks))  # if one fails, what has not begun never does
+            # If one fails, what has not begun never does.
+            reports = dict(zip(first, pool.map(lambda place: self.run(*place), first)))
+        return [reports[place] for place in places]
 
-    def run(self, length: int, first: int, seeds: int) -> dict:
-        path = self.folder / f"{length}-{first}-{seeds}.json"
-        if not path.exists():
-            print(f"results.py: length {length}, seeds {first} to {first + seeds - 1}", file=sys.stderr, flush=True)
-            run = subprocess.run(self.command + ["--lengths", str(length), "--seeds", str(seeds), "--first-seed", str(first)],
-                                 stdout=subprocess.PIPE, env=self.environment)
-            if run.returncode != 0:
-                raise RuntimeError(f"palimpsest niah ended with status {run.returncode}; what was finished is kept in {self.folder}")
-            unfinished = path.with_suffix(".tmp")
-            unfinished.write_bytes(run.stdout)
-            os.replace(unfinished, path)
-        return json.loads(path.read_text())
+    def run(self, length: int, seed: int) -> dict:
+        print(f"results.py: length {length}, seed {seed}", file=sys.stderr, flush=True)
+        run = subprocess.run([*self.command, "--lengths", str(length), "--first-seed", str(seed), "--resume",
+                              str(self.folder / f"{length}-{seed}.jsonl")], stdout=subprocess.PIPE, env=self.environment)
+        if run.returncode != 0:
+            raise RuntimeError(f"palimpsest niah ended with status {run.returncode}; what was finished is kept in {self.folder}")
+        return json.loads(run.stdout)
 
 
 class Row:
@@ -150,8 +153,8 @@ class Row:
     def score(self) -> str:
         low, high = wilson(self.right.total(), self.n.total())
         depth = min(self.n, key=lambda one: (self.right[one] / self.n[one], one))
-        return (f"{100 * self.right.total() / self.n.total():.0f} ({100 * low:.0f} to {100 * high:.0f}), "
-                f"{100 * self.right[depth] / self.n[depth]:.0f} at {depth:g} %")
+        worst = f", {100 * self.right[depth] / self.n[depth]:.0f} at {depth:g} %" if len(self.n) > 1 else ""
+        return f"{100 * self.right.total() / self.n.total():.0f} ({100 * low:.0f} to {100 * high:.0f}){worst}"
 
 
 def how(cell: dict) -> str:
@@ -170,26 +173,41 @@ def turns_table(rows: dict[tuple, Row]) -> list[str]:
     return lines
 
 
-def markdown(reports: list[dict], heading: str) -> str:
+def rows_of(reports: list[dict]) -> dict[tuple, Row]:
+    """By policy, length and question, in the order in which they are told."""
     rows: dict[tuple, Row] = {}
     for report in reports:
         for cell in report["cells"]:
             rows.setdefault((how(cell), cell["length"], cell["question"]), Row()).add(cell)
-    policies, columns = list(dict.fromkeys(key[0] for key in rows)), list(dict.fromkeys(key[1:] for key in rows))
+    return rows
+
+
+def scores_table(rows: dict[tuple, Row]) -> list[str]:
+    """A row for each policy and question, a column for each length."""
+    lengths = list(dict.fromkeys(length for _, length, _ in rows))
+    lines = ["| policy | question | " + " | ".join(f"{length:,}" for length in lengths) + " |", "| --- | --- |" + " --- |" * len(lengths)]
+    for policy, question in dict.fromkeys((policy, question) for policy, _, question in rows):
+        scores = [rows[policy, length, question].score() if (policy, length, question) in rows else "" for length in lengths]
+        lines.append(f"| `{policy}` | {question} | " + " | ".join(scores) + " |")
+    return lines
+
+
+def markdown(reports: list[dict], heading: str) -> str:
+    rows = rows_of(reports)
     counts = sorted({row.n.total() for row in rows.values()})
     lines = [heading, "", f"Answers in each cell: {' or '.join(map(str, counts))}. % correct (95 % interval), worst depth:", "",
-             "| policy | " + " | ".join(f"{length:,}, {question}" for length, question in columns) + " |",
-             "| --- |" + " --- |" * len(columns)]
-    for policy in policies:
-        scores = [rows[policy, *column].score() if (policy, *column) in rows else "" for column in columns]
-        lines.append(f"| `{policy}` | " + " | ".join(scores) + " |")
+             *scores_table(rows)]
     if any(len(row.turns) > 1 for row in rows.values()):
         lines += turns_table(rows)
+    lengths = list(dict.fromkeys(length for _, length, _ in rows))
+    shown = lengths if len(lengths) <= 2 else [max(lengths)]
     lines += ["", "What stayed on the device, means of one answer; slices that recall brought from host memory and from SSD, and "
               "the share of the needle that the answer's first token could see, over layers and heads:", "",
               "| policy | length, question | prompt tokens | resident tokens | resident MiB | peak MiB | answer tokens | kept all "
               "| first token, s | slices | needle seen | degraded |", "| --- |" + " --- |" * 11]
     for (policy, length, question), row in rows.items():
+        if length not in shown:
+            continue
         lines.append(f"| `{policy}` | {length:,}, {question} | {row.mean('prompt_tokens'):.0f} | {row.mean('resident_tokens'):.0f} | "
                      f"{row.mean('resident_bytes') / MIB:.1f} | {row.peak / MIB:.1f} | {row.mean('output_tokens'):.1f} | "
                      f"{row.kept_all} of {row.n.total()} | {statistics.median(row.first):.2f} | "
@@ -198,42 +216,87 @@ def markdown(reports: list[dict], heading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def needles(options, arguments: list[str]) -> str:
+    """The grid of the options as Markdown."""
+    version = subprocess.run([options.palimpsest, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    options.state.mkdir(parents=True, exist_ok=True)
+    haystack = options.haystack or bible(options.state / "bible.txt")
+    start = time.monotonic()
+    try:
+        reports = Runs(options, haystack, version).run_all([int(length) for length in options.lengths.split(",")], options.seeds)
+    except RuntimeError as error:
+        sys.exit(f"results.py: {error}")
+    print(f"results.py: {(time.monotonic() - start) / 60:.1f} minutes", file=sys.stderr)
+    run = reports[0]["run"]
+    limit = f"answers of at most {run['max_tokens']} tokens" if run["max_tokens"] else "answers as long as the task lets them be"
+    tokens, computed = (sum(report["run"]["reading"][name] for report in reports) for name in ("tokens", "computed"))
+    heading = (f"{time.strftime('%Y-%m-%d', time.gmtime())}, {induction.processor()}, {os.cpu_count()} threads, {run['model']} "
+               f"({options.model.name}), {run['numerics']}, {limit}, {version}, text {haystack.name} (SHA-256 "
+               f"{sha256(haystack)[:12]}). Of {tokens:,} tokens of texts {computed:,} were computed, the others found.\n"
+               f"`{shlex.join(['deploy/results.py', *arguments])}`")
+    return markdown(reports, heading)
+
+
+def induction_model(options) -> str:
+    """The table of the induction model as Markdown."""
+    command = [sys.executable, "-B", ROOT / "deploy/induction.py", "--lengths", options.induction, "--palimpsest", options.palimpsest]
+    if options.writer is not None:
+        command += ["--writer", options.writer]
+    run = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE)
+    if run.returncode != 0:
+        sys.exit(f"results.py: induction.py ended with status {run.returncode}")
+    return run.stdout.decode()
+
+
+def around_tables(path: pathlib.Path) -> tuple[str, str]:
+    """What stands in the file before and behind the tables, their two lines with it."""
+    before, begin, rest = path.read_text().partition(BEGIN + "\n")
+    _, end, after = rest.partition(END + "\n")
+    if not begin or not end:
+        sys.exit(f"results.py: {path} does not have the lines {BEGIN} and {END}, between which the tables stand")
+    return before + begin, end + after
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(text)
+    os.chmod(file.name, path.stat().st_mode)
+    os.replace(file.name, path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, required=True)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--into", type=pathlib.Path, default=ROOT / "docs/results.md")
+    parser.add_argument("--induction", default="64K,256K")
+    parser.add_argument("--writer", type=pathlib.Path)
     parser.add_argument("--haystack", type=pathlib.Path)
     parser.add_argument("--palimpsest", type=pathlib.Path, default=ROOT / "build/release/apps/palimpsest")
-    parser.add_argument("--lengths", default="2048,3584")
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--chunk", type=int, default=1)
+    parser.add_argument("--lengths")
+    parser.add_argument("--seeds", type=int)
     parser.add_argument("--task", default="single_prose")
-    parser.add_argument("--depths", default=DEPTHS)
+    parser.add_argument("--depths")
     parser.add_argument("--turns", type=int, default=1)
-    parser.add_argument("--question", default="both", choices=("hidden", "visible", "both"))
+    parser.add_argument("--question", choices=("hidden", "visible", "both"))
     parser.add_argument("--policy", action="append")
     parser.add_argument("--recall", action="append")
     parser.add_argument("--oracle", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/needles")
     options = parser.parse_args()
-    options.policy = options.policy or POLICIES
-    options.recall = options.recall or ["none"]
-    options.state.mkdir(parents=True, exist_ok=True)
-    version = subprocess.run([options.palimpsest, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    chunks = Chunks(options, options.haystack or bible(options.state / "bible.txt"), version)
-    try:
-        reports = chunks.run_all([int(length) for length in options.lengths.split(",")], options.seeds)
-    except RuntimeError as error:
-        sys.exit(f"results.py: {error}")
-    run = reports[0]["run"]
+    for name, value in (MAIN if options.all else ONE).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     # Where files lie on this machine says nothing to others.
     arguments = [pathlib.Path(one).name if one.startswith("/") else one for one in sys.argv[1:]]
-    limit = f"answers of at most {run['max_tokens']} tokens" if run["max_tokens"] else "answers as long as the task lets them be"
-    heading = (f"{time.strftime('%Y-%m-%d', time.gmtime())}, {processor()}, {os.cpu_count()} threads, {run['model']} "
-               f"({options.model.name}), {run['numerics']}, {limit}, {version}, text "
-               f"{chunks.haystack.name} (SHA-256 {sha256(chunks.haystack)[:12]}).\n"
-               f"`{shlex.join(['deploy/results.py', *arguments])}`")
-    print(markdown(reports, heading), end="")
+    if options.all:
+        around_tables(options.into)  # before an hour's work
+        tables = f"{needles(options, arguments)}\nThe induction model:\n\n{induction_model(options)}"
+        before, after = around_tables(options.into)
+        write_whole(options.into, f"{before}\n{tables}\n{after}")
+    else:
+        print(needles(options, arguments), end="")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// Who answers the questions of samples: the engine of this process, or an endpoint.
+// Who answers the questions of samples: the engine of this process, a server of ours, or an endpoint.
 //
 // Errors : of a request; what an answerer itself cannot do (an endpoint that is down) is Unavailable.
 // Threads: one at a time.
@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "apps/client.h"
 #include "apps/model.h"
 #include "apps/niah/prompt.h"
 #include "apps/niah/task.h"
@@ -28,6 +29,11 @@ struct NiahWork {
   int64_t answers = 0;
 };
 
+// What reading a text took; all 0: it is not told.
+struct NiahReading {
+  int64_t tokens = 0, computed_tokens = 0;  // the others were found: another text begins so
+};
+
 class NiahAnswerer {
  public:
   virtual ~NiahAnswerer() = default;
@@ -42,7 +48,7 @@ class NiahAnswerer {
   // Whether the policy finds what Read left.
   virtual bool FindsBlocks(const NiahPolicy& policy) const = 0;
   // Reads the context, once for all that is asked of it.
-  virtual absl::Status Read(const NiahSample& sample) = 0;
+  virtual absl::StatusOr<NiahReading> Read(const NiahSample& sample) = 0;
   // Asks the question of the turn behind `answers`. The trial has the answer and what it cost.
   virtual absl::StatusOr<NiahTrial> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                         const NiahPolicy& policy, bool visible) = 0;
@@ -57,6 +63,13 @@ class NiahAnswerer {
 absl::StatusOr<std::unique_ptr<NiahAnswerer>> MakeEngineAnswerer(Model& model, PrefillChoice prefill,
                                                                  const std::string& ssd_folder,
                                                                  const CancelToken* cancel);
+
+// A running `palimpsest serve`, over the API that everyone has: a text is a document there for as long as it
+// is asked about. `model` plans and counts, and must be the server's. Nobody tells which tokens an answer
+// saw, so there is no oracle. Unavailable if nothing answers there.
+absl::StatusOr<std::unique_ptr<NiahAnswerer>> MakeServerAnswerer(Model& model, PrefillChoice prefill,
+                                                                 const Config& config,
+                                                                 const ClientOptions& options);
 
 struct NiahEndpoint {
   std::string url;      // http://HOST:PORT, of /v1/chat/completions

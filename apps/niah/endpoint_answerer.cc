@@ -135,7 +135,7 @@ class EndpointAnswerer final : public NiahAnswerer {
   // What its window is, it says itself.
   absl::Status Check(const NiahSample&, const NiahPolicy&, bool) override { return absl::OkStatus(); }
   bool FindsBlocks(const NiahPolicy&) const override { return false; }
-  absl::Status Read(const NiahSample&) override { return absl::OkStatus(); }
+  absl::StatusOr<NiahReading> Read(const NiahSample&) override { return NiahReading(); }
   bool fails_alone() const override { return true; }
   absl::StatusOr<std::optional<double>> Estimate(std::span<const NiahWork>) override {
     return std::optional<double>();

@@ -1,43 +1,14 @@
 // The engine of this process.
 #include <utility>
 
-#include "apps/niah/answerer.h"
 #include "apps/niah/fit.h"
+#include "apps/niah/own_answerer.h"
 #include "proto/base/clock.h"
 #include "proto/base/status.h"
 #include "worker/generate_events.h"
 
 namespace palimpsest {
 namespace {
-
-// What the engine says of an answer.
-NiahTrial TrialOf(const Outcome& outcome) {
-  const proto::Receipt& receipt = outcome.receipt;
-  NiahTrial trial;
-  trial.answer = outcome.text;
-  trial.prompt_tokens = outcome.usage.prompt_tokens();
-  trial.output_tokens = outcome.usage.completion_tokens();
-  trial.resident_tokens = receipt.resident_tokens();
-  trial.kept_all = trial.resident_tokens >= static_cast<double>(trial.prompt_tokens);
-  trial.resident_bytes = receipt.device_bytes().resident();
-  trial.peak_bytes = receipt.device_bytes().peak();
-  trial.degraded = receipt.degraded_size() > 0;
-  trial.recalled_host = receipt.recalled().host().slices();
-  trial.recalled_ssd = receipt.recalled().ssd().slices();
-  trial.recalled_host_bytes = receipt.recalled().host().bytes();
-  trial.recalled_ssd_bytes = receipt.recalled().ssd().bytes();
-  trial.spilled_host_bytes = receipt.spilled_bytes().host();
-  trial.spilled_ssd_bytes = receipt.spilled_bytes().ssd();
-  trial.cached_tokens = outcome.usage.cached_tokens();
-  trial.recomputed_tokens = receipt.recomputed_tokens();
-  trial.needle_seen = outcome.watched_seen;
-  trial.first_token_seconds = receipt.seconds().first_token();
-  trial.decode_seconds = receipt.seconds().decode();
-  trial.load_seconds = receipt.seconds().load();
-  trial.prefill_seconds = receipt.seconds().prefill();
-  trial.recall_seconds = receipt.seconds().recall();
-  return trial;
-}
 
 // Multiply-adds of one token behind `before` others, twice.
 double TokenFlops(const ModelConfig& model, double before) {
@@ -51,25 +22,23 @@ double ReadFlops(const ModelConfig& model, int64_t tokens) {
   return static_cast<double>(tokens) * TokenFlops(model, static_cast<double>(tokens) / 2);
 }
 
-class EngineAnswerer final : public NiahAnswerer {
+class EngineAnswerer final : public OwnAnswerer {
  public:
   EngineAnswerer(Model& model, NiahPrompter prompter, std::string ssd_folder, const CancelToken* cancel)
-      : model_(model), prompter_(std::move(prompter)), ssd_folder_(std::move(ssd_folder)), cancel_(cancel) {}
+      : OwnAnswerer(std::move(prompter)),
+        model_(model),
+        ssd_folder_(std::move(ssd_folder)),
+        cancel_(cancel) {}
 
   std::string name() const override { return model_.config().name; }
   std::string numerics() const override {
     const absl::StatusOr<Engine*> engine = model_.StartEngine(ssd_folder_);
     return engine.ok() ? std::string((*engine)->numerics_class()) : std::string();
   }
-  absl::StatusOr<int64_t> CountTokens(const NiahSample& sample) override {
-    return prompter_.CountTokens(sample);
-  }
-  absl::Status Check(const NiahSample& sample, const NiahPolicy& policy, bool visible) override {
-    return prompter_.Ask(sample, {}, policy, visible).status();
-  }
-  bool FindsBlocks(const NiahPolicy& policy) const override { return prompter_.FindsBlocks(policy); }
-  absl::Status Read(const NiahSample& sample) override {
-    return Run(prompter_.Read(sample), {}, /*oracle=*/false).status();
+  absl::StatusOr<NiahReading> Read(const NiahSample& sample) override {
+    PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome, Run(prompter_.Read(sample), {}, /*oracle=*/false));
+    const int64_t tokens = outcome.usage.prompt_tokens();
+    return NiahReading{.tokens = tokens, .computed_tokens = tokens - outcome.usage.cached_tokens()};
   }
   absl::StatusOr<NiahTrial> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                 const NiahPolicy& policy, bool visible) override {
@@ -79,9 +48,10 @@ class EngineAnswerer final : public NiahAnswerer {
     }
     PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome, Run(prompter_.Ask(sample, answers, policy, visible),
                                                            std::move(watched), policy.oracle));
-    return TrialOf(outcome);
+    NiahTrial trial = TrialOf(outcome.text, outcome.usage, outcome.receipt);
+    trial.needle_seen = outcome.watched_seen;
+    return trial;
   }
-  bool fails_alone() const override { return false; }
   absl::StatusOr<std::optional<double>> Estimate(std::span<const NiahWork> work) override;
 
  private:
@@ -90,7 +60,6 @@ class EngineAnswerer final : public NiahAnswerer {
                               bool oracle);
 
   Model& model_;
-  NiahPrompter prompter_;
   const std::string ssd_folder_;
   const CancelToken* const cancel_;
 };
@@ -126,10 +95,10 @@ absl::StatusOr<std::optional<double>> EngineAnswerer::Estimate(std::span<const N
   // The first text that an engine reads pays for weights and threads, too.
   const NiahSample first{
       .context = NoiseSentences(kSentences / 10), .turns = probe.turns, .answer_tokens = 1};
-  const absl::Status warm = Read(first);
+  const absl::Status warm = Read(first).status();
   if (warm.code() == absl::StatusCode::kCancelled) return warm;
   const TimePoint start = RealClock().Now();
-  const absl::Status read = Read(probe);
+  const absl::Status read = Read(probe).status();
   if (read.code() == absl::StatusCode::kCancelled) return read;
   if (!read.ok()) return std::optional<double>();  // a window below a few hundred tokens
   const double read_seconds = std::chrono::duration<double>(RealClock().Now() - start).count();

@@ -39,15 +39,14 @@ struct Largest {
   int64_t number = 0, counted = 0;
   bool is_most = false;
 };
-absl::StatusOr<Largest> LargestThatFits(int64_t tokens, int64_t least, int64_t counted,
-                                        std::optional<int64_t> most,
+absl::StatusOr<Largest> LargestThatFits(int64_t tokens, int64_t least, int64_t counted, int64_t most,
                                         const std::function<absl::StatusOr<int64_t>(int64_t)>& count) {
   constexpr int64_t kFirstStep = 64;
   int64_t fits = least;
   std::optional<int64_t> over;
   double per_unit = 0;  // tokens; 0: not known
   int64_t step = kFirstStep;
-  for (int round = 1; over.has_value() ? *over - fits > 1 : !most.has_value() || fits < *most; ++round) {
+  for (int round = 1; over.has_value() ? *over - fits > 1 : fits < most; ++round) {
     const int64_t guess = per_unit > 0
                               ? fits + static_cast<int64_t>(static_cast<double>(tokens - counted) / per_unit)
                               : fits + step;
@@ -58,7 +57,7 @@ absl::StatusOr<Largest> LargestThatFits(int64_t tokens, int64_t least, int64_t c
       next = fits + step;
       step *= 2;
     }
-    if (most.has_value()) next = std::min(next, *most);
+    next = std::min(next, most);
     PALIMPSEST_ASSIGN_OR_RETURN(const int64_t found, count(next));
     if (next > fits && found > counted) {
       per_unit = static_cast<double>(found - counted) / static_cast<double>(next - fits);
@@ -73,15 +72,25 @@ absl::StatusOr<Largest> LargestThatFits(int64_t tokens, int64_t least, int64_t c
   return Largest{.number = fits, .counted = counted, .is_most = !over.has_value()};
 }
 
+uint64_t StreamOf(std::string_view name) {
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  return hash;
+}
+
+std::string Turns(const NiahRequest& request) {
+  return request.turns > 1 ? fmt::format(" {}", request.turns) : std::string();
+}
+
 }  // namespace
 
 uint64_t NiahStream(std::string_view task, const NiahRequest& request) {
-  std::string cell =
-      fmt::format("niah {} {} {}", task, request.tokens, std::llround(request.depth_percent * 1000));
-  if (request.turns > 1) cell += fmt::format(" {}", request.turns);
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  for (const char c : cell) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  return hash;
+  const auto depth = std::llround(request.depth_percent * 1000);
+  return StreamOf(fmt::format("niah {} {} {}{}", task, request.tokens, depth, Turns(request)));
+}
+
+uint64_t NiahTextStream(std::string_view task, const NiahRequest& request) {
+  return StreamOf(fmt::format("niah text {} {}{}", task, request.tokens, Turns(request)));
 }
 
 Woven Weave(const std::vector<std::string>& pieces, const std::vector<Insertion>& insertions) {
@@ -112,8 +121,10 @@ absl::StatusOr<NiahSample> LongestSample(const NiahRequest& request, const Count
         "a sample of {} tokens has no room: question, needle and answer take {}; give a longer length",
         request.tokens, least);
   }
+  // A unit has a token at least, unless the tokenizer does not know its words.
+  const int64_t most = haystack.units.value_or(request.tokens);
   PALIMPSEST_ASSIGN_OR_RETURN(const Largest units,
-                              LargestThatFits(request.tokens, 1, least, haystack.units,
+                              LargestThatFits(request.tokens, 1, least, most,
                                               [&](int64_t number) { return count(sample_of(number, 0)); }));
   // One unit more may be what is missing; where filler stands in for it, up to a hundredth is.
   if (units.is_most && static_cast<double>(units.counted) < 0.99 * static_cast<double>(request.tokens)) {
@@ -125,7 +136,7 @@ absl::StatusOr<NiahSample> LongestSample(const NiahRequest& request, const Count
   if (!haystack.fills) return sample_of(units.number, 0);
   PALIMPSEST_ASSIGN_OR_RETURN(
       const Largest filler,
-      LargestThatFits(request.tokens, 0, units.counted, std::nullopt,
+      LargestThatFits(request.tokens, 0, units.counted, request.tokens,
                       [&](int64_t number) { return count(sample_of(units.number, number)); }));
   return sample_of(units.number, filler.number);
 }

@@ -13,8 +13,11 @@
 
 namespace palimpsest {
 
-// Of the random numbers of a sample. Cells share nothing: a needle or a text that is hard counts once.
+// Random numbers of what a sample asks for. Cells share nothing of it: a needle that is hard counts once.
 uint64_t NiahStream(std::string_view task, const NiahRequest& request);
+// Of all else: samples whose requests differ in depth alone have it in common, so that their texts are the
+// same up to the first place where something is asked for, and what was read of one is found for the others.
+uint64_t NiahTextStream(std::string_view task, const NiahRequest& request);
 
 struct Insertion {
   std::string text;

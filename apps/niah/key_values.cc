@@ -42,7 +42,7 @@ class KeyValues final : public NiahTask {
 
   NiahSample SampleOf(const NiahRequest& request, std::vector<NiahTurn> turns,
                       const std::vector<Insertion>& insertions, int64_t units, int64_t filler) const {
-    RngSequence random(Rng(request.seed, NiahStream(name() + " others", request)));
+    RngSequence random(Rng(request.seed, NiahTextStream(name() + " others", request)));
     std::vector<std::string> pairs;
     for (int64_t i = 0; i < units; ++i) {
       std::string key = RandomUuid(random);

@@ -1,7 +1,8 @@
 // Values of keys in a haystack: RULER's niah tasks, and facts of different kinds.
 //
 // Differences from RULER: the first needle of a question stands at the depth asked for, not at a random one;
-// prose is any text, and each sample begins at another sentence of it, so that samples are independent.
+// prose is any text, and each seed and length begins at another sentence of it; so do not the depths of one,
+// whose needles are others in the same text.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -90,7 +91,8 @@ class Needles final : public NiahTask {
     if (form_.facts) return kFacts[static_cast<size_t>(turn) % kFacts.size()];
     return form_.value_form == NeedlesForm::Value::kUuid ? kMagicUuid : kMagicNumber;
   }
-  Draw DrawNeedles(const NiahRequest& request, RngSequence& random) const;
+  // What is asked for comes from `asked`, the distractors and where they stand from `text`.
+  Draw DrawNeedles(const NiahRequest& request, RngSequence& asked, RngSequence& text) const;
   std::vector<std::string> OtherNeedles(const NiahRequest& request, const Draw& draw, int64_t lines) const;
   NiahTurn TurnOf(const Draw& draw, int64_t turn) const;
   std::string Introduction(const NiahRequest& request) const;
@@ -101,22 +103,23 @@ class Needles final : public NiahTask {
   const NeedlesForm form_;
 };
 
-Draw Needles::DrawNeedles(const NiahRequest& request, RngSequence& random) const {
+Draw Needles::DrawNeedles(const NiahRequest& request, RngSequence& asked, RngSequence& text) const {
   Draw draw;
-  const int64_t keys = request.turns * form_.queries + form_.distractors;
-  for (int64_t i = 0; i < keys; ++i) {
+  const int64_t asked_keys = request.turns * form_.queries;
+  for (int64_t i = 0; i < asked_keys + form_.distractors; ++i) {
+    RngSequence& random = i < asked_keys ? asked : text;
     Needle needle{.kind = KindOf(i / form_.queries), .key = RandomKeyOf(random), .values = {}};
     for (int64_t j = 0; j < form_.values; ++j) needle.values.push_back(RandomValueOf(random));
     draw.needles.push_back(std::move(needle));
   }
-  draw.depths = RandomDepths(random);
+  draw.depths = RandomDepths(text);
   return draw;
 }
 
 // Line i is the same however many there are.
 std::vector<std::string> Needles::OtherNeedles(const NiahRequest& request, const Draw& draw,
                                                int64_t lines) const {
-  RngSequence random(Rng(request.seed, NiahStream(name() + " others", request)));
+  RngSequence random(Rng(request.seed, NiahTextStream(name() + " others", request)));
   std::vector<std::string> others;
   while (static_cast<int64_t>(others.size()) < lines) {
     const Needle other{.kind = KindOf(0), .key = RandomKeyOf(random), .values = {}};
@@ -198,13 +201,14 @@ NiahSample Needles::SampleOf(const NiahRequest& request, const Draw& draw, uint6
 
 absl::StatusOr<NiahSample> Needles::Make(const NiahRequest& request, const CountSampleTokens& count) const {
   constexpr int kDrawsMax = 16;
-  RngSequence random(Rng(request.seed, NiahStream(name(), request)));
-  const uint64_t start = form_.among_needles ? 0 : random.Below(haystack_->starts());
+  RngSequence asked(Rng(request.seed, NiahStream(name(), request)));
+  RngSequence text(Rng(request.seed, NiahTextStream(name(), request)));
+  const uint64_t start = form_.among_needles ? 0 : text.Below(haystack_->starts());
   const Haystacks haystack{.units = form_.among_needles ? std::nullopt : haystack_->units(),
                            .name = std::string(form_.among_needles ? "needles" : haystack_->name()),
                            .fills = form_.among_needles};
   for (int i = 0; i < kDrawsMax; ++i) {
-    const Draw draw = DrawNeedles(request, random);
+    const Draw draw = DrawNeedles(request, asked, text);
     const auto sample_of = [&](int64_t units, int64_t filler) {
       return SampleOf(request, draw, start, units, filler);
     };

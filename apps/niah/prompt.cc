@@ -16,8 +16,9 @@ PromptDocument DocumentOf(std::vector<int32_t> tokens) {
   return {.name = std::string(kDocumentName), .tokens = std::move(tokens)};
 }
 
-// The turns so far, and the next question.
-std::vector<ChatMessage> MessagesOf(const NiahSample& sample, std::span<const std::string> answers) {
+}  // namespace
+
+std::vector<ChatMessage> NiahMessages(const NiahSample& sample, std::span<const std::string> answers) {
   std::vector<ChatMessage> messages;
   for (size_t i = 0; i < answers.size(); ++i) {
     messages.push_back({"user", sample.turns[i].question});
@@ -26,8 +27,6 @@ std::vector<ChatMessage> MessagesOf(const NiahSample& sample, std::span<const st
   messages.push_back({"user", sample.turns[answers.size()].question});
   return messages;
 }
-
-}  // namespace
 
 NiahPrompter::NiahPrompter(PromptPlanner planner, std::shared_ptr<const Tokenizer> tokenizer,
                            PrefillChoice prefill, const proto::Sampling& sampling)
@@ -47,14 +46,18 @@ absl::StatusOr<int64_t> NiahPrompter::CountTokens(const NiahSample& sample) {
     // Segments are cut into tokens each on its own, so a context of one token costs the rest what any costs.
     const std::vector<std::string> answers(sample.turns.size() - 1);
     PALIMPSEST_ASSIGN_OR_RETURN(const PromptPlan plan,
-                                planner_.PlanChat({DocumentOf({0})}, MessagesOf(sample, answers), {}));
-    PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix, Encode(sample.turns.back().answer_prefix));
-    counted_tokens_ = plan.tokens - 1 + static_cast<int64_t>(prefix.size()) +
-                      static_cast<int64_t>(sample.turns.size()) * sample.answer_tokens;
+                                planner_.PlanChat({DocumentOf({0})}, NiahMessages(sample, answers),
+                                                  {.answer_prefix = sample.turns.back().answer_prefix}));
+    counted_tokens_ = plan.tokens - 1 + static_cast<int64_t>(sample.turns.size()) * sample.answer_tokens;
     counted_questions_ = std::move(questions);
   }
+  PALIMPSEST_ASSIGN_OR_RETURN(const int64_t context, CountContextTokens(sample));
+  return counted_tokens_ + context;
+}
+
+absl::StatusOr<int64_t> NiahPrompter::CountContextTokens(const NiahSample& sample) const {
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> context, Encode(sample.context));
-  return counted_tokens_ + static_cast<int64_t>(context.size());
+  return static_cast<int64_t>(context.size());
 }
 
 bool NiahPrompter::FindsBlocks(const NiahPolicy& policy) const {
@@ -89,24 +92,24 @@ absl::StatusOr<std::vector<int32_t>> NiahPrompter::NeedleTokens(const NiahSample
   return tokens;
 }
 
+PromptOptions NiahPrompter::OptionsOf(const NiahSample& sample, size_t turn, const NiahPolicy& policy,
+                                      bool question_visible) const {
+  return {.prefill = policy.full() ? PrefillChoice::kExact : prefill_,
+          .policy = policy.spec,
+          .recall = policy.recall,
+          .question_visible = question_visible,
+          .catalyst = policy.catalyst,
+          .answer_prefix = sample.turns[turn].answer_prefix};
+}
+
 absl::StatusOr<proto::GenerateRequest> NiahPrompter::Ask(const NiahSample& sample,
                                                          std::span<const std::string> answers,
                                                          const NiahPolicy& policy,
                                                          bool question_visible) const {
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> context, Encode(sample.context));
-  PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> prefix,
-                              Encode(sample.turns[answers.size()].answer_prefix));
-  const PromptOptions options{.prefill = policy.full() ? PrefillChoice::kExact : prefill_,
-                              .policy = policy.spec,
-                              .recall = policy.recall,
-                              .question_visible = question_visible,
-                              .catalyst = policy.catalyst};
-  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, planner_.PlanChat({DocumentOf(std::move(context))},
-                                                                 MessagesOf(sample, answers), options));
-  std::vector<int32_t>& conversation = plan.segments.back().tokens;
-  conversation.insert(conversation.end(), prefix.begin(), prefix.end());
-  plan.sizes.question += static_cast<int64_t>(prefix.size());
-  plan.tokens += static_cast<int64_t>(prefix.size());
+  PALIMPSEST_ASSIGN_OR_RETURN(
+      PromptPlan plan, planner_.PlanChat({DocumentOf(std::move(context))}, NiahMessages(sample, answers),
+                                         OptionsOf(sample, answers.size(), policy, question_visible)));
   AnswerRequest request;
   request.sampling = sampling_;
   request.sampling.set_max_tokens(sample.answer_tokens);

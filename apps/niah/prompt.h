@@ -32,6 +32,9 @@ struct NiahPolicy {
   bool full() const { return spec == PolicySpec(); }  // exactly, too: what the others are measured against
 };
 
+// The turns so far, and the next question.
+std::vector<ChatMessage> NiahMessages(const NiahSample& sample, std::span<const std::string> answers);
+
 class NiahPrompter {
  public:
   // `sampling`: of each answer, whose limit is the sample's.
@@ -40,13 +43,16 @@ class NiahPrompter {
 
   // Tokens of the whole conversation when each answer is as long as it may be.
   absl::StatusOr<int64_t> CountTokens(const NiahSample& sample);
+  absl::StatusOr<int64_t> CountContextTokens(const NiahSample& sample) const;
   // Whether the policy reads a context block by block, so that what Read left is found.
   bool FindsBlocks(const NiahPolicy& policy) const;
   // Reads the sample's context: what follows finds it.
   absl::StatusOr<proto::GenerateRequest> Read(const NiahSample& sample) const;
-  // Asks the question of the turn behind `answers` (those of the turns before, without their prefixes); full
-  // reads the context as one text, whatever prefill was asked for. The answer goes on after the answer
-  // prefix, which is a part of the question.
+  // How the question of turn `turn` (from 0) is read and answered: full reads the context as one text,
+  // whatever prefill was asked for; the answer goes on behind its prefix.
+  PromptOptions OptionsOf(const NiahSample& sample, size_t turn, const NiahPolicy& policy,
+                          bool question_visible) const;
+  // Asks the question of the turn behind `answers` (those of the turns before, without their prefixes).
   absl::StatusOr<proto::GenerateRequest> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                              const NiahPolicy& policy, bool question_visible) const;
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "apps/niah/families.h"
@@ -132,11 +133,12 @@ class QuestionsTask final : public NiahTask {
         gold.push_back({needle, first ? turns.back().depth_percent : static_cast<double>(random.Below(101))});
       }
     }
-    std::vector<size_t> others;
-    for (size_t i = 0; i < is_gold.size(); ++i) {
-      if (!is_gold[i]) others.push_back(i);
-    }
-    Shuffle(others, random);
+    RngSequence text(Rng(request.seed, NiahTextStream(name(), request)));
+    std::vector<size_t> others(is_gold.size());
+    std::iota(others.begin(), others.end(), size_t{0});
+    Shuffle(others, text);
+    others.erase(std::remove_if(others.begin(), others.end(), [&](size_t i) { return is_gold[i]; }),
+                 others.end());
     Haystacks haystack{.units = 0, .name = file_};
     for (const size_t other : others) {
       *haystack.units += static_cast<int64_t>(WordsOf(questions_.paragraphs[other]).size());

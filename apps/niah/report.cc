@@ -116,7 +116,11 @@ NiahSummary SummaryOf(const Trials& trials, const std::vector<NiahCell>& cells, 
 NiahReport ReportOf(std::span<const NiahTrial> trials) {
   NiahReport report;
   Trials all;
-  for (const NiahTrial& trial : trials) all.push_back(&trial);
+  for (const NiahTrial& trial : trials) {
+    all.push_back(&trial);
+    report.read_tokens += trial.read_tokens;
+    report.read_computed_tokens += trial.read_computed_tokens;
+  }
   if (all.empty()) return report;
   for (const Trials& group : Grouped(all, CellKey)) report.cells.push_back(CellOf(group));
   for (const Trials& group : Grouped(all, TurnsKey)) {

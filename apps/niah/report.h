@@ -36,7 +36,8 @@ struct NiahSummary {
 };
 
 struct NiahReport {
-  std::vector<NiahCell> cells;  // both in the order in which they first ran
+  int64_t read_tokens = 0, read_computed_tokens = 0;  // of all texts; 0: it is not told
+  std::vector<NiahCell> cells;                        // both in the order in which they first ran
   std::vector<NiahSummary> summary;
 };
 NiahReport ReportOf(std::span<const NiahTrial> trials);
@@ -46,7 +47,7 @@ struct NiahRun {
   std::string model, numerics;
   int64_t first_seed = 0, seeds = 0, turns = 1;
   int64_t max_tokens = 0;  // 0: as each task says
-  std::string command, version, started, endpoint;
+  std::string command, version, started, endpoint, server;
 };
 // Field names are a contract.
 std::string ReportJson(const NiahReport& report, const NiahRun& run);

@@ -79,7 +79,12 @@ json::object SummaryJson(const NiahSummary& summary) {
   return row;
 }
 
-json::object RunJson(const NiahRun& run) {
+json::value ReadingJson(const NiahReport& report) {
+  if (report.read_tokens == 0) return nullptr;
+  return {{"tokens", report.read_tokens}, {"computed", report.read_computed_tokens}};
+}
+
+json::object RunJson(const NiahRun& run, const NiahReport& report) {
   json::object object{{"model", AsText(run.model)},
                       {"numerics", run.numerics},
                       {"first_seed", run.first_seed},
@@ -88,8 +93,10 @@ json::object RunJson(const NiahRun& run) {
                       {"max_tokens", run.max_tokens > 0 ? json::value(run.max_tokens) : json::value(nullptr)},
                       {"command", AsText(run.command)},
                       {"version", run.version},
-                      {"started", run.started}};
+                      {"started", run.started},
+                      {"reading", ReadingJson(report)}};
   if (!run.endpoint.empty()) object.emplace("endpoint", AsText(run.endpoint));
+  if (!run.server.empty()) object.emplace("server", AsText(run.server));
   return object;
 }
 
@@ -121,8 +128,8 @@ std::string ReportJson(const NiahReport& report, const NiahRun& run) {
   json::array cells, summary;
   for (const NiahCell& cell : report.cells) cells.push_back(CellJson(cell));
   for (const NiahSummary& row : report.summary) summary.push_back(SummaryJson(row));
-  return PrintJson(
-      json::object{{"run", RunJson(run)}, {"cells", std::move(cells)}, {"summary", std::move(summary)}});
+  return PrintJson(json::object{
+      {"run", RunJson(run, report)}, {"cells", std::move(cells)}, {"summary", std::move(summary)}});
 }
 
 std::string ReportCsv(const NiahReport& report) {

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <boost/json.hpp>
+#include <iterator>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <span>
@@ -17,6 +19,24 @@ namespace {
 std::string NameOf(const NiahPlace& place) {
   return fmt::format("{}, {} tokens, depth {:g} %, seed {}", place.task->name(), place.request.tokens,
                      place.request.depth_percent, place.request.seed);
+}
+
+// The numbers of the places in the order in which they run: samples that differ in depth alone follow each
+// other, so that each finds what those before it have read of their common beginning.
+std::vector<size_t> RunningOrder(std::span<const NiahPlace> places) {
+  std::vector<size_t> order(places.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto same_length = [&](size_t a, size_t b) {
+    return places[a].task == places[b].task && places[a].request.tokens == places[b].request.tokens;
+  };
+  for (auto first = order.begin(); first != order.end();) {
+    const auto end =
+        std::find_if_not(first, order.end(), [&](size_t other) { return same_length(*first, other); });
+    std::stable_sort(first, end,
+                     [&](size_t a, size_t b) { return places[a].request.seed < places[b].request.seed; });
+    first = end;
+  }
+  return order;
 }
 
 // All runs of a sample are finished together: later ones find what earlier ones left, so that their bytes and
@@ -50,8 +70,10 @@ class Runner {
   }
 
   // Whether all of it can be asked: the first sample of each length, under each policy. Beyond the window
-  // full cannot, and the others go without it.
+  // full cannot, and the others go without it. Of a grid, recall that a policy or a question in view excludes
+  // is left out; a policy that is left out wholly is an error.
   absl::Status Check() {
+    std::set<std::string> left_out;  // for each length the same
     for (const auto& task : options_.tasks) {
       for (const int64_t length : options_.lengths) {
         const absl::StatusOr<NiahSample> sample =
@@ -62,34 +84,34 @@ class Runner {
                        .answer_tokens = options_.max_tokens}});
         if (!sample.ok())
           return Error(sample.status().code(), "{}: {}", task->name(), Message(sample.status()));
-        for (const bool visible : options_.visible) {
-          for (const NiahPolicy& policy : policies_) {
-            const absl::Status status = answerer_.Check(*sample, policy, visible);
-            if (IsOverWindow(status) && policy.full() && policies_.size() > 1) {
-              lengths_without_full_.insert(length);
-            } else {
-              PALIMPSEST_RETURN_IF_ERROR(status);
-            }
-          }
-        }
-        answer_tokens_[{task.get(), length}] = sample->answer_tokens;
+        Asked& asked = asked_[{task.get(), length}];
+        asked.answer_tokens = sample->answer_tokens;
+        PALIMPSEST_RETURN_IF_ERROR(CheckSample(*sample, &asked, &left_out));
       }
     }
+    for (const std::string& what : left_out) options_.progress.write(fmt::format("niah: without {}\n", what));
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::vector<NiahTrial>> Run() {
+  absl::StatusOr<std::vector<NiahTrial>> RunAll() {
     const std::vector<NiahPlace> places = NiahPlaces(options_);
     PALIMPSEST_ASSIGN_OR_RETURN(const int64_t answers, Announce(places));
     Progress progress("niah", "answers", answers, options_.progress);
-    std::vector<NiahTrial> trials;
-    for (const NiahPlace& place : places) {
-      const absl::Status status = RunSample(place, progress, &trials);
-      if (status.ok()) continue;
-      if (status.code() == absl::StatusCode::kCancelled) return status;
-      return Error(status.code(), "{}: {}", NameOf(place), Message(status));
+    std::vector<std::vector<NiahTrial>> samples(places.size());
+    for (const size_t i : RunningOrder(places)) {
+      absl::StatusOr<std::vector<NiahTrial>> sample = RunSample(places[i], progress);
+      if (sample.ok()) {
+        samples[i] = *std::move(sample);
+      } else if (sample.status().code() == absl::StatusCode::kCancelled) {
+        return sample.status();
+      } else {
+        return Error(sample.status().code(), "{}: {}", NameOf(places[i]), Message(sample.status()));
+      }
     }
     progress.Done();
+    std::vector<NiahTrial> trials;
+    for (std::vector<NiahTrial>& sample : samples)
+      std::move(sample.begin(), sample.end(), std::back_inserter(trials));
     return trials;
   }
 
@@ -103,28 +125,59 @@ class Runner {
     return options_.state == nullptr ? nullptr : options_.state->Find(KeyOf(place));
   }
 
-  std::span<const NiahPolicy> PoliciesOf(const NiahPlace& place) const {
-    const std::span<const NiahPolicy> all = policies_;
-    return lengths_without_full_.contains(place.request.tokens) ? all.subspan(1) : all;
+  // A row of the table, for one length.
+  struct Run {
+    const NiahPolicy* policy;
+    bool visible;
+  };
+  struct Asked {
+    int64_t answer_tokens = 0;
+    std::vector<Run> runs;
+  };
+
+  absl::Status CheckSample(const NiahSample& sample, Asked* asked, std::set<std::string>* left_out) {
+    std::vector<std::pair<const NiahPolicy*, absl::Status>> refused;
+    for (const bool visible : options_.visible) {
+      for (const NiahPolicy& policy : policies_) {
+        const absl::Status status = answerer_.Check(sample, policy, visible);
+        if (status.ok()) {
+          asked->runs.push_back({&policy, visible});
+        } else if (policy.recall.on() && !IsOverWindow(status)) {
+          refused.emplace_back(&policy, status);
+          left_out->insert(fmt::format("{} + {}, question {}: {}", policy.text, policy.RecallName(),
+                                       visible ? "visible" : "hidden", Message(status)));
+        } else if (!IsOverWindow(status) || !policy.full() || policies_.size() == 1) {
+          return status;
+        }
+      }
+    }
+    for (const auto& [policy, status] : refused) {
+      const bool runs =
+          std::any_of(asked->runs.begin(), asked->runs.end(),
+                      [policy = policy](const Run& run) { return run.policy->spec == policy->spec; });
+      if (!runs) return status;
+    }
+    return absl::OkStatus();
   }
 
+  const Asked& AskedOf(const NiahPlace& place) const { return asked_.at({place.task, place.request.tokens}); }
+
   NiahWork WorkOf(const NiahPlace& place) const {
-    NiahWork work{.tokens = place.request.tokens,
-                  .answer_tokens = answer_tokens_.at({place.task, place.request.tokens})};
+    const Asked& asked = AskedOf(place);
+    NiahWork work{.tokens = place.request.tokens, .answer_tokens = asked.answer_tokens};
     work.reads = ReadsFirst(place) ? 1 : 0;
-    for (const NiahPolicy& policy : PoliciesOf(place)) {
-      const int64_t answers = static_cast<int64_t>(options_.visible.size()) * options_.turns;
-      work.answers += answers;
-      work.reads += answerer_.FindsBlocks(policy) ? 0 : answers;
+    for (const Run& run : asked.runs) {
+      work.answers += options_.turns;
+      work.reads += answerer_.FindsBlocks(*run.policy) ? 0 : options_.turns;
     }
     return work;
   }
 
   // Whether any of its policies finds what was read before.
   bool ReadsFirst(const NiahPlace& place) const {
-    const std::span<const NiahPolicy> policies = PoliciesOf(place);
-    return std::any_of(policies.begin(), policies.end(),
-                       [this](const NiahPolicy& policy) { return answerer_.FindsBlocks(policy); });
+    const std::vector<Run>& runs = AskedOf(place).runs;
+    return std::any_of(runs.begin(), runs.end(),
+                       [this](const Run& run) { return answerer_.FindsBlocks(*run.policy); });
   }
 
   // Says what there is to do and how long it takes; the answers that are to be had.
@@ -152,25 +205,27 @@ class Runner {
   }
 
   // All runs of one sample, one after the other: they share its blocks.
-  absl::Status RunSample(const NiahPlace& place, Progress& progress, std::vector<NiahTrial>* trials) {
+  absl::StatusOr<std::vector<NiahTrial>> RunSample(const NiahPlace& place, Progress& progress) {
     PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
-    if (const std::vector<NiahTrial>* const found = Found(place)) {
-      trials->insert(trials->end(), found->begin(), found->end());
-      return absl::OkStatus();
-    }
+    if (const std::vector<NiahTrial>* const found = Found(place)) return *found;
     PALIMPSEST_ASSIGN_OR_RETURN(const NiahSample sample, Generate(place));
-    if (ReadsFirst(place)) PALIMPSEST_RETURN_IF_ERROR(answerer_.Read(sample));
+    NiahReading reading;
+    if (ReadsFirst(place)) {
+      PALIMPSEST_ASSIGN_OR_RETURN(reading, answerer_.Read(sample));
+    }
     full_answers_ = {};
     std::vector<NiahTrial> all;
-    for (const bool visible : options_.visible) {
-      for (const NiahPolicy& policy : PoliciesOf(place)) {
-        PALIMPSEST_RETURN_IF_ERROR(RunTurns(place, sample, policy, visible, progress, &all));
-      }
+    for (const Run& run : AskedOf(place).runs) {
+      PALIMPSEST_RETURN_IF_ERROR(RunTurns(place, sample, *run.policy, run.visible, progress, &all));
     }
-    trials->insert(trials->end(), all.begin(), all.end());
+    all.front().read_tokens = reading.tokens;
+    all.front().read_computed_tokens = reading.computed_tokens;
     const bool whole =
         std::all_of(all.begin(), all.end(), [](const NiahTrial& trial) { return trial.failed.empty(); });
-    return options_.state != nullptr && whole ? options_.state->Add(KeyOf(place), all) : absl::OkStatus();
+    if (options_.state != nullptr && whole) {
+      PALIMPSEST_RETURN_IF_ERROR(options_.state->Add(KeyOf(place), all));
+    }
+    return all;
   }
 
   // One conversation: each question stands behind the answers to those before. One without an answer ends it:
@@ -217,9 +272,8 @@ class Runner {
 
   const NiahOptions& options_;
   NiahAnswerer& answerer_;
-  std::vector<NiahPolicy> policies_;  // full first
-  std::set<int64_t> lengths_without_full_;
-  std::map<std::pair<const NiahTask*, int64_t>, int64_t> answer_tokens_;  // by task and length
+  std::vector<NiahPolicy> policies_;                            // full first
+  std::map<std::pair<const NiahTask*, int64_t>, Asked> asked_;  // by task and length
   std::array<std::vector<std::string>, 2> full_answers_;  // of the sample at hand: question hidden, visible
 };
 
@@ -248,7 +302,7 @@ std::vector<NiahPlace> NiahPlaces(const NiahOptions& options) {
 absl::StatusOr<std::vector<NiahTrial>> RunNiah(NiahAnswerer& answerer, const NiahOptions& options) {
   Runner runner(options, answerer);
   PALIMPSEST_RETURN_IF_ERROR(runner.Check());
-  return runner.Run();
+  return runner.RunAll();
 }
 
 absl::StatusOr<std::vector<NiahTrial>> RunNiah(Model& model, const NiahOptions& options) {

@@ -3,7 +3,8 @@
 //
 // `full` always runs: the others are read against it. Each sample's context is read once; all its runs find
 // its blocks again, so the seconds to the first token are those of a question about a document that was
-// ingested.
+// ingested. Samples that differ in depth alone run one after the other: their texts begin alike, and what is
+// alike is read once.
 //
 // Errors : of options before anything is computed; of a run, with the sample's name, unless the answerer's
 //          requests fail alone: then the trial says so and the run goes on. Cancelled: what was finished is

@@ -51,8 +51,9 @@ class Stories final : public NiahTask {
                              request.turns);
     }
     RngSequence random(Rng(request.seed, NiahStream(name(), request)));
-    const uint64_t start = random.Below(haystack_->starts());
-    const std::vector<uint64_t> people = RandomNumbersBelow(kPeople.size(), kPeople.size(), random);
+    RngSequence text(Rng(request.seed, NiahTextStream(name(), request)));
+    const uint64_t start = text.Below(haystack_->starts());
+    const std::vector<uint64_t> people = RandomNumbersBelow(kPeople.size(), kPeople.size(), text);
     const std::vector<uint64_t> things = RandomNumbersBelow(kThings.size(), kThings.size(), random);
     std::vector<Story> stories;
     for (int64_t i = 0; i < request.turns; ++i) {
@@ -65,7 +66,7 @@ class Stories final : public NiahTask {
       insertions.insert(insertions.end(), story.insertions.begin(), story.insertions.end());
     }
     for (int64_t i = 0; i < kOthers; ++i) {
-      AddOther(kPeople[people[static_cast<size_t>(request.turns + i)]], random, &insertions);
+      AddOther(kPeople[people[static_cast<size_t>(request.turns + i)]], text, &insertions);
     }
     const Haystacks haystack{.units = haystack_->units(), .name = std::string(haystack_->name())};
     PALIMPSEST_ASSIGN_OR_RETURN(NiahSample sample,

@@ -7,6 +7,7 @@
 
 #include "proto/base/sizes.h"
 #include "proto/base/status.h"
+#include "proto/types.pb.h"
 #include "text/utf8.h"
 
 namespace palimpsest {
@@ -50,6 +51,8 @@ void VisitFields(Trial& trial, Visit&& visit) {
   visit("recalled_ssd_bytes", trial.recalled_ssd_bytes);
   visit("cached_tokens", trial.cached_tokens);
   visit("recomputed_tokens", trial.recomputed_tokens);
+  visit("read_tokens", trial.read_tokens);
+  visit("read_computed_tokens", trial.read_computed_tokens);
 }
 
 struct Writer {
@@ -119,6 +122,32 @@ struct Reader {
 };
 
 }  // namespace
+
+NiahTrial TrialOf(std::string text, const proto::Usage& usage, const proto::Receipt& receipt) {
+  NiahTrial trial;
+  trial.answer = std::move(text);
+  trial.prompt_tokens = usage.prompt_tokens();
+  trial.output_tokens = usage.completion_tokens();
+  trial.resident_tokens = receipt.resident_tokens();
+  trial.kept_all = trial.resident_tokens >= static_cast<double>(trial.prompt_tokens);
+  trial.resident_bytes = receipt.device_bytes().resident();
+  trial.peak_bytes = receipt.device_bytes().peak();
+  trial.degraded = receipt.degraded_size() > 0;
+  trial.recalled_host = receipt.recalled().host().slices();
+  trial.recalled_ssd = receipt.recalled().ssd().slices();
+  trial.recalled_host_bytes = receipt.recalled().host().bytes();
+  trial.recalled_ssd_bytes = receipt.recalled().ssd().bytes();
+  trial.spilled_host_bytes = receipt.spilled_bytes().host();
+  trial.spilled_ssd_bytes = receipt.spilled_bytes().ssd();
+  trial.cached_tokens = usage.cached_tokens();
+  trial.recomputed_tokens = receipt.recomputed_tokens();
+  trial.first_token_seconds = receipt.seconds().first_token();
+  trial.decode_seconds = receipt.seconds().decode();
+  trial.load_seconds = receipt.seconds().load();
+  trial.prefill_seconds = receipt.seconds().prefill();
+  trial.recall_seconds = receipt.seconds().recall();
+  return trial;
+}
 
 json::object TrialToJson(const NiahTrial& trial) {
   Writer writer;

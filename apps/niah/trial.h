@@ -12,6 +12,11 @@ class object;
 
 namespace palimpsest {
 
+namespace proto {
+class Receipt;
+class Usage;
+}  // namespace proto
+
 struct NiahTrial {
   std::string task;
   int64_t length = 0;        // tokens asked for, with question and answer
@@ -40,7 +45,13 @@ struct NiahTrial {
   int64_t spilled_host_bytes = 0, spilled_ssd_bytes = 0;
   int64_t recalled_host_bytes = 0, recalled_ssd_bytes = 0;
   int64_t cached_tokens = 0, recomputed_tokens = 0;
+
+  // Of the first answer to a text: what reading it took before, tokens of it and those that were computed.
+  int64_t read_tokens = 0, read_computed_tokens = 0;
 };
+
+// What an engine of ours says of an answer.
+NiahTrial TrialOf(std::string text, const proto::Usage& usage, const proto::Receipt& receipt);
 
 // Real numbers travel as text, so that they come back to the last bit.
 boost::json::object TrialToJson(const NiahTrial& trial);

@@ -3,7 +3,7 @@ function describe() {
   const all = together(cells);
   $('summary').textContent = `${run.model}: ${whole(all.n)} answers to ${tasks.join(', ')}` +
     (all.failed > 0 ? `; ${all.failed} did not come` : '') + '.';
-  const facts = [['model', run.model], ['numerics', run.numerics], ['endpoint', run.endpoint], ['started', run.started],
+  const facts = [['model', run.model], ['numerics', run.numerics], ['endpoint', run.endpoint], ['server', run.server], ['started', run.started],
                  ['version', run.version], ['seeds', `${run.seeds} from ${run.first_seed}`],
                  ['turns', run.turns], ['answer tokens', run.max_tokens ?? 'as each task says']];
   for (const [name, value] of facts) {

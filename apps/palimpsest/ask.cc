@@ -69,11 +69,12 @@ absl::StatusOr<Question> MakeQuestion(const Flags& flags, const CommandContext& 
   PALIMPSEST_ASSIGN_OR_RETURN(question.options, MakeOptions(flags, context));
   PALIMPSEST_RETURN_IF_ERROR(UsageError(CheckStop(flags.stop, context.config.limits)));
   question.documents = flags.documents;
-  question.text = flags.question;
+  std::string text = flags.question;
   if (flags.question == kStdin) {
     PALIMPSEST_ASSIGN_OR_RETURN(
-        question.text, ReadInput(flags.question, context.config.limits.question_bytes, *context.cancel));
+        text, ReadInput(flags.question, context.config.limits.question_bytes, *context.cancel));
   }
+  question.messages = {{.role = "user", .content = std::move(text)}};
   const Config::Generate& generate = context.config.generate;
   question.sampling.set_max_tokens(generate.max_tokens);
   question.sampling.set_temperature(generate.temperature);

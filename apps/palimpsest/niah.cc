@@ -100,8 +100,17 @@ absl::Status AddVariants(const Flags& flags, const CommandContext& context, Niah
   return absl::OkStatus();
 }
 
-// What an endpoint has no say in.
-absl::Status CheckEndpointFlags(const Flags& flags) {
+// What a server does not tell, and what an endpoint has no say in.
+absl::Status CheckOthersFlags(const Flags& flags, const std::string& server) {
+  if (!server.empty() && !flags.endpoint.empty()) {
+    return UsageError(
+        InvalidArgument("--endpoint asks any server as it is, --server (or $PALIMPSEST_SERVER) one of ours: "
+                        "give one of them"));
+  }
+  if (!server.empty() && flags.oracle) {
+    return UsageError(
+        InvalidArgument("--oracle is not for --server, which does not tell where a needle's tokens are"));
+  }
   if (flags.endpoint.empty()) {
     if (flags.endpoint_model.empty()) return absl::OkStatus();
     return UsageError(
@@ -130,14 +139,16 @@ absl::Status CheckOutputs(const Flags& flags) {
 }
 
 // Model, version and what of the configuration an answer or its bytes depend on.
-void AddMachine(const Model& model, const Flags& flags, const Config& config, NiahSettings* settings) {
+void AddMachine(const Model& model, const Flags& flags, const CommandContext& context,
+                NiahSettings* settings) {
   std::error_code ignored;
   settings->emplace_back("model", fmt::format("{}, {} bytes", model.config().name,
                                               std::filesystem::file_size(model.file().path(), ignored)));
   settings->emplace_back("version", PALIMPSEST_VERSION " (" PALIMPSEST_REVISION ")");
   settings->emplace_back("endpoint", flags.endpoint);
   settings->emplace_back("endpoint_model", flags.endpoint_model);
-  std::istringstream lines(PrintEffective(config));
+  settings->emplace_back("server", context.server);
+  std::istringstream lines(PrintEffective(context.config));
   std::string line, section;
   while (std::getline(lines, line)) {
     if (!line.starts_with(' ')) {
@@ -189,10 +200,24 @@ absl::Status WriteReport(const std::vector<NiahTrial>& trials, const NiahRun& ru
   return WriteOut(json ? ReportJson(report, run) + "\n" : ReportText(report, run));
 }
 
+absl::StatusOr<std::unique_ptr<NiahAnswerer>> AnswererOf(const Flags& flags, const CommandContext& context,
+                                                         const NiahOptions& options, Model& model) {
+  if (!flags.endpoint.empty()) {
+    return MakeEndpointAnswerer(
+        model, {.url = flags.endpoint, .model = flags.endpoint_model, .api_key = context.api_key},
+        context.cancel);
+  }
+  if (context.server.empty()) {
+    return MakeEngineAnswerer(model, options.prefill, options.ssd_folder, context.cancel);
+  }
+  return MakeServerAnswerer(model, options.prefill, context.config,
+                            {.server = context.server, .api_key = context.api_key, .cancel = context.cancel});
+}
+
 absl::Status Run(const Flags& flags, const CommandContext& context) {
   NiahOptions options;
   NiahSettings settings;
-  PALIMPSEST_RETURN_IF_ERROR(CheckEndpointFlags(flags));
+  PALIMPSEST_RETURN_IF_ERROR(CheckOthersFlags(flags, context.server));
   PALIMPSEST_RETURN_IF_ERROR(CheckOutputs(flags));
   PALIMPSEST_RETURN_IF_ERROR(AddNiahSamples(flags.samples, context, &options, &settings));
   PALIMPSEST_RETURN_IF_ERROR(AddVariants(flags, context, &options, &settings));
@@ -200,20 +225,15 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
   options.progress = StderrProgress();
   // Outlives the engine, which writes there.
   std::unique_ptr<ScratchFolder> scratch;
-  if (context.config.ssd.enabled && flags.endpoint.empty()) {
+  if (context.config.ssd.enabled && flags.endpoint.empty() && context.server.empty()) {
     PALIMPSEST_ASSIGN_OR_RETURN(scratch, ScratchFolder::Make(context.config.data_dir, "niah"));
     options.ssd_folder = scratch->path();
   }
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(context.config));
-  AddMachine(*model, flags, context.config, &settings);
+  AddMachine(*model, flags, context, &settings);
   const std::string path = flags.resume.empty() ? StatePath(settings, context.config) : flags.resume;
-  PALIMPSEST_ASSIGN_OR_RETURN(
-      const std::unique_ptr<NiahAnswerer> answerer,
-      flags.endpoint.empty()
-          ? MakeEngineAnswerer(*model, options.prefill, options.ssd_folder, context.cancel)
-          : MakeEndpointAnswerer(
-                *model, {.url = flags.endpoint, .model = flags.endpoint_model, .api_key = context.api_key},
-                context.cancel));
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<NiahAnswerer> answerer,
+                              AnswererOf(flags, context, options, *model));
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<NiahState> state, NiahState::Open(path, settings, Now()));
   options.state = state.get();
   if (state->damaged_lines() > 0) {
@@ -239,7 +259,8 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
                     .command = context.command_line,
                     .version = PALIMPSEST_VERSION " (" PALIMPSEST_REVISION ")",
                     .started = state->started(),
-                    .endpoint = flags.endpoint};
+                    .endpoint = flags.endpoint,
+                    .server = context.server};
   PALIMPSEST_RETURN_IF_ERROR(WriteReport(*trials, run, flags, context.json));
   PALIMPSEST_RETURN_IF_ERROR(Failures(*trials));
   if (flags.resume.empty()) state->Remove();
@@ -255,6 +276,7 @@ void AddNiahCommand(CommandSet& commands) {
       "hides facts in a text and asks for them: what a policy finds again, beside full. A run that was "
       "interrupted goes on where it stopped",
       Generation::kNo, [flags](const CommandContext& context) { return Run(*flags, context); });
+  commands.TakesServer(niah);
   AddNiahSampleFlags(niah, flags->samples);
   niah.add_option("--policy", flags->policies,
                   "which tokens stay on the device; give it again for more. full always runs")

@@ -151,6 +151,17 @@ absl::Status ReadDocuments(JsonFields& own, std::vector<std::string>* documents)
   return absl::OkStatus();
 }
 
+// A text of ours, of as many bytes as a question may have.
+absl::StatusOr<std::string> ReadOwnText(JsonFields& own, const Config::Limits& limits,
+                                        std::string_view name) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const auto text, own.Text(name, 1, limits.question_bytes));
+  if (!text.has_value()) return std::string();
+  if (static_cast<int64_t>(text->size()) <= limits.question_bytes) return std::string(*text);
+  return AtOwn(
+      InvalidArgument("{} bytes, limits.question_bytes allows {}", text->size(), limits.question_bytes),
+      name);
+}
+
 absl::Status ReadPolicy(JsonFields& own, const Config::Limits& limits, PromptOptions* options) {
   PALIMPSEST_ASSIGN_OR_RETURN(const auto text, own.Text("policy", 1, kPolicyCharactersMax));
   if (text.has_value()) {
@@ -164,13 +175,8 @@ absl::Status ReadPolicy(JsonFields& own, const Config::Limits& limits, PromptOpt
                                  "text itself as palimpsest.catalyst"),
                  "policy");
   }
-  PALIMPSEST_ASSIGN_OR_RETURN(const auto catalyst, own.Text("catalyst", 1, limits.question_bytes));
-  if (!catalyst.has_value()) return absl::OkStatus();
-  if (static_cast<int64_t>(catalyst->size()) > limits.question_bytes) {
-    return AtOwn(
-        InvalidArgument("{} bytes, limits.question_bytes allows {}", catalyst->size(), limits.question_bytes),
-        "catalyst");
-  }
+  PALIMPSEST_ASSIGN_OR_RETURN(options->catalyst, ReadOwnText(own, limits, "catalyst"));
+  if (options->catalyst.empty()) return absl::OkStatus();
   if (policy.kind != PolicySpec::Kind::kInfiniPot || policy.score != "cap" ||
       policy.catalyst != PolicySpec::Catalyst::kDefault) {
     return AtOwn(InvalidArgument("it goes with policy infinipot that names no other catalyst and has "
@@ -180,7 +186,6 @@ absl::Status ReadPolicy(JsonFields& own, const Config::Limits& limits, PromptOpt
   }
   policy.catalyst = PolicySpec::Catalyst::kFile;
   policy.catalyst_file = "request";
-  options->catalyst = std::string(*catalyst);
   return absl::OkStatus();
 }
 
@@ -192,6 +197,7 @@ absl::Status ReadOwn(JsonFields& fields, const Config::Limits& limits, AnswerReq
   JsonFields own(*object, "palimpsest");
   PALIMPSEST_RETURN_IF_ERROR(ReadDocuments(own, &answer->documents));
   PALIMPSEST_RETURN_IF_ERROR(ReadPolicy(own, limits, &answer->options));
+  PALIMPSEST_ASSIGN_OR_RETURN(answer->options.answer_prefix, ReadOwnText(own, limits, "answer_prefix"));
   PALIMPSEST_ASSIGN_OR_RETURN(const auto recall, own.Text("recall", 1, kPolicyCharactersMax));
   if (recall.has_value()) {
     const absl::StatusOr<RecallSpec> spec = ParseRecall(*recall);
@@ -300,6 +306,10 @@ absl::Status ReadCompletionOnly(JsonFields& fields, const Config::Limits& limits
   const std::string choices = fmt::format("{}", answer->choices);
   const std::string_view as_many[] = {choices};
   PALIMPSEST_RETURN_IF_ERROR(fields.Unsupported("best_of", as_many));
+  if (!answer->options.answer_prefix.empty()) {
+    return AtParam(InvalidArgument("an answer goes on behind its prompt; put its first words there"),
+                   "palimpsest.answer_prefix", "unsupported");
+  }
   if (answer->documents.empty()) return absl::OkStatus();
   return AtParam(InvalidArgument("documents are read before a question of a chat; use /v1/chat/completions"),
                  "palimpsest.documents", "unsupported");

@@ -7,8 +7,8 @@
 // "unknown_parameter".
 //
 // Ours are in one object: "palimpsest": {"documents": ["doc-..."], "policy", "recall", "prefill",
-// "question": "hidden" | "visible", "catalyst", "cache_salt"}. A policy names no file here: the text of a
-// catalyst is a field.
+// "question": "hidden" | "visible", "catalyst", "answer_prefix", "cache_salt", "ignore_end"}. A policy names
+// no file here: the text of a catalyst is a field.
 //
 // Defaults: max_tokens as OpenAI's (a chat: as many as fit; a completion: 16); the rest from the
 // configuration's generate.*.

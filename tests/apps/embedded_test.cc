@@ -46,7 +46,7 @@ class EmbeddedTest : public ::testing::Test {
   static Question Ask(std::vector<std::string> documents, std::string text = "What is it?") {
     Question question;
     question.documents = std::move(documents);
-    question.text = std::move(text);
+    question.messages = {{.role = "user", .content = std::move(text)}};
     question.sampling = GreedySampling(4);
     return question;
   }

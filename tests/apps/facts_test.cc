@@ -57,7 +57,7 @@ class FactsTest : public ::testing::Test {
   Answer Ask(const std::string& document, const std::string& text) {
     Question question;
     question.documents = {document};
-    question.text = text;
+    question.messages = {{.role = "user", .content = text}};
     question.sampling = GreedySampling(48);
     auto answer = embedded_->Ask(question);
     EXPECT_TRUE(answer.ok()) << answer.status();

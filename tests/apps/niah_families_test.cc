@@ -174,6 +174,32 @@ TEST_P(EveryTaskTest, OtherSeedsAndDepthsAreOtherSamples) {
   EXPECT_THAT(contexts, SizeIs(3));
 }
 
+// So that what was read of one is found for the others.
+TEST_P(EveryTaskTest, TextsOfDepthsAreTheSameUpToTheFirstNeedle) {
+  const auto task = Task(GetParam());
+  if (!task->has_depths()) GTEST_SKIP() << "it has no depths";
+  if (task->name().starts_with("babi_"))
+    GTEST_SKIP() << "what came before stands all over the text before it";
+  if (task->name().starts_with("qa_"))
+    GTEST_SKIP() << "what answers one question is among another's paragraphs";
+  int64_t differ = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const NiahSample a = Generate(*task, {.seed = seed, .tokens = 3000, .depth_percent = 60});
+    const NiahSample b = Generate(*task, {.seed = seed, .tokens = 3000, .depth_percent = 80});
+    size_t needle = a.context.size();
+    for (const NiahSample* sample : {&a, &b}) {
+      for (const std::string& one : sample->turns[0].needles) {
+        needle = std::min(needle, sample->context.find(one));
+      }
+    }
+    EXPECT_NE(a.turns[0].references, b.turns[0].references) << "what is asked for is another";
+    differ += a.context.substr(0, needle) == b.context.substr(0, needle) ? 0 : 1;
+  }
+  // A needle of other tokens leaves room for another number of words, and now and then a distractor's border
+  // becomes the one beside it.
+  EXPECT_LE(differ, task->name() == "niah_multikey_1" ? 4 : 0);
+}
+
 TEST_P(EveryTaskTest, TurnsHaveNeedlesOfTheirOwnOrAreRefused) {
   const auto task = Task(GetParam());
   const NiahRequest request{.seed = 5, .tokens = 8000, .depth_percent = 10, .turns = 5};

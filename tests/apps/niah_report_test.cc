@@ -156,7 +156,17 @@ TEST(NiahReportTest, JsonHasTheFieldsOfTheContract) {
   const json::object& row = report.at("summary").as_array().at(1).as_object();
   EXPECT_EQ(row.at("worst").as_object().at("depth").to_number<double>(), 50);
   EXPECT_EQ(row.at("interval").as_array().size(), 2u);
-  EXPECT_EQ(report.at("run").as_object().at("model"), "m");
+  const json::object& run = report.at("run").as_object();
+  EXPECT_EQ(run.at("model"), "m");
+  EXPECT_TRUE(run.at("reading").is_null()) << "no trial tells of it";
+  std::vector<NiahTrial> trials = Trials();
+  for (NiahTrial& trial : trials) {
+    trial.read_tokens = 10;
+    trial.read_computed_tokens = 7;
+  }
+  const json::value told = json::parse(ReportJson(ReportOf(trials), {.server = "http://s"}));
+  EXPECT_EQ(told.at("run").at("reading"), json::parse(R"({"tokens": 80, "computed": 56})"));
+  EXPECT_EQ(told.at("run").at("server"), "http://s");
 }
 
 TEST(NiahReportTest, PolicyThatKeptAllIsSeen) {

@@ -34,9 +34,9 @@ class FakeAnswerer final : public NiahAnswerer {
   }
   absl::Status Check(const NiahSample&, const NiahPolicy&, bool) override { return absl::OkStatus(); }
   bool FindsBlocks(const NiahPolicy& policy) const override { return policy.full(); }
-  absl::Status Read(const NiahSample&) override {
+  absl::StatusOr<NiahReading> Read(const NiahSample&) override {
     ++reads;
-    return absl::OkStatus();
+    return NiahReading{.tokens = 10, .computed_tokens = 9};
   }
   absl::StatusOr<NiahTrial> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                 const NiahPolicy& policy, bool) override {

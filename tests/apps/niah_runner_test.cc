@@ -82,6 +82,34 @@ TEST_F(NiahRunnerTest, SecondSeedsOfTwoRunsAreTheFirstOfOne) {
   EXPECT_EQ((*part)[1].prompt_tokens, (*all)[3].prompt_tokens);
 }
 
+// Two of three samples of a seed stand in what the third has read already: half of a text each, at most.
+TEST_F(NiahRunnerTest, WhatTextsOfDepthsHaveInCommonIsReadOnce) {
+  std::string prose;
+  for (int i = 0; i < 1000; ++i)
+    prose += fmt::format("Word {} is followed by {} more of them. ", i * 37 % 1000, i);
+  NiahOptions options = Options();
+  options.tasks.clear();
+  options.tasks.push_back(*MakeNiahTask("single_prose", {.prose = prose, .prose_name = "prose.txt"}));
+  options.lengths = {kWindow};
+  options.depths_percent = {0, 50, 100};
+  const auto trials = RunNiah(*model_, options);
+  ASSERT_TRUE(trials.ok()) << trials.status();
+  ASSERT_EQ(trials->size(), 6u);
+  constexpr int64_t kBlock = 64;
+  for (size_t i = 0; i < trials->size(); ++i) {
+    const NiahTrial& trial = (*trials)[i];
+    EXPECT_EQ(trial.depth_percent, static_cast<double>(i / 2 * 50)) << "told depth by depth";
+    EXPECT_EQ(trial.seed, i % 2 + 1);
+    EXPECT_GT(trial.read_tokens, 1500);
+    const int64_t found = trial.read_tokens - trial.read_computed_tokens;
+    if (trial.depth_percent < 100) {
+      EXPECT_LE(found, 4 * kBlock) << "introduction and template";
+    } else {
+      EXPECT_NEAR(static_cast<double>(found), static_cast<double>(trial.read_tokens) / 2, 3 * kBlock);
+    }
+  }
+}
+
 TEST_F(NiahRunnerTest, AnOracleSeesTheNeedleAndAChoiceSomeOfIt) {
   NiahOptions options = Options();
   options.lengths = {1500};

@@ -223,6 +223,12 @@ TEST_P(NiahTaskTest, LengthWithoutRoomSaysWhatIsNeeded) {
   EXPECT_THAT(Message(sample.status()), HasSubstr("100 tokens"));
 }
 
+TEST_P(NiahTaskTest, TextThatATokenizerDoesNotCountIsRefused) {
+  const auto none = [](const NiahSample&) -> absl::StatusOr<int64_t> { return 90; };
+  const auto sample = Task(GetParam())->Generate({.seed = 1, .tokens = 1024}, none);
+  EXPECT_THAT(Message(sample.status()), HasSubstr("too short for 1024 tokens"));
+}
+
 TEST_P(NiahTaskTest, ScoreIsTheShareOfReferencesThatTheOutputHas) {
   const auto task = Task(GetParam());
   const auto score = [&](std::string_view output, std::vector<std::string> references) {

@@ -191,6 +191,23 @@ TEST(ConversationTest, FollowsThePrefixThroughTheTemplate) {
   EXPECT_EQ(plan->segments[1].tokens, Parsed("hi<end><start>a:ho<end><start>u:he<end>a:"));
 }
 
+TEST(ConversationTest, AnswerGoesOnBehindItsFirstWordsWhichAreText) {
+  for (const size_t documents : {0, 1}) {
+    const auto plan = Planner().PlanChat(std::vector<PromptDocument>(documents, Document("a", 5)),
+                                         {{"user", "hi"}, {"assistant", "ho"}, {"user", "he"}},
+                                         {.answer_prefix = " <end>b"});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const std::string_view paragraph = documents == 0 ? "" : "\n\n";
+    std::vector<int32_t> conversation =
+        Parsed(fmt::format("{}hi<end><start>a:ho<end><start>u:he<end>a:", paragraph));
+    for (const char c : std::string_view(" <end>b")) conversation.push_back(c);
+    EXPECT_EQ(plan->segments.back().tokens, conversation);
+    EXPECT_EQ(plan->tokens, static_cast<int64_t>(3 + 5 * documents + conversation.size()));
+  }
+  EXPECT_THAT(ErrorOf(Planner().PlanChat({}, {{"user", "hi"}}, {.answer_prefix = "\xff"}).status()),
+              HasSubstr("first words"));
+}
+
 TEST(ConversationTest, WithASystemTextIsOneSegment) {
   const auto plan = Planner().PlanChat({}, {{"system", "be"}, {"user", "hi"}}, {});
   ASSERT_TRUE(plan.ok()) << plan.status();

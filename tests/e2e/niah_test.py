@@ -5,6 +5,7 @@ import csv
 import http.server
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -53,6 +54,17 @@ class NiahTest(cli.CliTest):
         self.assertEqual([row[2] for row in rows],
                          ["full", "snapkv:budget=50%", "infinipot:pot=70%,catalyst=@c.txt", "random:budget=4096"])
         self.assertEqual(["kept all" in " ".join(row) for row in rows], [False, False, False, True])
+
+    def test_grid_leaves_out_what_excludes_each_other(self):
+        command = self.niah("--lengths", "1500", "--depths", "50", "--seeds", "1", "--policy", "streaming:recent=25%", "--policy",
+                            "random:budget=25%", "--recall", "slices:budget=256", "--question", "both", "--json")
+        run = self.expect_done(*command, "--recall", "none")
+        self.assertEqual([(cell["question"], cell["policy"], cell["recall"][:6]) for cell in run.json["cells"]],
+                         [("hidden", "full", "none"), ("hidden", "streaming:recent=25%", "none"), ("hidden", "random:budget=25%", "slices"),
+                          ("hidden", "random:budget=25%", "none"), ("visible", "full", "none"),
+                          ("visible", "streaming:recent=25%", "none"), ("visible", "random:budget=25%", "none")])
+        self.assertEqual(len(re.findall(r"(?m)^niah: without .*recall slices", run.err)), 3, run.err)
+        self.expect_error(cli.FAILED, *command, contains=["streaming", "window slides"])
 
     def test_table_and_progress_are_apart(self):
         run = self.expect_done(*self.niah("--haystack", self.write("prose.txt", prose()), "--lengths", "1500", "--seeds", "1"))
@@ -125,7 +137,7 @@ class NiahTest(cli.CliTest):
 
     @staticmethod
     def without_times(report: dict) -> dict:
-        del report["run"]["started"], report["run"]["command"]
+        del report["run"]["started"], report["run"]["command"], report["run"]["reading"]
         for row in report["cells"] + report["summary"]:
             del row["first_token_seconds"], row["decode_tokens_per_second"], row["receipts"]["seconds"]
         return report
@@ -232,31 +244,120 @@ class EndpointTest(serving.ServeTest):
         self.assertRegex(run.err, rf"(?m)^palimpsest: {failed} of 80 answers did not come; [^\n]+\n\Z")
 
 
+class ServerTest(serving.ServeTest):
+    """The same cells on a server of ours, through its API."""
+
+    COMMAND = ["niah", "--task", "facts_noise", "--lengths", "1200", "--depths", "0,50", "--seeds", "2", "--turns", "2", "--max-tokens", "8",
+               "--policy", "snapkv:budget=30%", "--policy", "infinipot:pot=70%,catalyst=@c.txt", "--recall", "none", "--recall",
+               "slices:budget=256", "--question", "both", "--json"]
+
+    def documents(self, server) -> list:
+        return server.call("GET", "/v1/documents").json["data"]
+
+    def test_cells_are_those_of_this_process_and_nothing_stays_there(self):
+        self.write("c.txt", "What matters here?")
+        server = self.serve()
+        here = self.expect_done(*self.COMMAND).json
+        there = self.expect_done(*self.COMMAND, "--server", server.url).json
+        self.assertEqual(len(here["cells"]), 2 * 2 * 7, "depths and turns; full and two policies twice, and snapkv with recall hidden")
+        self.assertEqual(len(there["cells"]), len(here["cells"]))
+        measured_apart = ("needle_seen", "device_bytes_peak", "first_token_seconds", "decode_tokens_per_second", "receipts", "recalled_slices")
+        for a, b in zip(here["cells"], there["cells"]):
+            for field in a:
+                if field not in measured_apart:
+                    self.assertEqual(a[field], b[field], (field, a["policy"], a["recall"], a["question"]))
+            self.assertIsNone(b["needle_seen"])
+            self.assertGreater(b["device_bytes_peak"], 0)
+        self.assertEqual((there["run"]["server"], there["run"]["reading"]), (server.url, None))
+        self.assertEqual(self.documents(server), [])
+
+    def test_interrupted_run_takes_its_text_away_and_goes_on(self):
+        server = self.serve()
+        command = ["niah", "--lengths", "1500", "--seeds", "6", "--max-tokens", "4", "--json", "--resume", self.folder / "state.jsonl"]
+        whole = self.expect_done(*command[:-2], "--server", server.url).json
+        for stop in (cli.interrupt, subprocess.Popen.kill):
+            process = self.start(*command, PALIMPSEST_SERVER=server.url)
+            lines = (self.folder / "state.jsonl").read_bytes().count(b"\n") if stop is subprocess.Popen.kill else 0
+            self.eventually(lambda: (self.folder / "state.jsonl").exists()
+                            and (self.folder / "state.jsonl").read_bytes().count(b"\n") > lines + 3, 60, "answers")
+            stop(process)
+            self.assertNotEqual(self.finish(process).status, cli.DONE)
+            if stop is cli.interrupt:
+                self.assertEqual(self.documents(server), [])
+        left = self.documents(server)
+        self.assertLessEqual([document["name"] for document in left], ["niah sample"], "killed, it could not take its text away")
+        resumed = self.expect_done(*command, "--server", server.url)
+        self.assertIn(" of 30 answers are in ", resumed.err)
+        self.assertEqual([cell["correct"] for cell in resumed.json["cells"]], [cell["correct"] for cell in whole["cells"]])
+        self.assertEqual(self.documents(server), left, "what is there already is somebody's")
+
+    def test_what_a_server_cannot_give_is_refused(self):
+        refused = self.expect_error
+        command = ["niah", "--model", self.tiny_model(), "--server", "http://127.0.0.1:1"]
+        refused(cli.USAGE, *command, "--oracle", contains=["--oracle", "--server"])
+        refused(cli.USAGE, *command, "--endpoint", "http://127.0.0.1:2", contains=["--endpoint", "--server"])
+        refused(cli.FAILED, *command, contains=["127.0.0.1:1"])
+
+    def test_server_of_another_model_is_noticed(self):
+        server = self.serve()
+        run = self.run_command("niah", "--model", self.real_model(), "--lengths", "1K", "--server", server.url)
+        self.assertEqual((run.status, run.out), (cli.FAILED, ""), str(run))
+        self.assertRegex(run.err, r"(?m)^palimpsest: [^\n]+ a text of \d+ tokens has \d+ at the server, which runs SmolLM2[^\n]+ --model")
+        self.assertEqual(self.documents(server), [])
+
+    def test_server_that_goes_ends_the_run_which_goes_on_later(self):
+        server = self.serve()
+        state = self.folder / "state.jsonl"
+        process = self.start("niah", "--lengths", "1500", "--seeds", "40", "--max-tokens", "4", "--server", server.url, "--resume", state)
+        self.eventually(lambda: state.exists() and state.read_bytes().count(b"\n") > 3, 60, "answers")
+        server.stop(signal.SIGKILL)
+        run = self.finish(process)
+        self.assertEqual((run.status, run.out), (cli.FAILED, ""), str(run))
+        self.assertRegex(run.err, r"(?m)^palimpsest: single_noise, 1500 tokens, [^\n]+; the same command goes on from here: [^\n]+state\.jsonl\n\Z")
+
+
 class ResultsTest(cli.CliTest):
     """deploy/results.py, which runs the command in parts."""
 
     def results(self, *arguments) -> subprocess.CompletedProcess:
         command = [sys.executable, "-B", cli.SOURCE / "deploy/results.py", "--model", self.tiny_model(), "--haystack",
                    self.write("prose.txt", prose()), "--palimpsest", os.environ["PALIMPSEST_TEST_BINARY"], "--lengths", "1600",
-                   "--seeds", "3", "--chunk", "2", "--policy", "full", "--state", self.folder / "state", *arguments]
+                   "--seeds", "3", "--policy", "full", "--state", self.folder / "state", *arguments]
         return subprocess.run([str(part) for part in command], env=self.environment(), capture_output=True, text=True)
 
     def test_parts_that_ran_are_not_run_again_and_the_table_counts_all(self):
         first = self.results()
         self.assertEqual(first.returncode, 0, first.stderr)
         self.assertIn("Answers in each cell: 15.", first.stdout)
-        self.assertRegex(first.stdout, r"(?m)^\| `full` \| \d+ \(\d+ to \d+\), \d+ at \d+ % \|")
+        self.assertRegex(first.stdout, r"(?m)^\| `full` \| hidden \| \d+ \(\d+ to \d+\), \d+ at \d+ % \|$")
+        self.assertRegex(first.stdout, r"Of [\d,]+ tokens of texts [\d,]+ were computed")
         self.assertIn("| `full` | 1,600, visible |", first.stdout)
         self.assertIn("15 of 15", first.stdout)
-        parts = sorted((self.folder / "state").glob("*/*.json"))
-        self.assertEqual([part.name for part in parts], ["1600-1-2.json", "1600-3-1.json"])
-        self.assertEqual(first.stderr.count("results.py: length"), 2)
+        parts = sorted((self.folder / "state").glob("*/*.jsonl"))
+        self.assertEqual([part.name for part in parts], ["1600-1.jsonl", "1600-2.jsonl", "1600-3.jsonl"])
         parts[0].unlink()
         second = self.results()
         without_seconds = lambda text: re.sub(r"\d+\.\d\d (\| \d+ \+ \d+ \|)", r"\1", text)  # one part was timed again
         self.assertEqual(without_seconds(second.stdout), without_seconds(first.stdout))
-        self.assertEqual(second.stderr.count("results.py: length"), 1)
-        self.assertEqual(self.results("--chunk", "3").stderr.count("results.py: length"), 1)
+        self.assertEqual(second.stderr.count("10 of 10 answers are in "), 2)
+
+    def test_all_puts_both_tables_between_their_lines(self):
+        page = self.folder / "page.md"
+        begin, end = "<!-- results.py --all: from here -->\n", "<!-- results.py --all: to here -->\n"
+        page.write_text(f"before\n{begin}old\n{end}after\n")
+        writer = pathlib.Path(os.environ["PALIMPSEST_TEST_TINY_MODEL_WRITER"]).with_name("write_induction_model")
+        arguments = ["--all", "--into", page, "--lengths", "1600,2000,1800", "--seeds", "1", "--depths", "0,50", "--policy", "streaming:recent=25%",
+                     "--recall", "none", "--induction", "10K", "--writer", writer]
+        run = self.results(*arguments)
+        self.assertEqual((run.returncode, run.stdout), (0, ""), run.stderr)
+        text = page.read_text()
+        self.assertTrue(text.startswith("before\n" + begin) and text.endswith(end + "after\n"), text)
+        self.assertNotIn("old", text)
+        self.assertIn("| policy | question | 1,600 | 2,000 | 1,800 |", text)
+        self.assertRegex(text, r"(?m)^\| `streaming:recent=25%` \| visible \|( \d+ \(\d+ to \d+\), \d+ at \d+ % \|){3}$")
+        self.assertRegex(text, r"(?m)^\| 10,240 \| anchored \| `snapkv:budget=512`, recall `slices` \| 10 of 10 \| yes \|")
+        page.write_text("nothing")
+        self.assertIn("page.md does not have the lines", self.results(*arguments).stderr)
 
     def test_conversations_have_a_table_of_turns(self):
         run = self.results("--seeds", "1", "--task", "facts_prose", "--turns", "2", "--depths", "10,60", "--question", "hidden",
@@ -320,7 +421,7 @@ class OtherEndpointTest(cli.CliTest):
         self.assertEqual(run.status, cli.FAILED, str(run))
         self.assertRegex(run.err, r"(?m)^palimpsest: 4 of 10 answers did not come; the first, of vt, 600 tokens: [^\n]*400: the prompt is too long")
         cells = run.json["cells"]
-        self.assertEqual([(cell["n"], cell["failed"]) for cell in cells], [(3, 2), (3, 2)])
+        self.assertEqual([(cell["n"], cell["failed"]) for cell in cells], [(5, 0), (1, 4)], "the depths of a seed follow each other")
         self.assertEqual([(cell["prompt_tokens"], cell["output_tokens"], cell["correct"]) for cell in cells], [(500, 2, 0)] * 2)
         self.assertNotIn("secret", run.out + run.err)
         authorization, body = OtherServer.asked[0]
@@ -341,7 +442,7 @@ ROW = {"task": str, "length": int, "policy": str, "recall": str, "question": str
        "recalled_slices": {"host": NUMBER, "ssd": NUMBER}, "needle_seen": NULLABLE, "first_token_seconds": NULLABLE,
        "decode_tokens_per_second": NULLABLE, "output_tokens": NULLABLE, "receipts": RECEIPTS}
 RUN = {"model": str, "numerics": str, "first_seed": int, "seeds": int, "turns": int, "max_tokens": (int, type(None)), "command": str,
-       "version": str, "started": str}
+       "version": str, "started": str, "reading": {"tokens": int, "computed": int}}
 
 
 class NeedleTest(cli.CliTest):

@@ -56,6 +56,8 @@ void CheckPrompt(const PromptOptions& options, const Config::Limits& limits) {
     PALIMPSEST_CHECK(options.policy.kind == PolicySpec::Kind::kInfiniPot && options.policy.score == "cap");
     PALIMPSEST_CHECK(CheckUtf8(options.catalyst).ok());
   }
+  PALIMPSEST_CHECK(static_cast<int64_t>(options.answer_prefix.size()) <= limits.question_bytes);
+  PALIMPSEST_CHECK(CheckUtf8(options.answer_prefix).ok());
   const absl::StatusOr<PolicySpec> again = ParsePolicy(PolicyText(options.policy));
   PALIMPSEST_CHECK(again.ok() && *again == options.policy, "{}", PolicyText(options.policy));
 }

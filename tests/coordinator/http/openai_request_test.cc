@@ -62,7 +62,8 @@ TEST(ChatRequestTest, EveryFieldArrives) {
       "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "seed": -1, "n": 8, "stop": ["a", "\n\n"],
       "stream": true, "stream_options": {"include_usage": true}, "logprobs": true, "top_logprobs": 20,
       "palimpsest": {"documents": ["doc-00000001", "doc-00000002"], "policy": "full", "recall": "none",
-                     "prefill": "exact", "question": "visible", "cache_salt": "s"})");
+                     "prefill": "exact", "question": "visible", "cache_salt": "s",
+                     "answer_prefix": " It is"})");
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_TRUE(request->stream);
   EXPECT_TRUE(request->include_usage);
@@ -81,6 +82,7 @@ TEST(ChatRequestTest, EveryFieldArrives) {
   EXPECT_THAT(answer.documents, ElementsAre("doc-00000001", "doc-00000002"));
   EXPECT_EQ(answer.options.prefill, PrefillChoice::kExact);
   EXPECT_TRUE(answer.options.question_visible);
+  EXPECT_EQ(answer.options.answer_prefix, " It is");
   EXPECT_EQ(answer.cache_salt, "s");
 }
 
@@ -96,11 +98,13 @@ TEST(ChatRequestTest, PoliciesAndTheTextOfACatalystArrive) {
   EXPECT_TRUE(ParsePolicy(PolicyText(options.policy)).ok()) << "a worker reads it";
   RequestRules rules = Rules();
   rules.limits.question_bytes = 4;
-  const auto longer = ParseChatRequest(
-      R"({"messages": [{"role": "user", "content": "hi"}],
-          "palimpsest": {"policy": "infinipot", "catalyst": "\u00e9\u00e9\u00e9"}})",
-      rules);
-  EXPECT_THAT(Message(longer.status()), HasSubstr("6 bytes, limits.question_bytes allows 4"));
+  for (const char* name : {"catalyst", "answer_prefix"}) {
+    const auto longer = ParseChatRequest(fmt::format(R"({{"messages": [{{"role": "user", "content": "hi"}}],
+            "palimpsest": {{"policy": "infinipot", "{}": "\u00e9\u00e9\u00e9"}}}})",
+                                                     name),
+                                         rules);
+    EXPECT_THAT(Message(longer.status()), HasSubstr("6 bytes, limits.question_bytes allows 4"));
+  }
 }
 
 TEST(ChatRequestTest, RolesAndPartsAreUnderstood) {
@@ -227,6 +231,8 @@ TEST(ChatRequestTest, BadFieldsAreRefusedByName) {
        "8, 16, 32 or 64"},
       {R"("palimpsest": {"prefill": "exakt"})", "invalid_value", "palimpsest.prefill", "exact"},
       {R"("palimpsest": {"question": "seen"})", "invalid_value", "palimpsest.question"},
+      {R"("palimpsest": {"answer_prefix": ""})", "invalid_value", "palimpsest.answer_prefix"},
+      {R"("palimpsest": {"answer_prefix": ["a"]})", "invalid_type", "palimpsest.answer_prefix"},
   };
   for (const Bad& bad : table) ExpectRefused(Chat(bad.field).status(), bad);
 }
@@ -240,6 +246,8 @@ TEST(CompletionRequestTest, BadFieldsAreRefusedByName) {
       {R"("messages": [])", "unknown_parameter", "messages"},
       {R"("palimpsest": {"documents": ["doc-1"]})", "unsupported", "palimpsest.documents",
        "/v1/chat/completions"},
+      {R"("palimpsest": {"answer_prefix": "It"})", "unsupported", "palimpsest.answer_prefix",
+       "behind its prompt"},
   };
   for (const Bad& bad : table) ExpectRefused(Complete(bad.field).status(), bad);
   const Bad prompts[] = {
