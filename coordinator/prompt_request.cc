@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "proto/base/ids.h"
@@ -65,9 +66,10 @@ struct Footprint {
   int64_t positions = 0;    // before the answer's first token; kUnbounded: a pot goes on in another cycle
   int64_t peak_blocks = 0;  // while the prompt is read
   int64_t kept_blocks = 0;  // while the answer is generated, beside those of the answer
+  int64_t answer_held = std::numeric_limits<int64_t>::max();  // tokens of it: then others go for them
   int64_t Blocks(int64_t answer) const {
     if (positions == kUnbounded) return peak_blocks;
-    return std::max(peak_blocks, kept_blocks + palimpsest::Blocks(answer));
+    return std::max(peak_blocks, kept_blocks + palimpsest::Blocks(std::min(answer, answer_held)));
   }
 };
 
@@ -88,8 +90,8 @@ int64_t RepeatedOf(const PromptPlan& plan) {
 // As the engine reserves it (Engine::WorstTiles), in blocks of all KV heads.
 Footprint FootprintOf(const PromptPlan& plan) {
   const PromptMode& mode = plan.mode;
-  const bool slides = mode.policy.kind == PolicySpec::Kind::kStreaming;
-  const bool drops_nothing = mode.prefill == proto::EXACT && mode.kept >= mode.candidates && !slides;
+  const bool drops_later = mode.policy.kind == PolicySpec::Kind::kStreaming || mode.policy.evicts();
+  const bool drops_nothing = mode.prefill == proto::EXACT && mode.kept >= mode.candidates && !drops_later;
   if (!mode.policy.compresses() || drops_nothing) {
     return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan), .kept_blocks = PromptBlocks(plan)};
   }
@@ -105,9 +107,11 @@ Footprint FootprintOf(const PromptPlan& plan) {
   const int64_t kept = picks + Blocks(behind) + 1;
   if (mode.prefill == proto::EXACT) {
     const int64_t looks = Blocks(RepeatedOf(plan));
-    return {.positions = plan.tokens,
-            .peak_blocks = PromptBlocks(plan) + std::max(picks, looks),
-            .kept_blocks = kept};
+    Footprint exact{.positions = plan.tokens,
+                    .peak_blocks = PromptBlocks(plan) + std::max(picks, looks),
+                    .kept_blocks = kept};
+    if (mode.policy.evicts()) exact.answer_held = mode.policy.LimitOf(mode.candidates) - mode.kept;
+    return exact;
   }
   const int64_t prefix = Blocks(plan.sizes.prefix) + 1;
   const int64_t most = std::max(mode.kept, mode.policy.MostOf(mode.candidates));

@@ -130,8 +130,9 @@ struct Outcome {
   std::vector<int32_t> tokens;  // generated, with those the request brought, and with the end token
   std::string finish_reason;    // stop | length
   std::vector<TopToken> top;
-  // With `trace`: prompt indices kept, (layer, kv_head, ...), ascending: after each distillation of a pot,
-  // and after the last compression of any policy. Empty where nothing was dropped.
+  // With `trace`: indices of prompt and answer kept, (layer, kv_head, ...), ascending: after each
+  // distillation of a pot and each token that an answer let go, and after the last compression of any policy.
+  // Empty where nothing was dropped.
   using Kept = std::vector<std::vector<std::vector<int32_t>>>;
   std::vector<Kept> cycles;
   Kept kept;
@@ -278,13 +279,22 @@ class Engine {
   std::vector<RestBlock> ContextAtRest(Job& job, int64_t first);
   std::vector<std::vector<Bf16>> MergeDropped(Job& job, std::span<const std::vector<int32_t>> kept);
   void KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
-                     std::span<const std::vector<Bf16>> merged);
+                     std::span<const std::vector<Bf16>> merged, std::span<const std::vector<float>> sums);
   void TakeExactView(Job& job);
   static void AppendPacked(Sequence& sequence, std::span<const Sequence::Packing> heads, int64_t base,
                            int64_t next_position);
   void TraceView(Job& job, int64_t fixed) const;
   void BeginQuestion(Job& job);
   static void Slide(Job& job);
+  // engine_evict.cc
+  static absl::Status PlanEviction(const Request& request, Compression& c, int64_t prompt_tokens);
+  static int64_t AnswerHeld(const Job& job);
+  std::vector<std::vector<float>> SumsOf(const Job& job, std::span<const std::vector<int32_t>> kept) const;
+  void GoOnSumming(Job& job, std::span<const std::vector<float>> sums);
+  bool SaysSums(const Compression& c, const View& view) const;
+  void BeforeAnswerToken(Job& job);
+  void BeginEviction(Job& job);
+  void Evict(Job& job);
   // engine_repeat.cc
   absl::Status PlanRepetition(const Request& request, Compression& c) const;
   bool RepeatNext(Job& job);
@@ -343,6 +353,7 @@ class Engine {
   // engine_receipt.cc
   void Finish(Job& job, absl::Status status, std::string reason);
   void FillReceipt(Job& job);
+  double ResidentTokens(const Job& job) const;
   static int64_t RecomputedTokens(const Job& job);
   void CountStep(int64_t decoding, double seconds);
   void CountPrefill(const Job& job, double seconds);

@@ -30,6 +30,8 @@ void Engine::StartCompression(Job& job) {
   c.run = 0;
   c.slides = false;
   c.span_decided = false;
+  c.sums.Clear();
+  c.eviction.reset();
   c.audit.reset();  // before what it looks into
   c.recall.reset();
   if (c.policy == nullptr) c.span = 0;
@@ -39,6 +41,7 @@ void Engine::StartCompression(Job& job) {
   }
   if (c.view == nullptr && c.cycles == 0 && c.view_key.has_value()) {
     FindView(c);
+    if (c.view != nullptr && !SaysSums(c, *c.view)) c.view = nullptr;
     if (c.view != nullptr && c.pot()) FindPotView(job);
   }
   if (c.recall_tokens > 0 && c.view != nullptr && MustMend(job)) {
@@ -92,6 +95,7 @@ void Engine::SetStop(Job& job) {
 void Engine::SumFrom(Job& job, int64_t first) {
   Compression& c = *job.compression;
   if (!c.needs.sums) return;
+  if (c.stop == kNoStop && c.held_max > 0) return;  // the question's and the answer's count too
   if (c.stop == kNoStop) return c.sums.Clear();
   if (c.sums.begun() && c.sums.first() == first && c.run > first) return;  // goes on
   const int64_t follow = std::max<int64_t>(0, c.stop - c.run);
@@ -114,8 +118,8 @@ int64_t Engine::RowsWanted(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr) return job.length() - job.prefilled;
   if (c->probing()) return c->probe_size() - c->probe_done;
-  if (!c->slides && c->recall == nullptr) return std::min(job.length(), c->stop) - job.prefilled;
-  // The window moves, or slices are chosen, before each token of the answer, also of one that is resumed.
+  if (!c->steps()) return std::min(job.length(), c->stop) - job.prefilled;
+  // Also of an answer that is resumed.
   if (job.prefilled < job.prompt_tokens) return job.prompt_tokens - job.prefilled;
   return std::min<int64_t>(1, job.length() - job.prefilled);
 }
@@ -254,6 +258,7 @@ void Engine::EndExact(Job& job) {
     PutBehindPrefix(c.fixed, &kept[i]);
   });
   const std::vector<std::vector<Bf16>> merged = MergeDropped(job, kept);
+  const std::vector<std::vector<float>> sums = SumsOf(job, kept);
   backend_->pool().ParallelFor(static_cast<int64_t>(heads), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
     const auto tiles = job.sequence->tiles(at / config_.kv_heads, at % config_.kv_heads);
@@ -291,14 +296,15 @@ void Engine::EndExact(Job& job) {
   } else {
     AppendPacked(*packed, front, 0, next);
   }
-  if (c.view_key.has_value()) KeepExactView(job, kept, merged);
+  if (c.view_key.has_value()) KeepExactView(job, kept, merged, sums);
   if (c.takes_rest()) {  // what was picked from may go below now
     c.span_decided = true;
     SealFull(job);
     c.found.clear();
   }
   job.sequence = std::move(packed);
-  if (c.recall_tokens > 0) c.stayed = kept;
+  GoOnSumming(job, sums);
+  if (c.recall_tokens > 0 || c.held_max > 0) c.stayed = kept;
   if (job.request.trace) job.outcome.kept = ByLayer(std::move(kept));
   BeginQuestion(job);
 }
@@ -330,7 +336,8 @@ std::vector<RestBlock> Engine::ContextAtRest(Job& job, int64_t first) {
 
 // The next question takes what is kept without reading the context.
 void Engine::KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
-                           std::span<const std::vector<Bf16>> merged) {
+                           std::span<const std::vector<Bf16>> merged,
+                           std::span<const std::vector<float>> sums) {
   Compression& c = *job.compression;
   const std::vector<RestBlock> blocks = ContextAtRest(job, 0);
   if (!blocks.empty()) {
@@ -348,6 +355,7 @@ void Engine::KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
         }
         view->heads[h].Append(token, rest, config_.head_size);
       }
+      if (!sums.empty()) view->heads[h].sums = sums[h];
     });
     c.view = std::move(view);
     KeepView(*c.view_key, c.view);
@@ -360,8 +368,13 @@ void Engine::TakeExactView(Job& job) {
   AppendPacked(*job.sequence, PackInPlace(*c.view, config_.head_size), 0, c.context_end);
   SkipTo(job, c.context_end, /*found=*/true);
   std::vector<std::vector<int32_t>> kept;
-  for (const RestHead& head : c.view->heads) kept.push_back(head.tokens);
-  if (c.recall_tokens > 0) c.stayed = kept;
+  std::vector<std::vector<float>> sums;
+  for (const RestHead& head : c.view->heads) {
+    kept.push_back(head.tokens);
+    if (!head.sums.empty()) sums.push_back(head.sums);
+  }
+  GoOnSumming(job, sums);
+  if (c.recall_tokens > 0 || c.held_max > 0) c.stayed = kept;
   if (job.request.trace) job.outcome.kept = ByLayer(std::move(kept));
   BeginQuestion(job);
 }
@@ -388,14 +401,14 @@ void Engine::BeginQuestion(Job& job) {
   c.context_done = true;
   BeginRecall(job);
   const int64_t left =
-      DivideUp(job.prompt_tokens - c.context_end, kTileSlots) + DivideUp(job.max_tokens, kTileSlots) + 1;
+      DivideUp(job.prompt_tokens - c.context_end, kTileSlots) + DivideUp(AnswerHeld(job), kTileSlots) + 1;
   const int64_t tiles = job.sequence->resident_tiles() + left * store_->shape().tiles();
   if (tiles >= job.held_tiles) return;
   reserved_tiles_ -= job.held_tiles - tiles;
   job.held_tiles = tiles;
 }
 
-// Before a token of the answer: the oldest of the window go, so that with it there are as many as may be.
+// The oldest of the window go, so that with the next token there are as many as may be.
 void Engine::Slide(Job& job) {
   Compression& c = *job.compression;
   for (; c.window >= c.window_max; --c.window) job.sequence->SlideWindow(c.front_tiles);

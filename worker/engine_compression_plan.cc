@@ -100,10 +100,11 @@ absl::Status Engine::PlanCompression(Job& job) const {
     NamePotBlocks(job, *c);
   } else if (c->policy != nullptr) {
     c->budget = c->spec.BudgetOf(context);
-    // With room for all of it nothing is dropped; a window that slides must own its tiles all the same.
-    if (c->mode == PrefillMode::kExact && c->budget >= context && !c->policy->sliding().has_value()) {
-      return absl::OkStatus();
-    }
+    // With room for all of it nothing is dropped; where the answer drops some, it must own its tiles.
+    PALIMPSEST_RETURN_IF_ERROR(PlanEviction(request, *c, job.prompt_tokens));
+    const bool fills = c->policy->sliding().has_value() ||
+                       (c->held_max > 0 && job.prompt_tokens + request.sampling.max_tokens() > c->held_max);
+    if (c->mode == PrefillMode::kExact && c->budget >= context && !fills) return absl::OkStatus();
     if (const int64_t asked = c->spec.budget.value;
         c->spec.kind == PolicySpec::Kind::kLookM && c->budget > asked) {
       PALIMPSEST_LOG(kInfo, "policy lookm keeps all text: {} tokens, {} over its budget", c->budget,
@@ -224,7 +225,7 @@ absl::Status Engine::CheckWindow(const Job& job) const {
 // Most tiles that it will hold at once.
 int64_t Engine::WorstTiles(const Job& job) const {
   const Compression* c = job.compression.get();
-  const int64_t answer = Groups(job.max_tokens) + 1;
+  const int64_t answer = Groups(AnswerHeld(job)) + 1;
   int64_t groups = 0;
   if (c == nullptr) {
     groups = static_cast<int64_t>(job.blocks.size()) + answer;

@@ -29,10 +29,12 @@ struct RestToken {
 
 // Of one layer and KV head.
 struct RestHead {
-  std::vector<int32_t> tokens;     // index in the prompt, ascending
-  std::vector<Bf16> rest;          // (n, 2, D)
+  std::vector<int32_t> tokens;  // index in the prompt, ascending
+  std::vector<Bf16> rest;       // (n, 2, D)
   std::vector<float> scores;       // (n) by which spans compete; empty elsewhere
   std::vector<float> rest_scores;  // (n) of policies of two stages, while spans compete
+  // (rows, n) what queries said of each so far, which an answer that evicts goes on from; empty elsewhere.
+  std::vector<float> sums;
   RestToken At(size_t i, int64_t head_size) const {
     const Bf16* key = rest.data() + i * 2 * static_cast<size_t>(head_size);
     return {key, key + head_size};
