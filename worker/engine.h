@@ -226,7 +226,7 @@ class Engine {
   // engine_tiers.cc
   absl::Status OpenTiers();
   void PrefetchBlocks(Job& job);
-  void FindView(Compression& c);
+  std::shared_ptr<const View> FindView(const Hash256& key, TieredStore::Source* source);
   void KeepView(const Hash256& key, std::shared_ptr<const View> view);
   Level LevelOf(const BlockId& id) const;
   bool Declines(Job& job) const;
@@ -256,7 +256,8 @@ class Engine {
   static absl::Status PlanContext(const Request& request, Compression& c);
   absl::Status CheckMode(const Job& job, const Compression& c) const;
   void NamePotBlocks(const Job& job, Compression& c) const;
-  Hash256 ViewKey(const Job& job, const Compression& c) const;
+  Hash256 ViewKey(const Job& job, const Compression& c, std::string_view what) const;
+  std::optional<Hash256> ScoresKey(const Job& job, const Compression& c) const;
   static int64_t PromptPositions(const Job& job);
   absl::Status CheckWindow(const Job& job) const;
   int64_t WorstTiles(const Job& job) const;
@@ -301,6 +302,9 @@ class Engine {
   void FindPart(Job& job);
   void ScorePart(Job& job);
   void AfterProbe(Job& job);
+  void FindScores(Job& job);
+  static HeadScores FoundScores(const Compression& c, std::span<const int32_t> tokens);
+  void KeepScores(Compression& c, const HeadScores& scores);
   // engine_anchored.cc
   std::unique_ptr<Sequence> AnchorSequence(Job& job);
   std::vector<RestBlock> SpanAtRest(Job& job);

@@ -40,7 +40,7 @@ void Engine::StartCompression(Job& job) {
     c.losses[0] = std::numeric_limits<float>::infinity();
   }
   if (c.view == nullptr && c.cycles == 0 && c.view_key.has_value()) {
-    FindView(c);
+    c.view = FindView(*c.view_key, &c.view_source);
     if (c.view != nullptr && !SaysSums(c, *c.view)) c.view = nullptr;
     if (c.view != nullptr && c.pot()) FindPotView(job);
   }
@@ -48,6 +48,7 @@ void Engine::StartCompression(Job& job) {
     c.view = nullptr;
     c.span = 0;
   }
+  if (c.view == nullptr) FindScores(job);
   if (c.mode == PrefillMode::kExact && c.view != nullptr) TakeExactView(job);
   if (c.pot() && c.view == nullptr) c.parent = c.chain->Root();
   if (c.pot() && c.view != nullptr) {
@@ -139,8 +140,8 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   const bool skips = c.anchored() && (c.view != nullptr || c.run < c.spans[c.span].first);
   const bool decides = c.policy != nullptr && !skips;
   if (decides && c.repeat_tokens > 0) {
-    c.repetition.Begin(config_.layers * config_.heads, c.first(), c.stop);
-    if (RepeatNext(job)) return false;
+    if (c.scored == nullptr) c.repetition.Begin(config_.layers * config_.heads, c.first(), c.stop);
+    if (c.scored == nullptr && RepeatNext(job)) return false;
   } else if (decides && !c.probe.empty()) {
     job.sequence->BeginProbe();
     c.probe_done = 0;
@@ -199,6 +200,7 @@ void Engine::AddProbeRows(Job& job, int64_t budget) {
 HeadScores Engine::Score(const Job& job, std::span<const std::vector<int32_t>> tokens, int64_t skip,
                          bool window_stays) {
   const Compression& c = *job.compression;
+  if (c.scored != nullptr) return FoundScores(c, tokens[0]);
   const Scoring scoring{.backend = backend_.get(),
                         .config = &config_,
                         .rope = rope_.get(),
@@ -242,6 +244,7 @@ void Engine::EndExact(Job& job) {
   Compression& c = *job.compression;
   const std::vector<std::vector<int32_t>> candidates = {Range(c.fixed, c.context_end)};
   HeadScores scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
+  KeepScores(c, scores);
   const size_t heads = scores.scores.size();
   for (size_t head = 0; head < heads; ++head) {  // a question that the policy sees stays too
     for (int64_t i = c.question_first; i < c.context_end; ++i)

@@ -67,6 +67,7 @@ struct Engine::Compression {
   int64_t held_max = 0;        // evicts: tokens of a head while the answer grows; 0: nothing goes then
   int64_t recall_tokens = 0;   // most that come back for a layer and KV head; 0: no recall
   std::optional<Hash256> view_key;    // of what is left of the context; none: it depends on the question
+  std::optional<Hash256> scores_key;  // of what its tokens are worth to a repetition, whatever the budget
   std::unique_ptr<BlockChain> chain;  // pot: names its blocks
 
   // Progress; StartCompression begins anew.
@@ -77,6 +78,8 @@ struct Engine::Compression {
   int64_t probe_done = -1;    // tokens of the probe that were run; -1: it does not run
   QueryCapture queries;
   Repetition repetition;
+  std::unique_ptr<View> scoring;       // no tokens, and the scores of those behind the prefix so far
+  std::shared_ptr<const View> scored;  // of all of them
   RepeatedPart part;                   // that is being repeated
   AttentionSums sums;
   QueryMoments moments;

@@ -124,7 +124,8 @@ absl::Status Engine::PlanCompression(Job& job) const {
   PALIMPSEST_RETURN_IF_ERROR(PlanRecall(request, *c));
   c->wants_losses = c->wants_losses || c->needs.losses;
   if (!request.question_visible && !c->goes_on && c->policy != nullptr && !c->policy->sliding().has_value())
-    c->view_key = ViewKey(job, *c);
+    c->view_key = ViewKey(job, *c, PolicyText(c->spec));
+  if (c->view_key.has_value() && c->repeat_tokens > 0) c->scores_key = ScoresKey(job, *c);
   job.compression = std::move(c);
   return absl::OkStatus();
 }
@@ -168,10 +169,11 @@ void Engine::NamePotBlocks(const Job& job, Compression& c) const {
   c.chain = std::make_unique<BlockChain>(schema);
 }
 
-Hash256 Engine::ViewKey(const Job& job, const Compression& c) const {
+// Of `what` a policy left of the context, or said of it.
+Hash256 Engine::ViewKey(const Job& job, const Compression& c, std::string_view what) const {
   // It outlives this process, so all that its bytes depend on is in it, as in a block's id.
-  std::string text = fmt::format("picks {}\n{}\n{}\n{}\n{}", kPicksVersion, model_hash_, key_schema_,
-                                 PolicyText(c.spec), static_cast<int>(c.mode));
+  std::string text = fmt::format("picks {}\n{}\n{}\n{}\n{}", kPicksVersion, model_hash_, key_schema_, what,
+                                 static_cast<int>(c.mode));
   std::vector<int64_t> borders = {c.fixed, c.probe_max()};
   for (const Compression::Span& span : c.spans) borders.push_back(span.end);
   AppendBytes(borders, &text);
@@ -180,6 +182,18 @@ Hash256 Engine::ViewKey(const Job& job, const Compression& c) const {
   AppendBytes(std::span(job.tokens).first(static_cast<size_t>(c.context_end)), &text);
   const CacheDomain domain = DomainOf(job);
   return HmacSha256({reinterpret_cast<const char*>(domain.data()), domain.size()}, text);
+}
+
+// Of what a repetition says of the context, whatever is kept of it. None where that would take too much of
+// host memory while it is collected: of an 8B model with 256 heads, for a text of more than 262,144 tokens.
+std::optional<Hash256> Engine::ScoresKey(const Job& job, const Compression& c) const {
+  constexpr int64_t kBytesMax = int64_t{256} << 20;
+  const int64_t scores = (c.context_end - c.fixed) * store_->shape().tiles();
+  if (scores * static_cast<int64_t>(sizeof(float)) > kBytesMax) return std::nullopt;
+  PolicySpec spec = PolicySpec::Of(c.spec.kind);
+  spec.chunk = c.spec.chunk;
+  spec.attend = c.spec.attend;
+  return ViewKey(job, c, "scores of " + PolicyText(spec));
 }
 
 // Positions that the prompt takes, of those that the model was trained for.
