@@ -175,6 +175,12 @@ absl::Status CheckRecall(const RecallSpec& recall, const PromptOptions& options,
         "merge=none, or recall none",
         name, mode.policy.name());
   }
+  if (mode.policy.evicts()) {
+    return InvalidArgument(
+        "recall {} with policy {} and decode=evict, which lets go what came back: take decode=keep, or "
+        "recall none",
+        name, mode.policy.name());
+  }
   if (options.question_visible && mode.prefill == proto::EXACT) {
     return InvalidArgument(
         "recall {} is for a question that the policy did not see: take question hidden, or recall none",
@@ -292,6 +298,12 @@ absl::StatusOr<PromptMode> DecidePromptMode(const PromptOptions& options, const 
         "prefill "
         "exact with at most {} tokens, a policy that keeps fewer, such as snapkv, or kv=bf16",
         mode.reason, model.window_tokens);
+  }
+  if (mode.policy.evicts() && mode.prefill == proto::ANCHORED) {
+    return InvalidArgument(
+        "policy {}: decode=evict goes on from what all of one text said, and this prompt is read span by "
+        "span ({}): take prefill exact with at most {} tokens, or decode=keep",
+        mode.policy.name(), mode.reason, model.window_tokens);
   }
   // In one text with a question in view the policy chooses from all of it.
   const bool with_question = mode.prefill == proto::EXACT && options.question_visible;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "proto/base/ids.h"
@@ -65,8 +66,10 @@ struct Footprint {
   int64_t kept_blocks = 0;  // while the answer is generated, beside those of the answer
   int64_t behind = 0;       // tokens of the question, if it goes to 2 bits with the answer
   int64_t residual = 0;     // then, exact ones
+  int64_t answer_held = std::numeric_limits<int64_t>::max();  // tokens of it: then others go for them
   int64_t DecodeBlocks(int64_t answer) const {
-    return kept_blocks + (residual == 0 ? BlocksOf(answer) : BlocksBehind(behind, answer, residual));
+    const int64_t held = std::min(answer, answer_held);
+    return kept_blocks + (residual == 0 ? BlocksOf(held) : BlocksBehind(behind, held, residual));
   }
   int64_t Blocks(int64_t answer) const {
     if (positions == kUnbounded) return peak_blocks;
@@ -91,8 +94,8 @@ int64_t RepeatedOf(const PromptPlan& plan) {
 // As the engine reserves it (Engine::WorstTiles), in blocks of all KV heads.
 Footprint FootprintOf(const PromptPlan& plan) {
   const PromptMode& mode = plan.mode;
-  const bool slides = mode.policy.kind == PolicySpec::Kind::kStreaming;
-  const bool drops_nothing = mode.prefill == proto::EXACT && mode.kept >= mode.candidates && !slides;
+  const bool drops_later = mode.policy.kind == PolicySpec::Kind::kStreaming || mode.policy.evicts();
+  const bool drops_nothing = mode.prefill == proto::EXACT && mode.kept >= mode.candidates && !drops_later;
   const int64_t residual = mode.policy.residual_tokens();
   if (residual == 0 && (!mode.policy.compresses() || drops_nothing)) {
     return {.positions = plan.tokens, .peak_blocks = PromptBlocks(plan), .kept_blocks = PromptBlocks(plan)};
@@ -108,11 +111,13 @@ Footprint FootprintOf(const PromptPlan& plan) {
   const int64_t kept = residual > 0 ? picks : picks + BlocksOf(behind) + 1;
   if (mode.prefill == proto::EXACT) {
     const int64_t looks = BlocksOf(RepeatedOf(plan));
-    return {.positions = plan.tokens,
-            .peak_blocks = PromptBlocks(plan) + std::max(picks, looks),
-            .kept_blocks = kept,
-            .behind = behind,
-            .residual = residual};
+    Footprint exact{.positions = plan.tokens,
+                    .peak_blocks = PromptBlocks(plan) + std::max(picks, looks),
+                    .kept_blocks = kept,
+                    .behind = behind,
+                    .residual = residual};
+    if (mode.policy.evicts()) exact.answer_held = mode.policy.LimitOf(mode.candidates) - mode.kept;
+    return exact;
   }
   const int64_t prefix = BlocksOf(plan.sizes.prefix) + 1;
   const int64_t most = std::max(mode.kept, mode.policy.MostOf(mode.candidates));

@@ -76,10 +76,12 @@ struct EmbedArgs {
 struct TilePool {
   Bf16* data = nullptr;  // (tiles, tile_elements)
   int64_t tile_elements = 0;
-  int32_t* counts = nullptr;     // (tiles) slots in use, from slot 0
-  int32_t* starts = nullptr;     // (tiles) slots before this one were dropped: in use, but never seen
-  int32_t* bases = nullptr;      // (tiles); may be negative
-  int32_t* positions = nullptr;  // (tiles, 64) logical position of each slot, ascending within a tile
+  int32_t* counts = nullptr;  // (tiles) slots in use, from slot 0
+  int32_t* starts = nullptr;  // (tiles) slots before this one were dropped: in use, but never seen
+  int32_t* bases = nullptr;   // (tiles); may be negative
+  // (tiles, 64) logical position of each slot, ascending within a tile; in any order where all of it stands
+  // before every row that looks at it.
+  int32_t* positions = nullptr;
   Bf16* k(int32_t tile) const { return data + tile * tile_elements; }
   Bf16* v(int32_t tile, int64_t head_size) const { return k(tile) + head_size * kTileSlots; }
   // tile_elements / kCodedRunElements runs; counts, bases and positions are of whole tiles only.

@@ -58,11 +58,10 @@ void Engine::AddPromptRows(Job& job, int64_t budget) {
   const int64_t first = job.prefilled;
   const int64_t end = first + std::min(RowsWanted(job), budget);
   Compression* const c = job.compression.get();
-  if (c != nullptr && c->slides) {
-    if (first >= job.prompt_tokens)
-      Slide(job);  // of the answer, one at a time
-    else
-      c->window += end - first;
+  if (c != nullptr && first >= job.prompt_tokens) {
+    BeforeAnswerToken(job);
+  } else if (c != nullptr && c->slides) {
+    c->window += end - first;
   }
   if (first >= job.prompt_tokens) EncodeOldest(job);
   while (job.prefilled < end) {
@@ -106,7 +105,7 @@ void Engine::Observe(Job& job, int64_t first, int64_t count, StepRows* rows) {
 
 void Engine::AddDecodeRow(Job& job) {
   Compression* const c = job.compression.get();
-  if (c != nullptr && c->slides) Slide(job);
+  if (c != nullptr) BeforeAnswerToken(job);
   EncodeOldest(job);
   if (job.sequence->room() == 0) OpenGroup(job);
   job.sequence->Extend(1);
@@ -210,6 +209,7 @@ bool Engine::Step() {
 }
 
 void Engine::AfterStep(Job& job, std::span<const float> logits) {
+  if (job.compression != nullptr && job.compression->eviction != nullptr) Evict(job);
   if (job.probing()) {
     if (job.compression->probe_done == job.compression->probe_size()) AfterProbe(job);
     if (job.probing() || job.held_logits.empty()) return;  // what was read before it is told in the next step
@@ -246,8 +246,7 @@ void Engine::AfterPrompt(Job& job) {
   job.prompt_done = options_.clock->Now();
   proto::Receipt& receipt = job.outcome.receipt;
   if (first) {
-    receipt.set_resident_tokens(static_cast<double>(job.sequence->resident_tokens()) /
-                                static_cast<double>(store_->shape().tiles()));
+    receipt.set_resident_tokens(ResidentTokens(job));
     receipt.mutable_device_bytes()->set_resident(job.sequence->resident_tiles() * arena_->tile_bytes());
     if (Recalls(job) && !job.request.watched.empty())
       job.outcome.watched_seen = job.compression->recall->WatchedSeen();

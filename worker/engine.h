@@ -130,8 +130,9 @@ struct Outcome {
   std::vector<int32_t> tokens;  // generated, with those the request brought, and with the end token
   std::string finish_reason;    // stop | length
   std::vector<TopToken> top;
-  // With `trace`: prompt indices kept, (layer, kv_head, ...), ascending: after each distillation of a pot,
-  // and after the last compression of any policy. Empty where nothing was dropped.
+  // With `trace`: indices of prompt and answer kept, (layer, kv_head, ...), ascending: after each
+  // distillation of a pot and each token that an answer let go, and after the last compression of any policy.
+  // Empty where nothing was dropped.
   using Kept = std::vector<std::vector<std::vector<int32_t>>>;
   std::vector<Kept> cycles;
   Kept kept;
@@ -226,7 +227,7 @@ class Engine {
   // engine_tiers.cc
   absl::Status OpenTiers();
   void PrefetchBlocks(Job& job);
-  void FindView(Compression& c);
+  std::shared_ptr<const View> FindView(const Hash256& key, TieredStore::Source* source);
   void KeepView(const Hash256& key, std::shared_ptr<const View> view);
   Level LevelOf(const BlockId& id) const;
   bool Declines(Job& job) const;
@@ -256,7 +257,8 @@ class Engine {
   static absl::Status PlanContext(const Request& request, Compression& c);
   absl::Status CheckMode(const Job& job, const Compression& c) const;
   void NamePotBlocks(const Job& job, Compression& c) const;
-  Hash256 ViewKey(const Job& job, const Compression& c) const;
+  Hash256 ViewKey(const Job& job, const Compression& c, std::string_view what) const;
+  std::optional<Hash256> ScoresKey(const Job& job, const Compression& c) const;
   static int64_t PromptPositions(const Job& job);
   absl::Status CheckWindow(const Job& job) const;
   int64_t WorstTiles(const Job& job) const;
@@ -280,19 +282,31 @@ class Engine {
   std::vector<RestBlock> ContextAtRest(Job& job, int64_t first);
   std::vector<std::vector<Bf16>> MergeDropped(Job& job, std::span<const std::vector<int32_t>> kept);
   void KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
-                     std::span<const std::vector<Bf16>> merged);
+                     std::span<const std::vector<Bf16>> merged, std::span<const std::vector<float>> sums);
   void TakeExactView(Job& job);
   static void AppendPacked(Sequence& sequence, std::span<const Sequence::Packing> heads, int64_t base,
                            int64_t next_position);
   void TraceView(Job& job, int64_t fixed) const;
   void BeginQuestion(Job& job);
   static void Slide(Job& job);
+  // engine_evict.cc
+  static absl::Status PlanEviction(const Request& request, Compression& c, int64_t prompt_tokens);
+  static int64_t AnswerHeld(const Job& job);
+  std::vector<std::vector<float>> SumsOf(const Job& job, std::span<const std::vector<int32_t>> kept) const;
+  void GoOnSumming(Job& job, std::span<const std::vector<float>> sums);
+  bool SaysSums(const Compression& c, const View& view) const;
+  void BeforeAnswerToken(Job& job);
+  void BeginEviction(Job& job);
+  void Evict(Job& job);
   // engine_repeat.cc
   absl::Status PlanRepetition(const Request& request, Compression& c) const;
   bool RepeatNext(Job& job);
   void FindPart(Job& job);
   void ScorePart(Job& job);
   void AfterProbe(Job& job);
+  void FindScores(Job& job);
+  static HeadScores FoundScores(const Compression& c, std::span<const int32_t> tokens);
+  void KeepScores(Compression& c, const HeadScores& scores);
   // engine_anchored.cc
   std::unique_ptr<Sequence> AnchorSequence(Job& job);
   std::vector<RestBlock> SpanAtRest(Job& job);
@@ -347,6 +361,7 @@ class Engine {
   // engine_receipt.cc
   void Finish(Job& job, absl::Status status, std::string reason);
   void FillReceipt(Job& job);
+  double ResidentTokens(const Job& job) const;
   static int64_t RecomputedTokens(const Job& job);
   void CountStep(int64_t decoding, double seconds);
   void CountPrefill(const Job& job, double seconds);

@@ -86,6 +86,7 @@ void Engine::KeepOfSpan(Job& job) {
   // The last window stays, of the last span; if the question looks, it is the window.
   const bool last = c.span + 1 == c.spans.size() && c.probe.empty();
   const HeadScores scores = Score(job, tokens, c.fixed, last);
+  KeepScores(c, scores);
   const int64_t heads = static_cast<int64_t>(scores.scores.size());
   const std::vector<RestBlock> blocks = SpanAtRest(job);
   if (c.kept == nullptr) {

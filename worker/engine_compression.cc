@@ -31,6 +31,8 @@ void Engine::StartCompression(Job& job) {
   c.run = 0;
   c.slides = false;
   c.span_decided = false;
+  c.sums.Clear();
+  c.eviction.reset();
   c.audit.reset();  // before what it looks into
   c.recall.reset();
   if (c.policy == nullptr) c.span = 0;
@@ -39,13 +41,15 @@ void Engine::StartCompression(Job& job) {
     c.losses[0] = std::numeric_limits<float>::infinity();
   }
   if (c.view == nullptr && c.cycles == 0 && c.view_key.has_value()) {
-    FindView(c);
+    c.view = FindView(*c.view_key, &c.view_source);
+    if (c.view != nullptr && !SaysSums(c, *c.view)) c.view = nullptr;
     if (c.view != nullptr && c.pot()) FindPotView(job);
   }
   if (c.recall_tokens > 0 && c.view != nullptr && MustMend(job)) {
     c.view = nullptr;
     c.span = 0;
   }
+  if (c.view == nullptr) FindScores(job);
   if (c.mode == PrefillMode::kExact && c.view != nullptr) TakeExactView(job);
   if (c.pot() && c.view == nullptr) c.parent = c.chain->Root();
   if (c.pot() && c.view != nullptr) {
@@ -93,6 +97,7 @@ void Engine::SetStop(Job& job) {
 void Engine::SumFrom(Job& job, int64_t first) {
   Compression& c = *job.compression;
   if (!c.needs.sums) return;
+  if (c.stop == kNoStop && c.held_max > 0) return;  // the question's and the answer's count too
   if (c.stop == kNoStop) return c.sums.Clear();
   if (c.sums.begun() && c.sums.first() == first && c.run > first) return;  // goes on
   const int64_t follow = std::max<int64_t>(0, c.stop - c.run);
@@ -115,10 +120,8 @@ int64_t Engine::RowsWanted(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr) return job.length() - job.prefilled;
   if (c->probing()) return c->probe_size() - c->probe_done;
-  if (!c->slides && c->recall == nullptr && c->residual() == 0)
-    return std::min(job.length(), c->stop) - job.prefilled;
-  // The window moves, slices are chosen or tokens go to 2 bits before each token of the answer, also of one
-  // that is resumed.
+  if (!c->steps()) return std::min(job.length(), c->stop) - job.prefilled;
+  // Also of an answer that is resumed.
   if (job.prefilled < job.prompt_tokens) return std::min(job.prompt_tokens, c->stop) - job.prefilled;
   return std::min<int64_t>(1, job.length() - job.prefilled);
 }
@@ -138,8 +141,8 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   const bool skips = c.anchored() && (c.view != nullptr || c.run < c.spans[c.span].first);
   const bool decides = c.policy != nullptr && !skips;
   if (decides && c.repeat_tokens > 0) {
-    c.repetition.Begin(config_.layers * config_.heads, c.first(), c.stop);
-    if (RepeatNext(job)) return false;
+    if (c.scored == nullptr) c.repetition.Begin(config_.layers * config_.heads, c.first(), c.stop);
+    if (c.scored == nullptr && RepeatNext(job)) return false;
   } else if (decides && !c.probe.empty()) {
     job.sequence->BeginProbe();
     c.probe_done = 0;
@@ -198,6 +201,7 @@ void Engine::AddProbeRows(Job& job, int64_t budget) {
 HeadScores Engine::Score(const Job& job, std::span<const std::vector<int32_t>> tokens, int64_t skip,
                          bool window_stays) {
   const Compression& c = *job.compression;
+  if (c.scored != nullptr) return FoundScores(c, tokens[0]);
   const Scoring scoring{.backend = backend_.get(),
                         .config = &config_,
                         .rope = rope_.get(),
@@ -238,11 +242,12 @@ Outcome::Kept Engine::ByLayer(std::vector<std::vector<int32_t>> heads) const {
 
 // What stays of each head, the prefix with it.
 std::vector<std::vector<int32_t>> Engine::PicksOf(Job& job) {
-  const Compression& c = *job.compression;
+  Compression& c = *job.compression;
   const size_t heads = static_cast<size_t>(store_->shape().tiles());
   if (c.policy == nullptr) return std::vector<std::vector<int32_t>>(heads, Range(0, c.context_end));
   const std::vector<std::vector<int32_t>> candidates = {Range(c.fixed, c.context_end)};
   HeadScores scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
+  KeepScores(c, scores);
   for (size_t head = 0; head < heads; ++head) {  // a question that the policy sees stays too
     for (int64_t i = c.question_first; i < c.context_end; ++i)
       scores.Keep(head, static_cast<size_t>(i - c.fixed));
@@ -267,6 +272,7 @@ void Engine::EndExact(Job& job) {
       c.policy == nullptr ? std::nullopt : c.policy->sliding();
   const int64_t front_end = sliding.has_value() ? std::max(c.fixed, sliding->sink) : kNoStop;
   const std::vector<std::vector<Bf16>> merged = MergeDropped(job, kept);
+  const std::vector<std::vector<float>> sums = SumsOf(job, kept);
   backend_->pool().ParallelFor(static_cast<int64_t>(heads), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
     const auto tiles = job.sequence->tiles(at / config_.kv_heads, at % config_.kv_heads);
@@ -304,14 +310,15 @@ void Engine::EndExact(Job& job) {
   } else {
     AppendPacked(*packed, front, 0, next);
   }
-  if (c.view_key.has_value()) KeepExactView(job, kept, merged);
+  if (c.view_key.has_value()) KeepExactView(job, kept, merged, sums);
   if (c.takes_rest()) {  // what was picked from may go below now
     c.span_decided = true;
     SealFull(job);
     c.found.clear();
   }
   job.sequence = std::move(packed);
-  if (c.recall_tokens > 0) c.stayed = kept;
+  GoOnSumming(job, sums);
+  if (c.recall_tokens > 0 || c.held_max > 0) c.stayed = kept;
   if (job.request.trace && c.policy != nullptr) job.outcome.kept = ByLayer(std::move(kept));
   BeginQuestion(job);
 }
@@ -343,7 +350,8 @@ std::vector<RestBlock> Engine::ContextAtRest(Job& job, int64_t first) {
 
 // The next question takes what is kept without reading the context.
 void Engine::KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
-                           std::span<const std::vector<Bf16>> merged) {
+                           std::span<const std::vector<Bf16>> merged,
+                           std::span<const std::vector<float>> sums) {
   Compression& c = *job.compression;
   const std::vector<RestBlock> blocks = ContextAtRest(job, 0);
   if (!blocks.empty()) {
@@ -361,6 +369,7 @@ void Engine::KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
         }
         view->heads[h].Append(token, rest, config_.head_size);
       }
+      if (!sums.empty()) view->heads[h].sums = sums[h];
     });
     c.view = std::move(view);
     KeepView(*c.view_key, c.view);
@@ -373,8 +382,13 @@ void Engine::TakeExactView(Job& job) {
   AppendPacked(*job.sequence, PackInPlace(*c.view, config_.head_size), 0, c.context_end);
   SkipTo(job, c.context_end, /*found=*/true);
   std::vector<std::vector<int32_t>> kept;
-  for (const RestHead& head : c.view->heads) kept.push_back(head.tokens);
-  if (c.recall_tokens > 0) c.stayed = kept;
+  std::vector<std::vector<float>> sums;
+  for (const RestHead& head : c.view->heads) {
+    kept.push_back(head.tokens);
+    if (!head.sums.empty()) sums.push_back(head.sums);
+  }
+  GoOnSumming(job, sums);
+  if (c.recall_tokens > 0 || c.held_max > 0) c.stayed = kept;
   if (job.request.trace) job.outcome.kept = ByLayer(std::move(kept));
   BeginQuestion(job);
 }
@@ -400,14 +414,14 @@ void Engine::BeginQuestion(Job& job) {
   Compression& c = *job.compression;
   c.context_done = true;
   BeginRecall(job);
-  const int64_t left = BlocksBehind(job.prompt_tokens - c.context_end, job.max_tokens, c.residual());
+  const int64_t left = BlocksBehind(job.prompt_tokens - c.context_end, AnswerHeld(job), c.residual());
   const int64_t tiles = job.sequence->resident_tiles() + left * store_->shape().tiles();
   if (tiles >= job.held_tiles) return;
   reserved_tiles_ -= job.held_tiles - tiles;
   job.held_tiles = tiles;
 }
 
-// Before a token of the answer: the oldest of the window go, so that with it there are as many as may be.
+// The oldest of the window go, so that with the next token there are as many as may be.
 void Engine::Slide(Job& job) {
   Compression& c = *job.compression;
   for (; c.window >= c.window_max; --c.window) job.sequence->SlideWindow(c.front_tiles);

@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "worker/compression/eviction.h"
 #include "worker/compression/policy.h"
 #include "worker/compression/repetition.h"
 #include "worker/compression/view.h"
@@ -63,8 +64,10 @@ struct Engine::Compression {
   std::vector<int32_t> probe;  // tokens that look at a span or a stretch and are forgotten
   std::vector<int32_t> lead;   // that a part of the text is repeated behind
   int64_t repeat_tokens = 0;   // of the text that are repeated at once; 0: none are
+  int64_t held_max = 0;        // evicts: tokens of a head while the answer grows; 0: nothing goes then
   int64_t recall_tokens = 0;   // most that come back for a layer and KV head; 0: no recall
   std::optional<Hash256> view_key;    // of what is left of the context; none: it depends on the question
+  std::optional<Hash256> scores_key;  // of what its tokens are worth to a repetition, whatever the budget
   std::unique_ptr<BlockChain> chain;  // pot: names its blocks
 
   // Progress; StartCompression begins anew.
@@ -75,7 +78,9 @@ struct Engine::Compression {
   int64_t probe_done = -1;    // tokens of the probe that were run; -1: it does not run
   QueryCapture queries;
   Repetition repetition;
-  RepeatedPart part;  // that is being repeated
+  std::unique_ptr<View> scoring;       // no tokens, and the scores of those behind the prefix so far
+  std::shared_ptr<const View> scored;  // of all of them
+  RepeatedPart part;                   // that is being repeated
   AttentionSums sums;
   QueryMoments moments;
   std::unique_ptr<View> kept;        // anchored: of the spans so far
@@ -92,9 +97,11 @@ struct Engine::Compression {
   int64_t window = 0;         // tokens behind the first front_tiles of each head; window_max while decoding
   int64_t window_max = 0;
   size_t front_tiles = 0;
-  std::vector<std::vector<int32_t>> stayed;  // exact, with recall: tokens of each head that stayed
-  std::unique_ptr<Recall> recall;            // once the context is done
-  std::unique_ptr<AttentionAudit> audit;     // beside it
+  // Exact, with recall or eviction: tokens of each head that stayed.
+  std::vector<std::vector<int32_t>> stayed;
+  std::unique_ptr<Eviction> eviction;     // once the answer grows
+  std::unique_ptr<Recall> recall;         // once the context is done
+  std::unique_ptr<AttentionAudit> audit;  // beside it
 
   bool pot() const { return mode == PrefillMode::kPot; }
   bool anchored() const { return mode == PrefillMode::kAnchored; }
@@ -104,6 +111,12 @@ struct Engine::Compression {
   // What is picked is taken at rest: then its blocks stay as they are until it is decided.
   bool takes_rest() const { return policy != nullptr && (anchored() || (merges() && !pot())); }
   bool probing() const { return probe_done >= 0; }
+  // Before each token of the answer something is done, so they are run one by one.
+  bool steps() const {
+    return slides || recall != nullptr || residual() > 0 || (held_max > 0 && context_done);
+  }
+  // Numbers that a view keeps for each token of an answer that evicts, by query heads of a group.
+  int64_t sum_rows(int64_t group) const { return needs.squares ? 2 * group : group; }
   // First token of those that something is decided about next.
   int64_t first() const {
     if (pot()) return stretch_first;

@@ -12,6 +12,12 @@
 namespace palimpsest {
 namespace {
 
+// What rests does so exactly, however it is written on the device.
+std::string SelectionText(PolicySpec spec) {
+  spec.kv = PolicySpec::Resident::kBf16;
+  return PolicyText(spec);
+}
+
 // Percentages become tokens, and places in the documents places in the prompt.
 PolicySpec Resolved(PolicySpec spec, int64_t context, int64_t prefix) {
   const int64_t keep = spec.KeepOf(context);
@@ -100,8 +106,11 @@ absl::Status Engine::PlanCompression(Job& job) const {
     NamePotBlocks(job, *c);
   } else if (c->policy != nullptr) {
     c->budget = c->spec.BudgetOf(context);
-    // With room for all of it nothing is dropped; a window that slides must own its tiles all the same.
-    if (c->mode == PrefillMode::kExact && c->budget >= context && !c->policy->sliding().has_value()) {
+    // With room for all of it nothing is dropped; where the answer drops some, it must own its tiles.
+    PALIMPSEST_RETURN_IF_ERROR(PlanEviction(request, *c, job.prompt_tokens));
+    const bool fills = c->policy->sliding().has_value() ||
+                       (c->held_max > 0 && job.prompt_tokens + request.sampling.max_tokens() > c->held_max);
+    if (c->mode == PrefillMode::kExact && c->budget >= context && !fills) {
       if (c->residual() == 0) return absl::OkStatus();
       c->policy = nullptr;  // but all of it goes to 2 bits
       c->needs = {};
@@ -127,7 +136,8 @@ absl::Status Engine::PlanCompression(Job& job) const {
   PALIMPSEST_RETURN_IF_ERROR(PlanRecall(request, *c));
   c->wants_losses = c->wants_losses || c->needs.losses;
   if (!request.question_visible && !c->goes_on && c->policy != nullptr && !c->policy->sliding().has_value())
-    c->view_key = ViewKey(job, *c);
+    c->view_key = ViewKey(job, *c, SelectionText(c->spec));
+  if (c->view_key.has_value() && c->repeat_tokens > 0) c->scores_key = ScoresKey(job, *c);
   job.compression = std::move(c);
   return absl::OkStatus();
 }
@@ -181,13 +191,11 @@ void Engine::NamePotBlocks(const Job& job, Compression& c) const {
   c.chain = std::make_unique<BlockChain>(schema);
 }
 
-Hash256 Engine::ViewKey(const Job& job, const Compression& c) const {
-  // It outlives this process, so all that its bytes depend on is in it, as in a block's id. It rests exactly,
-  // however it is written on the device.
-  PolicySpec selection = c.spec;
-  selection.kv = PolicySpec::Resident::kBf16;
-  std::string text = fmt::format("picks {}\n{}\n{}\n{}\n{}", kPicksVersion, model_hash_, key_schema_,
-                                 PolicyText(selection), static_cast<int>(c.mode));
+// Of `what` a policy left of the context, or said of it.
+Hash256 Engine::ViewKey(const Job& job, const Compression& c, std::string_view what) const {
+  // It outlives this process, so all that its bytes depend on is in it, as in a block's id.
+  std::string text = fmt::format("picks {}\n{}\n{}\n{}\n{}", kPicksVersion, model_hash_, key_schema_, what,
+                                 static_cast<int>(c.mode));
   std::vector<int64_t> borders = {c.fixed, c.probe_max()};
   for (const Compression::Span& span : c.spans) borders.push_back(span.end);
   AppendBytes(borders, &text);
@@ -196,6 +204,18 @@ Hash256 Engine::ViewKey(const Job& job, const Compression& c) const {
   AppendBytes(std::span(job.tokens).first(static_cast<size_t>(c.context_end)), &text);
   const CacheDomain domain = DomainOf(job);
   return HmacSha256({reinterpret_cast<const char*>(domain.data()), domain.size()}, text);
+}
+
+// Of what a repetition says of the context, whatever is kept of it. None where that would take too much of
+// host memory while it is collected: of an 8B model with 256 heads, for a text of more than 262,144 tokens.
+std::optional<Hash256> Engine::ScoresKey(const Job& job, const Compression& c) const {
+  constexpr int64_t kBytesMax = int64_t{256} << 20;
+  const int64_t scores = (c.context_end - c.fixed) * store_->shape().tiles();
+  if (scores * static_cast<int64_t>(sizeof(float)) > kBytesMax) return std::nullopt;
+  PolicySpec spec = PolicySpec::Of(c.spec.kind);
+  spec.chunk = c.spec.chunk;
+  spec.attend = c.spec.attend;
+  return ViewKey(job, c, "scores of " + PolicyText(spec));
 }
 
 // Positions that the prompt takes, of those that the model was trained for.
@@ -241,7 +261,7 @@ absl::Status Engine::CheckWindow(const Job& job) const {
 // Most tiles that it will hold at once.
 int64_t Engine::WorstTiles(const Job& job) const {
   const Compression* c = job.compression.get();
-  const int64_t answer = BlocksOf(job.max_tokens) + 1;
+  const int64_t answer = BlocksOf(AnswerHeld(job)) + 1;
   const int64_t question = c == nullptr ? 0 : job.prompt_tokens - c->context_end;
   int64_t groups = 0;
   if (c == nullptr) {
@@ -252,7 +272,7 @@ int64_t Engine::WorstTiles(const Job& job) const {
   } else {
     const int64_t kept = KeptBlocks(c->budget, c->spec.shares(), c->residual());
     const int64_t after =
-        kept + BlocksOf(c->recall_tokens) + 2 + BlocksBehind(question, job.max_tokens, c->residual());
+        kept + BlocksOf(c->recall_tokens) + 2 + BlocksBehind(question, AnswerHeld(job), c->residual());
     const int64_t blocks = static_cast<int64_t>(job.blocks.size());
     if (c->mode == PrefillMode::kExact) {
       groups = std::max(blocks + 1 + std::max(kept + 2, BlocksOf(c->probe_max())), after);

@@ -62,6 +62,7 @@ void Engine::FillReceipt(Job& job) {
   proto::Receipt::Seconds& seconds = *receipt.mutable_seconds();
   seconds.set_queue(Seconds((job.was_admitted ? job.admitted : job.ended) - job.submitted));
   if (job.sequence == nullptr) return;
+  if (!outcome.tokens.empty()) receipt.set_resident_tokens_end(ResidentTokens(job));
   receipt.mutable_device_bytes()->set_peak(std::max(job.peak_tiles, arena_->peak_tiles()) *
                                            arena_->tile_bytes());
   if (seconds.prefill() > 0) {
@@ -72,6 +73,11 @@ void Engine::FillReceipt(Job& job) {
   if (seconds.decode() > 0) {
     receipt.mutable_tokens_per_second()->set_decode(static_cast<double>(steps) / seconds.decode());
   }
+}
+
+// Mean over layers and KV heads.
+double Engine::ResidentTokens(const Job& job) const {
+  return static_cast<double>(job.sequence->resident_tokens()) / static_cast<double>(store_->shape().tiles());
 }
 
 // Of segments that are known: all but what was found.

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "proto/base/status.h"
+#include "worker/compression/scoring.h"
 #include "worker/compression/slots.h"
 #include "worker/engine_compression.h"
 #include "worker/engine_job.h"
@@ -114,6 +115,45 @@ void Engine::ScorePart(Job& job) {
     ReadColumns(part, attention[head].data() + row * kTileSlots, c.repetition.Next(i, c.part.tokens).data());
   }
   c.repetition.Advance(c.part.tokens);
+}
+
+// Of all of the context, as an earlier request about it said, whatever it kept.
+void Engine::FindScores(Job& job) {
+  Compression& c = *job.compression;
+  if (!c.scores_key.has_value() || c.scored != nullptr) return;
+  TieredStore::Source source;
+  c.scored = FindView(*c.scores_key, &source);
+  const auto is_whole = [&](const RestHead& head) {
+    return std::ssize(head.scores) == c.context_end - c.fixed;
+  };
+  const bool whole =
+      c.scored != nullptr && std::all_of(c.scored->heads.begin(), c.scored->heads.end(), is_whole);
+  if (!whole) c.scored = nullptr;
+}
+
+HeadScores Engine::FoundScores(const Compression& c, std::span<const int32_t> tokens) {
+  HeadScores scores;
+  for (const RestHead& head : c.scored->heads) {
+    const auto first = head.scores.begin() + (tokens.front() - c.fixed);
+    scores.scores.emplace_back(first, first + std::ssize(tokens));
+  }
+  return scores;
+}
+
+// Span by span; when all are there, for the next budget.
+void Engine::KeepScores(Compression& c, const HeadScores& scores) {
+  if (!c.scores_key.has_value() || c.scored != nullptr) return;
+  if (c.scoring == nullptr) {
+    c.scoring = std::make_unique<View>();
+    c.scoring->heads.resize(scores.scores.size());
+  }
+  for (size_t i = 0; i < scores.scores.size(); ++i) {
+    std::vector<float>& all = c.scoring->heads[i].scores;
+    all.insert(all.end(), scores.scores[i].begin(), scores.scores[i].end());
+  }
+  if (std::ssize(c.scoring->heads[0].scores) < c.context_end - c.fixed) return;
+  c.scored = std::shared_ptr<const View>(std::move(c.scoring));
+  KeepView(*c.scores_key, c.scored);
 }
 
 // The probe was run. What repeats a text goes on with the next part of it.

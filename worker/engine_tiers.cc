@@ -116,25 +116,25 @@ bool Engine::Declines(Job& job) const {
   return job.declines;
 }
 
-// What a policy left of a context, from memory or from the tiers.
-void Engine::FindView(Compression& c) {
-  const Hash256& key = *c.view_key;
-  c.view_source = TieredStore::Source::kHost;
-  if ((c.view = views_.Find(key)) != nullptr) return;
+// What a policy left of a context or said of it, from memory or from the tiers; null: it is nowhere.
+std::shared_ptr<const View> Engine::FindView(const Hash256& key, TieredStore::Source* source) {
+  *source = TieredStore::Source::kHost;
+  if (std::shared_ptr<const View> view = views_.Find(key)) return view;
   const TierKey picks(BlockId{key}, ValueKind::kPicks);
   const std::optional<Mover::Found> found = mover_->Get(picks);
-  if (!found.has_value()) return;
+  if (!found.has_value()) return nullptr;
   const absl::StatusOr<OpenedTile> opened =
       OpenTile(picks.id, kPicksGeometry, found->value.bytes, nullptr, nullptr);
-  absl::StatusOr<View> view = opened.ok() ? ParseView(store_->shape(), opened->payload) : opened.status();
-  if (!view.ok()) {
-    PALIMPSEST_LOG(kWarn, "what a policy kept is not used: {}", view.status());
+  absl::StatusOr<View> read = opened.ok() ? ParseView(store_->shape(), opened->payload) : opened.status();
+  if (!read.ok()) {
+    PALIMPSEST_LOG(kWarn, "what a policy kept is not used: {}", read.status());
     mover_->Erase(picks);
-    return;
+    return nullptr;
   }
-  c.view = std::make_shared<const View>(*std::move(view));
-  if (found->level == Level::kSsd) c.view_source = TieredStore::Source::kSsd;
-  views_.Put(key, c.view);
+  auto view = std::make_shared<const View>(*std::move(read));
+  if (found->level == Level::kSsd) *source = TieredStore::Source::kSsd;
+  views_.Put(key, view);
+  return view;
 }
 
 void Engine::KeepView(const Hash256& key, std::shared_ptr<const View> view) {

@@ -318,6 +318,20 @@ void Sequence::SlideWindow(size_t first_tile) {
   for (size_t i = 0; i < tiles_.size(); ++i) shifts_[i].resize(tiles_[i].size());
 }
 
+// PlaceOf counts slots from the group's first position, which moves along.
+void Sequence::TakeBack() {
+  PALIMPSEST_CHECK(!open_.empty() && open_.back().filled > 0 && open_.back().envelope.empty(),
+                   "{} open groups, and none whose newest token may go", open_.size());
+  BlockGroup& group = open_.back();
+  const TilePool pool = store_->arena().pool();
+  ++group.first_position;
+  const int64_t slot = --group.filled;
+  for (const int32_t tile : group.tiles) {
+    pool.counts[tile] = static_cast<int32_t>(slot);
+    pool.positions[tile * kTileSlots + slot] = static_cast<int32_t>(next_position_);
+  }
+}
+
 Sequence::Place Sequence::PlaceOf(int64_t position) {
   for (size_t i = open_.size(); i-- > 0;) {
     if (position >= open_[i].first_position) return {&open_[i], position - open_[i].first_position};

@@ -75,6 +75,9 @@ class Sequence {
   // tiles may be pinned.
   void SlideWindow(size_t first_tile);
 
+  // The newest token leaves its slot, which is the next one's: the same in all heads. Positions go on.
+  void TakeBack();
+
   int64_t next_position() const { return next_position_; }
   std::span<const int32_t> tiles(int64_t layer, int64_t kv_head) const {
     return tiles_[static_cast<size_t>(layer * store_->shape().kv_heads + kv_head)];

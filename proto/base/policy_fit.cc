@@ -14,10 +14,10 @@ constexpr int64_t kStretchTokensMin = 16;
 // The least share of `tokens` that is at least `least` tokens; over 100: none is.
 int64_t LeastPercent(int64_t least, int64_t tokens) { return (least * 100 + tokens - 1) / tokens; }
 
-// `budget` must be at least `least`, unless it holds all tokens.
+// `budget` must be at least `least`, unless it holds all tokens for good.
 absl::Status CheckBudget(const PolicySpec& policy, std::string_view key, const Amount& amount, int64_t budget,
                          int64_t least, std::string_view why, int64_t tokens) {
-  if (budget >= tokens || budget >= least) return absl::OkStatus();
+  if ((budget >= tokens && !policy.evicts()) || budget >= least) return absl::OkStatus();
   if (!amount.percent) {
     return InvalidArgument("policy {}: {}={} is too small: {}; {} or more", policy.name(), key, amount.value,
                            why, amount.value + least - budget);
@@ -84,7 +84,7 @@ int64_t PolicySpec::BudgetOf(int64_t tokens, int64_t images_from) const {
     case Kind::kFull:
       return tokens;
     case Kind::kH2o:
-      return std::min(tokens, heavy.Of(tokens) + recent.Of(tokens));
+      return std::min(tokens, LimitOf(tokens));
     case Kind::kLookM: {
       const int64_t own = std::min(tokens, budget.Of(tokens));
       const bool hard = text_prior == TextPrior::kHard && !images.empty();
@@ -99,6 +99,16 @@ int64_t PolicySpec::BudgetOf(int64_t tokens, int64_t images_from) const {
   }
 }
 
+int64_t PolicySpec::LimitOf(int64_t tokens) const {
+  return kind == Kind::kH2o ? heavy.Of(tokens) + recent.Of(tokens) : budget.Of(tokens);
+}
+
+int64_t PolicySpec::StaysOf(int64_t tokens) const {
+  if (kind == Kind::kH2o) return recent.Of(tokens);
+  if (kind == Kind::kRoCo) return std::max(volatile_tokens.Of(tokens), sink + recent.Of(tokens));
+  return kind == Kind::kTova && last == Last::kStays ? 1 : 0;
+}
+
 int64_t PolicySpec::MostOf(int64_t tokens, int64_t images_from) const {
   return shares() ? std::min(tokens, 2 * BudgetOf(tokens)) : BudgetOf(tokens, images_from);
 }
@@ -108,7 +118,7 @@ int64_t PolicySpec::KeepOf(int64_t tokens) const {
 }
 
 absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed) {
-  const int64_t budget = policy.BudgetOf(tokens, fixed);
+  const int64_t budget = policy.evicts() ? policy.LimitOf(tokens) : policy.BudgetOf(tokens, fixed);
   switch (policy.kind) {
     case PolicySpec::Kind::kAuto:
     case PolicySpec::Kind::kFull:
@@ -139,16 +149,15 @@ absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t c
                          fmt::format("the prefix of {} tokens stays", fixed), tokens);
     case PolicySpec::Kind::kH2o:
       return CheckBudget(
-          policy, "heavy", policy.heavy, budget, fixed + policy.recent.Of(tokens) + 1,
-          fmt::format("recent={} and the prefix of {} tokens stay", policy.recent.Of(tokens), fixed), tokens);
+          policy, "heavy", policy.heavy, budget, fixed + policy.StaysOf(tokens) + 1,
+          fmt::format("recent={} and the prefix of {} tokens stay", policy.StaysOf(tokens), fixed), tokens);
     case PolicySpec::Kind::kLookM:
       PALIMPSEST_RETURN_IF_ERROR(CheckImages(policy, tokens, fixed));
       return CheckBudget(
           policy, "budget", policy.budget, budget, fixed + policy.recent.Of(tokens) + 1,
           fmt::format("recent={} and the prefix of {} tokens stay", policy.recent.Of(tokens), fixed), tokens);
     case PolicySpec::Kind::kRoCo: {
-      const int64_t stay =
-          std::max(policy.volatile_tokens.Of(tokens), policy.sink + policy.recent.Of(tokens));
+      const int64_t stay = policy.StaysOf(tokens);
       return CheckBudget(
           policy, "budget", policy.budget, budget, fixed + stay + 1,
           fmt::format("{} volatile, first and last tokens and the prefix of {} stay", stay, fixed), tokens);

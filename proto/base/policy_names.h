@@ -13,6 +13,7 @@ inline constexpr std::string_view kDivisors[] = {"padded", "valid"};
 inline constexpr std::string_view kNormalizes[] = {"none", "queries"};
 inline constexpr std::string_view kTextPriors[] = {"paper", "hard", "none"};
 inline constexpr std::string_view kLasts[] = {"stays", "free"};
+inline constexpr std::string_view kDecodes[] = {"keep", "evict"};
 inline constexpr std::string_view kMerges[] = {"none",      "averaged",   "pivotal", "weighted",
                                                "threshold", "normalized", "values"};
 inline constexpr std::string_view kKeys[] = {"rotated", "rest"};

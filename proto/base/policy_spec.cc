@@ -57,10 +57,10 @@ std::span<const NamedForm> Policies() {
       {"infinipot", {"pot", "keep", "alpha", "score", "reduce", "catalyst", "catalyst_ids"}},
       {"streaming", {"sink", "recent"}},
       {"random", {"budget", "seed", "merge"}},
-      {"h2o", {"heavy", "recent", "normalize", "reduce", "merge"}},
+      {"h2o", {"heavy", "recent", "normalize", "reduce", "decode", "merge"}},
       {"lookm", {"budget", "recent", "text_prior", "images", "merge"}},
-      {"tova", {"budget", "last", "merge"}},
-      {"roco", {"budget", "volatile", "sink", "recent", "merge"}},
+      {"tova", {"budget", "last", "decode", "merge"}},
+      {"roco", {"budget", "volatile", "sink", "recent", "decode", "merge"}},
       {"knorm", {"budget", "merge"}},
       {"keydiff", {"budget", "keys", "merge"}},
       {"expected", {"budget", "sink", "future", "covariance", "values", "epsilon", "merge"}},
@@ -256,6 +256,7 @@ absl::Status ReadParameter(const Parameter& parameter, PolicySpec* policy) {
   if (key == "heavy") return parameter.Read(&policy->heavy);
   if (key == "normalize") return parameter.Read(kNormalizes, &policy->normalize);
   if (key == "last") return parameter.Read(kLasts, &policy->last);
+  if (key == "decode") return parameter.Read(kDecodes, &policy->decode);
   if (key == "volatile") return parameter.Read(&policy->volatile_tokens);
   if (key == "text_prior") return parameter.Read(kTextPriors, &policy->text_prior);
   if (key == "images") return ReadImages(parameter, &policy->images);
@@ -297,6 +298,19 @@ absl::Status CheckTogether(const PolicySpec& policy, std::span<const FormParamet
       return InvalidArgument("policy {}: residual={} goes with kv=kivi2; kv=bf16 keeps all of it exact",
                              policy.name(), policy.residual);
     }
+  }
+  if (policy.evicts() && policy.merge != PolicySpec::Merge::kNone) {
+    return InvalidArgument(
+        "policy {}: decode=evict lets tokens go one by one, and merge={} joins all that go at once: give one "
+        "of them",
+        policy.name(), policy_names::NameOf(kMerges, policy.merge));
+  }
+  if (policy.evicts() && policy.residual_tokens() > 0) {
+    return InvalidArgument(
+        "policy {}: decode=evict puts the newest token where another was, and kv=kivi2 has others written in "
+        "2 "
+        "bits: give one of them",
+        policy.name());
   }
   if (policy.kind != Kind::kInfiniPot) return absl::OkStatus();
   if (policy.pot.percent == policy.keep.percent && policy.keep.value >= policy.pot.value) {

@@ -52,6 +52,8 @@ struct PolicySpec {
   enum class Normalize { kNone, kQueries };  // a sum of attention, or over the queries that could see the key
   enum class TextPrior { kPaper, kHard, kNone };
   enum class Last { kStays, kFree };
+  // While the answer grows: all of it stays, or a token goes for each that is new.
+  enum class Decode { kKeep, kEvict };
   // What becomes of the tokens that go (worker/compression/merging.h).
   enum class Merge { kNone, kAveraged, kPivotal, kWeighted, kThreshold, kNormalized, kValues };
   // Tokens [first, end) of the documents that are an image's.
@@ -99,6 +101,7 @@ struct PolicySpec {
   Amount heavy{10, true};                    // h2o: tokens beside the recent ones
   Normalize normalize = Normalize::kNone;    // h2o
   Last last = Last::kStays;                  // tova: the newest token
+  Decode decode = Decode::kKeep;             // h2o, tova, roco
   Amount volatile_tokens{64};                // roco: whose attention varies most, which stay
   TextPrior text_prior = TextPrior::kPaper;  // lookm
   std::vector<Image> images;                 // lookm: ascending; none: all is text
@@ -130,6 +133,10 @@ struct PolicySpec {
   // The same of the largest head, where heads or layers share; in anchored prefill, where that takes
   // positions, no head has more than twice its share.
   int64_t MostOf(int64_t tokens, int64_t images_from = 0) const;
+  // What BudgetOf says, also of a text that is shorter: the answer may fill it up.
+  int64_t LimitOf(int64_t tokens) const;
+  // h2o, tova, roco: tokens that stay whatever they are worth, beside prefix and question.
+  int64_t StaysOf(int64_t tokens) const;
   // infinipot: tokens after a distillation.
   int64_t KeepOf(int64_t tokens) const;
   // Exact tokens that stay behind those in 2 bits; 0: all are exact.
@@ -141,6 +148,7 @@ struct PolicySpec {
   int64_t RepeatedOf(int64_t tokens, int64_t lead) const {
     return kind == Kind::kKvZip ? lead + kRepeatLead + std::min(chunk, tokens) : 0;
   }
+  bool evicts() const { return decode == Decode::kEvict; }
   // Tokens run behind what is compressed, whose attention tells what stays.
   bool runs_catalyst() const { return kind == Kind::kKvZip || (kind == Kind::kInfiniPot && score == "cap"); }
   // Heads or layers keep different numbers of tokens.

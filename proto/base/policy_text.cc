@@ -29,6 +29,11 @@ std::string MergeText(const PolicySpec& policy) {
   return fmt::format(",merge={}", NameOf(kMerges, policy.merge));
 }
 
+// As that of merging.
+std::string DecodeText(const PolicySpec& policy) {
+  return policy.evicts() ? fmt::format(",decode={}", NameOf(kDecodes, policy.decode)) : "";
+}
+
 std::string SnapKvText(const PolicySpec& policy) {
   return fmt::format("{}:budget={},window={},kernel={},pool={},reduce={},order={},divisor={}", policy.name(),
                      TextOf(policy.budget), policy.window, policy.kernel, NameOf(kPools, policy.pool),
@@ -73,20 +78,20 @@ std::string SelectionText(const PolicySpec& policy) {
       return fmt::format("{}:budget={},seed={}{}", name, TextOf(policy.budget), policy.seed,
                          MergeText(policy));
     case Kind::kH2o:
-      return fmt::format("{}:heavy={},recent={},normalize={},reduce={}{}", name, TextOf(policy.heavy),
+      return fmt::format("{}:heavy={},recent={},normalize={},reduce={}{}{}", name, TextOf(policy.heavy),
                          TextOf(policy.recent), NameOf(kNormalizes, policy.normalize),
-                         NameOf(kReduces, policy.reduce), MergeText(policy));
+                         NameOf(kReduces, policy.reduce), DecodeText(policy), MergeText(policy));
     case Kind::kLookM:
       return fmt::format("{}:budget={},recent={},text_prior={}{}{}", name, TextOf(policy.budget),
                          TextOf(policy.recent), NameOf(kTextPriors, policy.text_prior), ImagesText(policy),
                          MergeText(policy));
     case Kind::kTova:
-      return fmt::format("{}:budget={},last={}{}", name, TextOf(policy.budget), NameOf(kLasts, policy.last),
-                         MergeText(policy));
+      return fmt::format("{}:budget={},last={}{}{}", name, TextOf(policy.budget), NameOf(kLasts, policy.last),
+                         DecodeText(policy), MergeText(policy));
     case Kind::kRoCo:
-      return fmt::format("{}:budget={},volatile={},sink={},recent={}{}", name, TextOf(policy.budget),
+      return fmt::format("{}:budget={},volatile={},sink={},recent={}{}{}", name, TextOf(policy.budget),
                          TextOf(policy.volatile_tokens), policy.sink, TextOf(policy.recent),
-                         MergeText(policy));
+                         DecodeText(policy), MergeText(policy));
     case Kind::kKnorm:
       return fmt::format("{}:budget={}{}", name, TextOf(policy.budget), MergeText(policy));
     case Kind::kKeyDiff:

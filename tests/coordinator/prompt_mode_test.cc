@@ -206,6 +206,24 @@ TEST(PromptModeTest, TwoBitsRefuseRecallThePotAndDocumentsThatAreMoved) {
   EXPECT_TRUE(Plan({400, 300}, Options("snapkv:budget=100,kv=kivi2")).ok());
 }
 
+// What goes while the answer grows was there for all of the text, and does not come back.
+TEST(PromptModeTest, EvictingRefusesRecallSpansAndThePot) {
+  for (const char* policy :
+       {"h2o:heavy=50,recent=50,decode=evict", "tova:budget=100,decode=evict", "roco:decode=evict"}) {
+    const auto plan = Plan({800}, Options(policy));
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_FALSE(plan->mode.recall.on()) << policy;
+    PromptOptions recalls = Options(policy);
+    recalls.recall = {.kind = RecallSpec::Kind::kSlices};
+    EXPECT_THAT(ErrorOf(Plan({800}, recalls), false),
+                AllOf(HasSubstr("recall slices"), HasSubstr("decode=evict"), HasSubstr("decode=keep")));
+    EXPECT_THAT(ErrorOf(Plan({400, 300}, Options(policy)), false),
+                AllOf(HasSubstr("span by span (2 documents"), HasSubstr("or decode=keep")));
+    EXPECT_TRUE(Plan({400, 300}, Options(policy, "exact")).ok());
+    EXPECT_THAT(ErrorOf(Plan({50}, Options(policy, "pot"), 10, 5000), false), HasSubstr("infinipot:score="));
+  }
+}
+
 // Behind the prefix: an image's place counts from the documents' first token.
 TEST(PromptModeTest, HardTextPriorKeepsWhatIsNoImage) {
   const PromptMode mode = Plan({800}, Options("lookm:text_prior=hard,images=100-600"))->mode;

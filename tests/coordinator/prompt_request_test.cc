@@ -54,6 +54,18 @@ TEST(FitAnswerTest, ACompressedExactPromptNeedsItsPeakAndThenItsBudget) {
   EXPECT_EQ(BlocksOf(PlanOf(3000, "snapkv:budget=4000"), 64), BlocksOf(PlanOf(3000, "full"), 64));
 }
 
+// As long as the answer may be, it takes what the text left of the budget, and no more.
+TEST(FitAnswerTest, AnAnswerThatEvictsNeedsWhatIsLeftOfItsBudget) {
+  const PromptPlan keeps = PlanOf(1000, "tova:budget=640"),
+                   evicts = PlanOf(1000, "tova:budget=640,decode=evict");
+  EXPECT_EQ(BlocksOf(evicts, 64), BlocksOf(keeps, 64));
+  EXPECT_EQ(BlocksOf(evicts, 2500), BlocksOf(evicts, 64));
+  EXPECT_GT(BlocksOf(keeps, 2500), BlocksOf(evicts, 2500) + 20);
+  const PromptPlan fills = PlanOf(100, "tova:budget=640,decode=evict");
+  EXPECT_LT(BlocksOf(fills, 64), BlocksOf(fills, 2500));
+  EXPECT_LE(BlocksOf(fills, 2500), 640 / 64 + 8);
+}
+
 TEST(FitAnswerTest, AnAnchoredPromptNeedsASpanAndWhatStays) {
   const PromptPlan plan = PlanOf(100'000, "snapkv:budget=1024");
   ASSERT_EQ(plan.mode.prefill, proto::ANCHORED);

@@ -54,6 +54,21 @@ class AskTest(cli.CliTest):
             self.assertEqual(first["resident_tokens"], again["resident_tokens"])
             self.assertEqual(first["device_bytes"]["resident"], again["device_bytes"]["resident"])
 
+    def test_an_answer_that_evicts_keeps_its_budget(self):
+        for policy in ("h2o:heavy=100,recent=28", "tova:budget=128", "roco:budget=128"):
+            for question in ("hidden", "visible"):
+                with self.subTest(policy=policy, question=question):
+                    keeps = self.ask(policy, "exact", "--question", question)
+                    evicts = self.ask(f"{policy},decode=evict", "exact", "--question", question)
+                    self.assertIn("decode=evict", evicts["policy"])
+                    self.assertEqual(evicts["resident_tokens"], keeps["resident_tokens"])
+                    self.assertEqual(evicts["resident_tokens_end"], evicts["resident_tokens"])
+                    self.assertGreaterEqual(keeps["resident_tokens_end"], keeps["resident_tokens"])
+        self.expect_error(cli.USAGE, "ask", "--document", self.document, "--policy", "tova:decode=evict,merge=values", "Who?",
+                          contains=["decode=evict", "merge=values", "one of them"])
+        self.expect_error(cli.FAILED, "ask", "--document", self.document, "--policy", "tova:budget=128,decode=evict",
+                          "--recall", "slices", "Who?", contains=["recall slices", "decode=evict", "recall none"])
+
     def test_a_policy_of_one_size_picks_in_a_pot_and_others_are_refused(self):
         for name in ("knorm", "keydiff", "expected", "sirllm", "chunkkv", "criticalkv"):
             receipt = self.ask(f"infinipot:pot=400,keep=150,score={name}", "pot")

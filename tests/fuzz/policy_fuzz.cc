@@ -28,12 +28,15 @@ void CheckRefusal(const absl::Status& status) {
 void CheckNumbers(const PolicySpec& policy) {
   for (const int64_t tokens : {0, 1, 100, 5000, 1 << 30}) {
     PALIMPSEST_CHECK(policy.BudgetOf(tokens) >= 0 && policy.KeepOf(tokens) >= 0);
+    PALIMPSEST_CHECK(policy.LimitOf(tokens) >= 0 && policy.StaysOf(tokens) >= 0);
     for (const int64_t fixed : {0, 50}) {
       const absl::Status fits = CheckPolicyFits(policy, tokens, 20, fixed);
       if (!fits.ok()) CheckRefusal(fits);
       // What fits leaves room for more than what always stays.
       if (!fits.ok() || !policy.compresses()) continue;
       PALIMPSEST_CHECK(policy.BudgetOf(tokens) > fixed || policy.BudgetOf(tokens) >= tokens);
+      // And of what is held while the answer grows, something can go.
+      PALIMPSEST_CHECK(!policy.evicts() || policy.LimitOf(tokens) > fixed + policy.StaysOf(tokens) - 1);
     }
   }
 }
@@ -43,7 +46,7 @@ void CheckScores(const PolicySpec& spec) {
   PALIMPSEST_CHECK((policy != nullptr) == spec.compresses());
   if (policy == nullptr) return;
   std::vector<int32_t> tokens(70);
-  std::vector<float> attention(2 * tokens.size(), 0.25f), scores(tokens.size());
+  std::vector<float> attention(2 * tokens.size(), 0.25f), scores(tokens.size()), scratch(2 * tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
   constexpr size_t kSize = 16;
   const std::vector<float> rows(tokens.size() * kSize, 0.5f), moments(2 * kSize * kSize, 0.1f);
@@ -54,6 +57,7 @@ void CheckScores(const PolicySpec& spec) {
   head.sums = head.squares = attention.data();
   head.sums_stride = head.attention_stride;
   head.seen_by = std::span(rows).first(tokens.size());
+  head.scratch = scratch;
   head.query_mean = std::span(moments).first(2 * kSize);
   head.query_covariance = moments;
   policy->Score(head, scores);

@@ -92,6 +92,9 @@ TEST(PolicySpecTest, WhatIsPrintedIsReadBack) {
            "lookm:text_prior=none,merge=normalized",
            "tova:budget=5%,last=free,merge=threshold",
            "roco:budget=30%,volatile=5%,sink=0,recent=1,merge=pivotal",
+           "h2o:heavy=512,decode=evict",
+           "tova:last=free,decode=evict",
+           "roco:volatile=5%,decode=evict",
            "infinipot:score=h2o",
            "infinipot:score=roco,alpha=0",
            "random:seed=18446744073709551615,budget=1%",
@@ -248,8 +251,11 @@ TEST(PolicySpecTest, EveryBadTextIsRefusedInOneLineThatNamesWhatIsAllowed) {
        "policy h2o: heavy=60% and recent=50% are 110% together, expected 2% to 100%"},
       {"h2o:normalize=all", "normalize='all' is not none or queries"},
       {"h2o:budget=5",
-       "policy h2o has no key 'budget'; it has heavy, recent, normalize, reduce, merge, kv and "
+       "policy h2o has no key 'budget'; it has heavy, recent, normalize, reduce, decode, merge, kv and "
        "residual"},
+      {"h2o:decode=evict,kv=kivi2",
+       "policy h2o: decode=evict puts the newest token where another was, and kv=kivi2 has others written in "
+       "2 bits: give one of them"},
       {"snapkv:merge=value",
        "merge='value' is not none, averaged, pivotal, weighted, threshold, normalized or "
        "values; did you mean values?"},
@@ -268,6 +274,9 @@ TEST(PolicySpecTest, EveryBadTextIsRefusedInOneLineThatNamesWhatIsAllowed) {
       {"lookm:images=0-10/", "images='0-10/' is not"},
       {"lookm:images=0-1073741825", "is not 1 to 256 ranges"},
       {"tova:last=maybe", "last='maybe' is not stays or free"},
+      {"tova:decode=evicts", "decode='evicts' is not keep or evict; did you mean evict?"},
+      {"h2o:decode=evict,merge=values", "decode=evict lets tokens go one by one, and merge=values joins"},
+      {"snapkv:decode=evict", "decode"},
       {"roco:sink=-1", "sink='-1' is not a whole number"},
       {"infinipot:score=tovaa", "did you mean tova?"},
   };
@@ -355,6 +364,18 @@ TEST(PolicyFitsTest, WhatStaysMustFitBudgetsOfEveryQuery) {
   EXPECT_THAT(Misfit("roco:budget=84", 1000, 0, 20), HasSubstr("85 or more"));
   EXPECT_TRUE(Fits("roco:budget=36,volatile=1,sink=5,recent=10", 1000, 0, 20));
   EXPECT_THAT(Misfit("roco:budget=35,volatile=1,sink=5,recent=10", 1000, 0, 20), HasSubstr("36 or more"));
+}
+
+// What an answer fills up must leave something that can go, however short the text is.
+TEST(PolicyFitsTest, ABudgetThatIsKeptIsNeverAboveThePrompt) {
+  EXPECT_TRUE(Fits("h2o:heavy=20,recent=500", 100, 0, 20)) << "all of it stays, and so does the answer";
+  EXPECT_TRUE(Fits("h2o:heavy=21,recent=500,decode=evict", 100, 0, 20));
+  EXPECT_THAT(Misfit("h2o:heavy=20,recent=500,decode=evict", 100, 0, 20), HasSubstr("21 or more"));
+  EXPECT_TRUE(Fits("tova:budget=21,decode=evict", 10, 0, 20));
+  EXPECT_THAT(Misfit("tova:budget=20,decode=evict", 10, 0, 20), HasSubstr("21 or more"));
+  EXPECT_THAT(Misfit("roco:budget=84,decode=evict", 10, 0, 20), HasSubstr("85 or more"));
+  EXPECT_EQ(ParsePolicy("h2o:heavy=300,recent=10%")->LimitOf(200), 320);
+  EXPECT_EQ(ParsePolicy("h2o:heavy=300,recent=10%")->BudgetOf(200), 200);
 }
 
 TEST(PolicyFitsTest, ABudgetAboveThePromptDropsNothing) {

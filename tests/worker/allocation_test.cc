@@ -33,7 +33,7 @@ class AllocationTest : public ::testing::TestWithParam<Numerics> {
   }
 
   std::unique_ptr<Engine> engine_;
-  size_t started_ = 0;
+  size_t started_ = 0, sessions_ = 0;
   int64_t streamed_ = 0;
 };
 
@@ -70,6 +70,30 @@ TEST_P(AllocationTest, ADecodeStepAllocatesOnlyToOpenAGroup) {
   EXPECT_EQ(frees - freed, 0);
   EXPECT_EQ(engine_->backend().workspace_bytes(), workspace);
   EXPECT_GT(streamed_, 100) << "text was streamed meanwhile";
+}
+
+// Also where a token goes for each that is new: who goes is chosen in room that was taken before.
+TEST_P(AllocationTest, AnEvictingDecodeStepAllocatesNothing) {
+  for (const char* policy : {"h2o:heavy=40,recent=20,decode=evict", "tova:budget=60,decode=evict",
+                             "roco:budget=60,volatile=20,decode=evict"}) {
+    Request request = MakeRequest({{.tokens = RandomTokens(100, 1)}}, 200);
+    request.policy = *ParsePolicy(policy);
+    Submit(std::move(request));
+    WarmUp(++sessions_);
+    for (int i = 0; i < 3; ++i) engine_->Step();  // the first that goes
+    const int64_t workspace = engine_->backend().workspace_bytes(), freed = frees;
+    const int64_t tiles = engine_->store().arena().used_tiles();
+    for (int64_t step = 0; step < 180; ++step) {
+      const int64_t before = allocations;
+      ASSERT_TRUE(engine_->Step());
+      EXPECT_EQ(allocations - before, 0) << policy << ", step " << step;
+    }
+    EXPECT_EQ(frees - freed, 0);
+    EXPECT_EQ(engine_->backend().workspace_bytes(), workspace);
+    EXPECT_EQ(engine_->store().arena().used_tiles(), tiles);
+    while (engine_->Step()) {
+    }
+  }
 }
 
 TEST_P(AllocationTest, ManySessionsInAStepAllocateOnlyToOpenGroups) {

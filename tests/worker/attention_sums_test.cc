@@ -52,6 +52,29 @@ TEST(AttentionSumsTest, MoreTilesKeepWhatIsThere) {
   }
 }
 
+// A token that takes another's slot brings along what was said of it, in whole blocks and in the open one.
+TEST(AttentionSumsTest, AColumnMovesAndLeavesNothing) {
+  AttentionSums sums;
+  sums.Begin(2, 3, 0, 2, /*squares=*/true);
+  for (const int64_t column : {70, 5}) {
+    const ColumnSums at = sums.Of(1, 2);
+    at.sums[at.stride + column] = static_cast<float>(column);
+    at.open[at.stride + column] = 0.5f;
+    at.squares[at.stride + column] = 3;
+    at.open_squares[at.stride + column] = 0.25f;
+  }
+  sums.Set(1, 1, /*squares=*/true, 6, 9);
+  sums.Move(1, 1, 70, 5);
+  const std::vector<int32_t> columns = {5, 70, 6};
+  std::vector<float> out(3);
+  sums.ReadAt(1, 1, false, columns, out.data());
+  EXPECT_EQ(out, (std::vector<float>{70.5f, 0, 0}));
+  sums.ReadAt(1, 1, true, columns, out.data());
+  EXPECT_EQ(out, (std::vector<float>{3.25f, 0, 9}));
+  sums.Move(1, 1, 5, 5);
+  EXPECT_EQ(Read(sums, 1, 1, false, 128), std::vector<float>(128)) << "one that goes itself";
+}
+
 TEST(AttentionSumsTest, RowsAreCountedAndForgottenWithTheRest) {
   AttentionSums sums;
   sums.Begin(1, 1, 0, 1, /*squares=*/false);

@@ -188,6 +188,31 @@ TEST_F(CompressionErrorsTest, TwoBits) {
   ExpectAccepted(kAnchored, "snapkv:budget=60,kv=kivi2", RolePrompt({100, 100}, 10));
 }
 
+// Whoever lets tokens go while the answer grows must have some to let go, and know what all queries said.
+TEST_F(CompressionErrorsTest, Evicting) {
+  for (const char* policy : {"h2o:heavy=50,recent=20,decode=evict", "tova:budget=60,decode=evict",
+                             "roco:budget=100,decode=evict"}) {
+    ExpectRefused(kAnchored, policy, RolePrompt({100, 100}, 10), {"decode=evict", "prefill exact"});
+    Request request = CompressionRequest(kExact, policy, RolePrompt({200}, 10), 5);
+    request.recall = {.kind = RecallSpec::Kind::kSlices};
+    ExpectRefused(request, {"recall slices", "decode=evict", "decode=keep"});
+    request.recall = {};
+    AnswerOf(*engine_, request);
+  }
+  // A budget that holds all of the text is to be kept all the same.
+  ExpectAccepted(kExact, "h2o:heavy=2,recent=200", RolePrompt({100}, 10));
+  ExpectRefused(kExact, "h2o:heavy=2,recent=200,decode=evict", RolePrompt({100}, 10),
+                {"heavy=2 is too small", "prefix of 21", "22 or more"});
+  ExpectAccepted(kExact, "h2o:heavy=22,recent=200,decode=evict", RolePrompt({100}, 10));
+  // The question stays, and here it is in the budget.
+  Request request =
+      CompressionRequest(kExact, "h2o:heavy=40,recent=30,decode=evict", RolePrompt({200}, 19), 60);
+  request.question_visible = true;
+  ExpectRefused(request, {"budget of 70", "have 70", "more than 70"});
+  request.policy.heavy.value = 41;
+  AnswerOf(*engine_, request);
+}
+
 TEST_F(CompressionErrorsTest, RolesOutOfOrder) {
   std::vector<Segment> segments = RolePrompt({300}, 10);
   segments.push_back({.tokens = RandomTokens(3, 1)});

@@ -91,6 +91,54 @@ TEST_F(CompressionMemoryTest, InTwoBitsAnAnswerGrowsByAFifth) {
   ExpectAllReturned(*engine_);
 }
 
+// An answer that evicts takes no room; one that keeps takes its own. Both are told.
+TEST_F(CompressionMemoryTest, WhatAnAnswerHoldsThatEvicts) {
+  for (const char* policy :
+       {"h2o:heavy=80,recent=20", "tova:budget=100,last=free", "tova:budget=100", "roco:budget=100"}) {
+    Make(CompressionEngine(100));
+    for (const bool evicts : {false, true}) {
+      Request request = CompressionRequest(kExact, policy, RolePrompt({500}, 37), 200);
+      request.trace = false;
+      if (evicts) request.policy.decode = PolicySpec::Decode::kEvict;
+      int64_t most = 0;
+      request.on_token = [&](const AnswerToken&) { most = std::max(most, used_groups()); };
+      const Outcome outcome = RunOk(*engine_, std::move(request));
+      EXPECT_EQ(outcome.tokens.size(), 200u);
+      const double resident = outcome.receipt.resident_tokens();
+      EXPECT_EQ(resident, 137.0);
+      EXPECT_EQ(outcome.receipt.resident_tokens_end(), evicts ? resident : resident + 199);
+      EXPECT_EQ(most, evicts ? 2 + 1 : 2 + DivideUp(37 + 199, 64)) << policy;
+      ExpectAllReturned(*engine_);
+    }
+  }
+}
+
+// The answer fills up what the text leaves of the budget, and then evicts. Its room is reserved, and no more.
+TEST_F(CompressionMemoryTest, AnAnswerFillsTheBudgetBeforeItEvicts) {
+  for (const char* policy : {"h2o:heavy=150,recent=20", "tova:budget=170", "roco:budget=170"}) {
+    TinyEngineOptions options = CompressionEngine(100);
+    options.arena_groups = 10;  // all of an answer that is kept would take 16
+    Make(options);
+    Request request = CompressionRequest(kExact, policy, RolePrompt({80}, 37), 800);
+    EXPECT_FALSE(engine_->Submit(request).ok()) << "or this proves nothing";
+    request.policy.decode = PolicySpec::Decode::kEvict;
+    request.trace = false;
+    const Outcome outcome = RunOk(*engine_, request);
+    EXPECT_EQ(outcome.tokens.size(), 800u);
+    EXPECT_EQ(outcome.receipt.resident_tokens(), 21.0 + 80 + 37);
+    EXPECT_EQ(outcome.receipt.resident_tokens_end(), 170.0 + 37);
+    // As long as nothing goes, it is the answer of whoever keeps all.
+    TinyEngineOptions roomy = CompressionEngine(100);
+    Request keeps = request, evicts = request;
+    keeps.policy.decode = PolicySpec::Decode::kKeep;
+    for (Request* const one : {&keeps, &evicts}) one->sampling.set_max_tokens(170 - 101);
+    EXPECT_EQ(Difference(AnswerOf(*MakeTinyEngine(model_, roomy), keeps),
+                         AnswerOf(*MakeTinyEngine(model_, roomy), evicts)),
+              "");
+    ExpectAllReturned(*engine_);
+  }
+}
+
 // Heads that share a budget hold what they keep, each in tiles of its own; none pays for the largest.
 TEST_F(CompressionMemoryTest, OfASharedBudgetEachHeadHoldsItsOwn) {
   for (const PrefillMode mode : {kExact, kAnchored}) {

@@ -99,6 +99,36 @@ TEST_F(CompressionReferenceTest, ExactWithSumsOfAllQueriesAndMerging) {
   ExpectPicks();
 }
 
+// What goes joins what stays in each head by itself, however many tokens each of them keeps.
+TEST_F(CompressionReferenceTest, ExactMergedInHeadsOfDifferentSizes) {
+  for (const char* policy :
+       {"adakv:budget=120,window=20,floor=0,merge=values",
+        "adakv:budget=120,window=20,floor=0,merge=averaged",
+        "adakv:budget=120,window=20,floor=0,merge=pivotal",
+        "adakv:budget=120,window=20,floor=0,merge=weighted",
+        "pyramidkv:budget=120,window=20,beta=10,merge=values",
+        "pyramidkv:budget=120,window=20,beta=10,merge=weighted", "kvzip:budget=120,chunk=128,merge=averaged",
+        "kvzip:budget=120,chunk=128,merge=pivotal", "kvzip:budget=120,chunk=128,merge=values",
+        "snapkv:budget=150,window=20,target=0.7,merge=values",
+        "snapkv:budget=150,window=20,target=0.7,merge=averaged"}) {
+    Ask(CompressionRequest(kExact, policy, RolePrompt({371}, 37), kAnswer));
+    for (int64_t i = 0; i < context_; ++i) Run(i, i);
+    const Cache whole = cache_;
+    KeepAsTheEngine(answer_.outcome.kept, [](int32_t token, int64_t) { return token; });
+    const auto [least, most] = std::minmax_element(
+        cache_.begin(), cache_.end(), [](const auto& a, const auto& b) { return a.size() < b.size(); });
+    EXPECT_GT(most->size(), least->size() + 5) << policy << ": heads differ, or this proves nothing";
+    EXPECT_LT(most->size(), whole[0].size()) << policy << ": something goes in every head";
+    MergeWhatWent(whole);
+    for (int64_t i = context_; i + 1 < prompt_ + kAnswer; ++i) {
+      const std::vector<double> logits = Run(i, i).logits;
+      if (i + 1 == prompt_) ExpectPromptLogits(logits);
+      if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
+    }
+    std::cout << policy << ": largest error of an answer's log-probability so far " << answer_error_ << "\n";
+  }
+}
+
 // The last query of all heads of a layer decides for all of them.
 TEST_F(CompressionReferenceTest, ExactTova) {
   Ask(CompressionRequest(kExact, "tova:budget=120", RolePrompt({371}, 37), kAnswer));

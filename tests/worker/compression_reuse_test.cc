@@ -1,7 +1,10 @@
 // What was read once is not read again, and found is the same as read, bit for bit: a document's blocks, its
 // spans', the view that a policy left of it. And what never fills a pot was never in one.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "storage/tier/faulty_tier.h"
+#include "tests/testing/temporary_folder.h"
 #include "tests/worker/compression_cases.h"
 #include "worker/compression/policy.h"
 
@@ -147,6 +150,100 @@ TEST_P(CompressionViewTest, AnAnswerWithoutAQuestionAfterAnIngest) {
 
 INSTANTIATE_TEST_SUITE_P(All, CompressionViewTest, ::testing::ValuesIn(CompressionCases()),
                          CompressionCaseName);
+
+// --- scores of a document
+
+// What repeating a text said of it serves every budget.
+class ScoresTest : public CompressionReuseTest, public ::testing::WithParamInterface<PrefillMode> {
+ protected:
+  static Request Of(const std::string& parameters) {
+    const std::vector<int64_t> documents =
+        GetParam() == kAnchored ? std::vector<int64_t>{150, 90, 131} : std::vector<int64_t>{371};
+    return CompressionRequest(GetParam(), "kvzip:chunk=64," + parameters, RolePrompt(documents, 37), 20);
+  }
+  // The parts of 64 tokens that are repeated take steps of their own.
+  static int64_t StepsOf(Engine& engine, const Request& request) {
+    const int64_t before = engine.stats().steps;
+    RunOk(engine, request);
+    return engine.stats().steps - before;
+  }
+};
+
+TEST_P(ScoresTest, AnotherBudgetRepeatsNothing) {
+  std::vector<std::string> all = {"budget=90", "budget=200", "budget=50%"};
+  if (GetParam() == kExact) all.push_back("budget=90,merge=values");
+  for (const std::string& parameters : all) {
+    const Answer alone = AnswerOf(*Make(), Of(parameters));
+    auto engine = Make();
+    RunOk(*engine, IngestOf(Of("budget=120")));
+    EXPECT_EQ(Difference(alone, AnswerOf(*engine, Of(parameters))), "") << parameters;
+    ExpectAllReturned(*engine);
+  }
+  auto engine = Make(), other = Make();
+  const int64_t first = StepsOf(*engine, Of("budget=120"));
+  EXPECT_LT(StepsOf(*engine, Of("budget=90")), first - 6) << "parts";
+  // Whoever repeats it otherwise learns otherwise.
+  RunOk(*other, Of("budget=120"));
+  for (const char* parameters : {"budget=120,attend=all", "budget=120,chunk=128"}) {
+    Request request = Of("budget=120");
+    request.policy = *ParsePolicy(fmt::format("kvzip:{}", parameters));
+    EXPECT_EQ(Difference(AnswerOf(*Make(), request), AnswerOf(*other, request)), "") << parameters;
+  }
+  // A question that the policy sees is part of what is repeated.
+  Request visible = Of("budget=120");
+  visible.question_visible = true;
+  EXPECT_EQ(Difference(AnswerOf(*Make(), visible), AnswerOf(*engine, visible)), "");
+}
+
+TEST_P(ScoresTest, TheySurviveARestartAndAreMissedWhenDamaged) {
+  const Answer alone = AnswerOf(*Make(), Of("budget=90"));
+  for (const double corrupt : {0.0, 1.0}) {
+    const TemporaryFolder folder;
+    TinyEngineOptions options = CompressionEngine(90);
+    options.ssd_folder = folder.path() + "/tier";
+    options.host_bytes = 0;
+    RunOk(*MakeTinyEngine(model_, options), IngestOf(Of("budget=120")));
+    options.wrap_ssd = [&](std::unique_ptr<Tier> inner) {
+      TierFaults faults;
+      faults.get_corrupt = corrupt;
+      return MakeFaultyTier(std::move(inner), faults);
+    };
+    auto engine = MakeTinyEngine(model_, options);
+    const int64_t before = engine->stats().steps;
+    EXPECT_EQ(Difference(alone, AnswerOf(*engine, Of("budget=90"))), "");
+    const int64_t steps = engine->stats().steps - before;
+    const int64_t anew = StepsOf(*MakeTinyEngine(model_, CompressionEngine(90)), Of("budget=90"));
+    if (corrupt > 0) {
+      EXPECT_GE(steps, anew);
+    } else {
+      EXPECT_LT(steps, anew - 6);
+    }
+  }
+}
+
+TEST_P(ScoresTest, AfterGivingWayTheyAreTakenAsTheyAre) {
+  const Answer whole = AnswerOf(*Make(0), Of("budget=90"));
+  for (int at = 1; at < 30; at += 3) {
+    TinyEngineOptions options = CompressionEngine(40);
+    options.arena_groups = 20;
+    options.view_bytes = 1 << 24;
+    auto engine = MakeTinyEngine(model_, options);
+    Request background = Of("budget=90");
+    background.background = true;
+    background.top = kTinyVocabulary;
+    std::vector<Engine::JobId> jobs = {engine->Submit(std::move(background)).value()};
+    for (int i = 0; i < at; ++i) engine->Step();
+    jobs.push_back(engine->Submit(MakeRequest(Prompt(800, 10, 9), 200)).value());
+    const Outcome outcome = std::move(Drain(*engine, jobs)[0]);
+    EXPECT_EQ(outcome.tokens, whole.outcome.tokens) << at;
+    EXPECT_EQ(outcome.kept, whole.outcome.kept) << at;
+    EXPECT_EQ(Difference(AnswerOf(*Make(0), Of("budget=130")), AnswerOf(*engine, Of("budget=130"))), "");
+    ExpectAllReturned(*engine);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, ScoresTest, ::testing::Values(kExact, kAnchored),
+                         [](const auto& test) { return test.param == kExact ? "exact" : "anchored"; });
 
 // --- pots of every fill
 

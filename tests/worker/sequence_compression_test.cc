@@ -188,6 +188,28 @@ TEST_F(SequenceCompressionTest, ASlidingWindowKeepsDistancesBySlot) {
   }
 }
 
+// The next token stands one position further, in the slot of the one that left.
+TEST_F(SequenceCompressionTest, TheNewestTokenLeavesItsSlotToTheNext) {
+  Sequence sequence(&store_, 6);
+  ASSERT_TRUE(sequence.AppendPacked(Pack({70, 64, 3, 1}), 0, 100).ok());
+  Fill(sequence, 64);
+  ASSERT_TRUE(sequence.OpenGroup(64, false).ok());
+  sequence.Extend(2);
+  for (int64_t step = 0; step < 200; ++step) {
+    sequence.TakeBack();
+    EXPECT_EQ(sequence.room(), 63);
+    sequence.Extend(1);
+    EXPECT_EQ(sequence.next_position(), 167 + step);
+    const Sequence::Place place = sequence.PlaceOf(166 + step);
+    EXPECT_EQ(place.slot, 1);
+    for (int64_t head = 0; head < kHeads; ++head) {
+      EXPECT_EQ(Counts(sequence, head).back(), 2);
+      EXPECT_EQ(Positions(sequence, head).back(), 166 + step);
+    }
+  }
+  EXPECT_EQ(arena_.used_tiles(), 2 + 1 + 1 + 1 + 2 * kHeads);
+}
+
 TEST_F(SequenceCompressionTest, AShiftMovesAPinnedGroup) {
   {
     Sequence sequence(&store_, 1);
@@ -303,6 +325,7 @@ TEST_F(SequenceCompressionTest, MisuseDies) {
   Sequence sequence(&store_, 4);
   Fill(sequence, 10);
   EXPECT_DEATH((void)sequence.AppendPacked(Pack({1, 1, 1, 1}), 0, 11), "packed behind 1 open groups");
+  EXPECT_DEATH(Sequence(&store_, 1).TakeBack(), "0 open groups");
   EXPECT_DEATH(sequence.Repack(Pack({65, 1, 1, 1}), 65), "2 tiles packed into 1");
 }
 

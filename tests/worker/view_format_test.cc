@@ -23,9 +23,12 @@ View RandomView(uint64_t seed) {
       token += 1 + static_cast<int32_t>(rng.Below(9));
       head.tokens.push_back(token);
       if (seed % 2 == 0) head.scores.push_back(static_cast<float>(rng.Uniform()));
+      for (uint64_t row = 0; row < seed % 3; ++row) head.sums.push_back(static_cast<float>(rng.Uniform()));
       for (int64_t d = 0; d < 2 * kShape.head_size; ++d)
         head.rest.push_back(static_cast<Bf16>(rng.Below(65536)));
     }
+    for (uint64_t n = head.tokens.empty() ? rng.Below(9) : 0; n > 0; --n)
+      head.scores.push_back(static_cast<float>(n));
   }
   return view;
 }
@@ -43,6 +46,7 @@ void ExpectSame(const View& a, const View& b) {
   for (size_t i = 0; i < a.heads.size(); ++i) {
     EXPECT_EQ(a.heads[i].tokens, b.heads[i].tokens);
     EXPECT_EQ(a.heads[i].scores, b.heads[i].scores);
+    EXPECT_EQ(a.heads[i].sums, b.heads[i].sums);
     EXPECT_EQ(a.heads[i].rest, b.heads[i].rest);
   }
 }
@@ -89,7 +93,8 @@ TEST(ViewFormatTest, NoBytesAreBelievedBeforeTheyAreCounted) {
     ASSERT_EQ(view->heads.size(), 6u);
     for (const RestHead& head : view->heads) {
       ASSERT_EQ(head.rest.size(), head.tokens.size() * 2 * 16);
-      ASSERT_TRUE(head.scores.empty() || head.scores.size() == head.tokens.size());
+      ASSERT_TRUE(head.scores.empty() || head.tokens.empty() || head.scores.size() == head.tokens.size());
+      ASSERT_TRUE(head.tokens.empty() ? head.sums.empty() : head.sums.size() % head.tokens.size() == 0);
       ASSERT_TRUE(std::is_sorted(head.tokens.begin(), head.tokens.end()));
     }
   }

@@ -4,7 +4,7 @@
 //
 // When   : at the end of what is compressed (a document, a span, a prompt), and in pot prefill after every
 //          stretch, also one that decoding filled. A policy with a sliding window is also asked to move it
-//          at each decode step.
+//          at each decode step, and one that evicts which token goes for the new one.
 // What   : for each layer and KV head on its own, so heads may keep different tokens; of a policy that shares
 //          the budget, different numbers of them. What heads decide together has methods of its own.
 // Needs  : declared; the prefill computes and keeps only what is asked for.
@@ -70,6 +70,7 @@ struct HeadInput {
   const float* squares = nullptr;
   int64_t sums_stride = 0;
   std::span<const float> seen_by;  // (n) how many of those queries could see each token
+  std::span<float> scratch;        // (2 n) whatever the policy wants to write down
   // The last `window` tokens of the list stay whatever their score (the end of all that is compressed).
   // Otherwise more text follows, and they compete with the rest.
   bool window_stays = true;

@@ -2,11 +2,12 @@
 // volatile stay, since what varies may matter again; of the others, the highest means. Source: Ren & Zhu, "On
 // the Efficacy of Eviction Policy for Key-Value Constrained Generative Language Model Inference", 2024, arXiv
 // 2402.06262, and its code (EasyKV), where the last tokens and the sinks count as the most volatile.
-//         There one token goes at a time; here all that go at once are chosen by the same two numbers.
+//         There one token goes at a time; here all that go at once are chosen by the same two numbers, at
+//         the end of the context, and with decode=evict one at a time from there on.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
-#include <vector>
 
 #include "worker/compression/policies.h"
 #include "worker/compression/votes.h"
@@ -21,7 +22,7 @@ class RoCo : public CompressionPolicy {
   PolicyNeeds needs() const override { return {.sums = true, .squares = true}; }
   void Score(const HeadInput& head, std::span<float> scores) const override {
     const int64_t n = static_cast<int64_t>(scores.size());
-    std::vector<float> deviations(scores.size());
+    const std::span<float> deviations = head.scratch.first(scores.size());
     ReduceRows(head.sums, head.sums_stride, head.group, PolicySpec::Reduce::kMean, scores);
     ReduceRows(head.squares, head.sums_stride, head.group, PolicySpec::Reduce::kMean, deviations);
     for (size_t i = 0; i < scores.size(); ++i) {
@@ -34,12 +35,24 @@ class RoCo : public CompressionPolicy {
       deviations[i] = std::numeric_limits<float>::infinity();
     }
     const int64_t forced = std::count(deviations.begin(), deviations.end(), kStays);
-    std::vector<int32_t> stays;
-    SelectTop(deviations, std::max(forced, spec_.volatile_tokens.Of(n)), &stays);
-    for (const int32_t i : stays) scores[static_cast<size_t>(i)] = kStays;
+    const int64_t count = std::min(n, std::max(forced, spec_.volatile_tokens.Of(n)));
+    if (count > 0) KeepHighest(deviations, count, head.scratch.subspan(scores.size()), scores);
   }
 
  private:
+  // Infinity to those of the `count` highest deviations, ties to the earlier.
+  static void KeepHighest(std::span<const float> deviations, int64_t count, std::span<float> sorted,
+                          std::span<float> scores) {
+    std::copy(deviations.begin(), deviations.end(), sorted.begin());
+    std::nth_element(sorted.begin(), sorted.begin() + count - 1, sorted.end(), std::greater<>());
+    const float least = sorted[static_cast<size_t>(count - 1)];
+    int64_t ties = count - std::count_if(deviations.begin(), deviations.end(),
+                                         [&](float deviation) { return deviation > least; });
+    for (size_t i = 0; i < scores.size(); ++i) {
+      if (deviations[i] > least || (deviations[i] == least && ties-- > 0)) scores[i] = kStays;
+    }
+  }
+
   static constexpr float kStays = std::numeric_limits<float>::infinity();
   const PolicySpec spec_;
 };

@@ -55,7 +55,7 @@ class Pass {
  private:
   // What a head's input points at.
   struct Owned {
-    std::vector<float> attention, losses, keys, values, query_mean, query_covariance;
+    std::vector<float> attention, losses, keys, values, query_mean, query_covariance, scratch;
     HeadSums sums;
   };
 
@@ -151,6 +151,8 @@ HeadInput Pass::InputOf(int64_t head, Owned* owned) const {
                   .head_size = config_.head_size,
                   .tokens = tokens,
                   .window_stays = candidates_.window_stays};
+  owned->scratch.resize(2 * n);
+  input.scratch = owned->scratch;
   if (attends()) {
     owned->attention.resize(group * n);
     ReadAttention(head, owned->attention.data());

@@ -25,7 +25,7 @@ int64_t View::bytes() const {
   size_t bytes = losses.size() * sizeof(float);
   for (const RestHead& head : heads) {
     bytes += head.tokens.size() * sizeof(int32_t) + head.rest.size() * sizeof(Bf16) +
-             (head.scores.size() + head.rest_scores.size()) * sizeof(float);
+             (head.scores.size() + head.rest_scores.size() + head.sums.size()) * sizeof(float);
   }
   return static_cast<int64_t>(bytes);
 }

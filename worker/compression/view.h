@@ -1,6 +1,7 @@
 // What stays of a prompt, at rest: for each layer and KV head the tokens and their K and V before rotation. A
 // pot's resident set is one; the picks of a document's spans are one; kept, it spares the next question
-// reading the document.
+// reading the document. One without tokens, but with what each of them is worth, spares the next budget
+// scoring it.
 //
 // Memory : host memory, bounded by the policy's budget, not by the prompt: n tokens take what n tokens of
 //          KV take.
@@ -29,10 +30,13 @@ struct RestToken {
 
 // Of one layer and KV head.
 struct RestHead {
-  std::vector<int32_t> tokens;     // index in the prompt, ascending
-  std::vector<Bf16> rest;          // (n, 2, D)
-  std::vector<float> scores;       // (n) by which spans compete; empty elsewhere
+  std::vector<int32_t> tokens;  // index in the prompt, ascending
+  std::vector<Bf16> rest;       // (n, 2, D)
+  // (n) by which spans compete, or with no tokens of all there are to choose from; empty elsewhere.
+  std::vector<float> scores;
   std::vector<float> rest_scores;  // (n) of policies of two stages, while spans compete
+  // (rows, n) what queries said of each so far, which an answer that evicts goes on from; empty elsewhere.
+  std::vector<float> sums;
   RestToken At(size_t i, int64_t head_size) const {
     const Bf16* key = rest.data() + i * 2 * static_cast<size_t>(head_size);
     return {key, key + head_size};

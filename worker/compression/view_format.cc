@@ -73,9 +73,11 @@ void AppendView(const View& view, int64_t head_size, std::vector<uint8_t>* out) 
   Append<float>(view.losses, out);
   for (const RestHead& head : view.heads) {
     AppendCount(head.tokens.size(), out);
-    AppendCount(head.scores.empty() ? 0 : 1, out);
+    AppendCount(head.scores.size(), out);
+    AppendCount(head.tokens.empty() ? 0 : head.sums.size() / head.tokens.size(), out);
     Append<int32_t>(head.tokens, out);
     Append<float>(head.scores, out);
+    Append<float>(head.sums, out);
     Append<Bf16>(head.rest, out);
   }
 }
@@ -92,12 +94,13 @@ absl::StatusOr<View> ParseView(const KvShape& shape, std::span<const uint8_t> by
   in.Read(losses, &view.losses);
   view.heads.resize(heads);
   for (RestHead& head : view.heads) {
-    const uint32_t tokens = in.Count(), scored = in.Count();
+    const uint32_t tokens = in.Count(), scores = in.Count(), rows = in.Count();
     in.Read(tokens, &head.tokens);
-    if (scored != 0) in.Read(tokens, &head.scores);
+    in.Read(scores, &head.scores);
+    in.Read(size_t{rows} * tokens, &head.sums);
     in.Read(size_t{tokens} * 2 * head_size, &head.rest);
-    if (in.failed() || scored > (tokens > 0 ? 1 : 0) || !Ascending(head.tokens))
-      return DataLoss("picks are cut short or torn");
+    const bool of_tokens = tokens == 0 ? rows == 0 : scores == 0 || scores == tokens;
+    if (in.failed() || !of_tokens || !Ascending(head.tokens)) return DataLoss("picks are cut short or torn");
   }
   if (!in.at_end()) return DataLoss("picks are followed by other bytes");
   return view;

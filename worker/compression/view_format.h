@@ -1,8 +1,9 @@
 // How a view is written to a tier: what a policy left of a document, so that a restart finds it.
 //
 // Bytes, little-endian: version, heads, head size, tokens that losses are known of (4 bytes each), parent
-// (32), losses (4 each); then for each head its tokens n (4), whether scores follow (4), tokens (4 each),
-// scores (4 each), K and V at rest in bf16 (n, 2, D). Nothing follows. Integrity is the envelope's.
+// (32), losses (4 each); then for each head its tokens n (4), scores m (4), rows of sums r (4), tokens (4
+// each), scores (4 each), sums (r, n) of 4, K and V at rest in bf16 (n, 2, D). Of some tokens m is 0 or n, of
+// none r is 0. Nothing follows. Integrity is the envelope's.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@
 
 namespace palimpsest {
 
-inline constexpr uint32_t kPicksVersion = 1;
+inline constexpr uint32_t kPicksVersion = 2;
 
 void AppendView(const View& view, int64_t head_size, std::vector<uint8_t>* out);
 

@@ -46,12 +46,37 @@ ColumnSums AttentionSums::Of(int64_t layer, int64_t tiles) {
 }
 
 void AttentionSums::Read(int64_t layer, int64_t head, bool squares, std::span<float> out) const {
-  const Layer& at = layers_[static_cast<size_t>(layer)];
-  PALIMPSEST_CHECK(static_cast<int64_t>(out.size()) <= at.stride, "{} columns of {}", out.size(), at.stride);
+  const int64_t stride = layers_[static_cast<size_t>(layer)].stride;
+  PALIMPSEST_CHECK(static_cast<int64_t>(out.size()) <= stride, "{} columns of {}", out.size(), stride);
+  const size_t first = static_cast<size_t>(head * stride);
+  const auto [whole, open] = PartsOf(layer, squares);
+  for (size_t i = 0; i < out.size(); ++i) out[i] = (*whole)[first + i] + (*open)[first + i];
+}
+
+void AttentionSums::ReadAt(int64_t layer, int64_t head, bool squares, std::span<const int32_t> columns,
+                           float* out) const {
+  const auto [whole, open] = PartsOf(layer, squares);
+  const int64_t first = head * layers_[static_cast<size_t>(layer)].stride;
+  for (size_t i = 0; i < columns.size(); ++i) {
+    const size_t at = static_cast<size_t>(first + columns[i]);
+    out[i] = (*whole)[at] + (*open)[at];
+  }
+}
+
+void AttentionSums::Set(int64_t layer, int64_t head, bool squares, int64_t column, float value) {
+  Layer& at = layers_[static_cast<size_t>(layer)];
+  (squares ? at.squares : at.sums)[static_cast<size_t>(head * at.stride + column)] = value;
+}
+
+void AttentionSums::Move(int64_t layer, int64_t head, int64_t from, int64_t to) {
+  Layer& at = layers_[static_cast<size_t>(layer)];
   const size_t first = static_cast<size_t>(head * at.stride);
-  const std::vector<float>&whole = squares ? at.squares : at.sums,
-        &open = squares ? at.open_squares : at.open;
-  for (size_t i = 0; i < out.size(); ++i) out[i] = whole[first + i] + open[first + i];
+  for (std::vector<float>* const rows : {&at.sums, &at.open, &at.squares, &at.open_squares}) {
+    if (rows->empty()) continue;
+    float* const row = rows->data() + first;
+    row[to] = row[from];
+    row[from] = 0;
+  }
 }
 
 }  // namespace palimpsest

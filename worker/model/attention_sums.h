@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -31,12 +32,26 @@ class AttentionSums {
 
   // out = the columns of one query head from slot 0 on, or of squared attention.
   void Read(int64_t layer, int64_t head, bool squares, std::span<float> out) const;
+  // The same of these columns.
+  void ReadAt(int64_t layer, int64_t head, bool squares, std::span<const int32_t> columns, float* out) const;
+
+  // A column begins with `value`, before any row.
+  void Set(int64_t layer, int64_t head, bool squares, int64_t column, float value);
+  // Column `to` becomes what `from` was, which is nothing from now on.
+  void Move(int64_t layer, int64_t head, int64_t from, int64_t to);
+  // The next row is the first of all: what fewer than kSumTokens rows said before it is forgotten then.
+  void Restart() { rows_ = 0; }
 
  private:
   struct Layer {
     int64_t stride = 0;
     std::vector<float> sums, open, squares, open_squares;  // (heads, stride); the last two maybe empty
   };
+  // What a column is the sum of.
+  std::pair<const std::vector<float>*, const std::vector<float>*> PartsOf(int64_t layer, bool squares) const {
+    const Layer& at = layers_[static_cast<size_t>(layer)];
+    return squares ? std::pair(&at.squares, &at.open_squares) : std::pair(&at.sums, &at.open);
+  }
   int64_t heads_ = 0, first_ = 0, rows_ = 0;
   bool squares_ = false;
   std::vector<Layer> layers_;

@@ -215,6 +215,8 @@ TestHead::TestHead(const reference::Rows& rows, int64_t padding)
   seen.by.assign(seen_by.begin(), seen_by.end());
   input.squares = squares.data();
   input.seen_by = seen_by;
+  scratch.resize(2 * tokens.size());
+  input.scratch = scratch;
   DrawRest(input.group);
 }
 

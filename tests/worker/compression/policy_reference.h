@@ -64,7 +64,7 @@ class TestHead {
 
   HeadInput input;
   std::vector<int32_t> tokens;
-  std::vector<float> attention, squares, seen_by;
+  std::vector<float> attention, squares, seen_by, scratch;
   reference::Seen seen;  // the same numbers
   // Of size kHeadSize, drawn from a seed that is the number of tokens: what policies may ask for besides.
   static constexpr int64_t kHeadSize = 16;
