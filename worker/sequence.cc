@@ -23,6 +23,10 @@ Sequence::Sequence(TieredStore* store, int64_t groups_max, int64_t residual)
 Sequence::~Sequence() {
   for (BlockGroup& group : open_) store_->Discard(std::move(group));
   store_->arena().Free(packed_);
+  // Whoever has them next multiplies what is in slots that it does not use by zero: codes may read as
+  // anything.
+  const TilePool pool = store_->arena().pool();
+  for (const int32_t tile : coded_tiles_) std::fill_n(pool.k(tile), pool.tile_elements, Bf16{0});
   store_->arena().Free(coded_tiles_);
 }
 

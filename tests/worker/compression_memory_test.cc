@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "proto/base/status.h"
 #include "storage/tier/faulty_tier.h"
@@ -73,6 +74,20 @@ TEST_F(CompressionMemoryTest, InTwoBitsAFifthIsHeld) {
   EXPECT_EQ(held("snapkv:budget=290,window=20"), heads * (5 + 1));
   EXPECT_EQ(held("snapkv:budget=290,window=20,kv=kivi2,residual=64"),
             DivideUp(heads * 3, 5) + heads * (2 + 1));
+}
+
+// Slots that a tile's next holder does not use are multiplied by zero: what was codes must not read as
+// infinite.
+TEST_F(CompressionMemoryTest, TilesThatHeldTwoBitsComeBackWithFiniteNumbers) {
+  Make(CompressionEngine(100));
+  const Request exact = CompressionRequest(kExact, "full", RolePrompt({300}, 37, 2), 70);
+  const Answer before = AnswerOf(*engine_, exact);
+  RunOk(*engine_, CompressionRequest(kExact, "full:kv=kivi2,residual=64", RolePrompt({700}, 37), 200));
+  engine_->store().DropUnpinned();
+  const TilePool pool = engine_->store().arena().pool();
+  for (int64_t i = 0; i < engine_->store().arena().capacity_tiles() * pool.tile_elements; ++i)
+    ASSERT_TRUE(std::isfinite(Bf16ToFloat(pool.data[i]))) << "element " << i;
+  EXPECT_EQ(Difference(before, AnswerOf(*engine_, exact)), "");
 }
 
 // An answer of 700 tokens holds twice the residual, the ends of tiles, and a fifth of the rest.
