@@ -19,6 +19,9 @@ ASKS = [
     dict(content=LONG + "What did the keeper write down?", max_tokens=40, temperature=0),
     dict(content="List fruits, separated by commas.", max_tokens=80, temperature=1.2, seed=11, repetition_penalty=1.1,
          stop=["Zebra"]),
+    # A token goes for each that is new: who takes over must let go of the same ones.
+    dict(content=LONG + "Write a short tale of this lighthouse.", max_tokens=80, temperature=0,
+         palimpsest={"policy": "h2o:heavy=100,recent=28,decode=evict"}),
 ]
 
 
