@@ -50,7 +50,7 @@ TEST(ResultsTest, AnswerHasEveryFieldOfTheContract) {
               ElementsAre("policy", "recall", "prefill", "prefill_reason", "question", "prompt_tokens",
                           "resident_tokens", "device_bytes", "spilled_bytes", "recalled", "recomputed_tokens",
                           "degraded", "seconds", "tokens_per_second", "workers", "cached_tokens",
-                          "encryption", "host_format", "ssd_format", "load_price", "resident_tokens_end"));
+                          "encryption", "ssd_format", "load_price", "resident_tokens_end", "host_format"));
   EXPECT_THAT(Keys(receipt.at("device_bytes").as_object()), ElementsAre("resident", "digests", "peak"));
   EXPECT_THAT(Keys(receipt.at("spilled_bytes").as_object()), ElementsAre("host", "ssd"));
   EXPECT_THAT(Keys(receipt.at("recalled").as_object()), ElementsAre("device", "host", "ssd", "remote"));

@@ -18,6 +18,7 @@ proto::Receipt FullReceipt() {
   receipt.set_prompt_tokens(int64_t{1} << 40);
   receipt.set_resident_tokens(0.1);
   receipt.set_resident_tokens_end(2.5);
+  receipt.set_host_format("int8");
   receipt.mutable_device_bytes()->set_peak(7);
   receipt.mutable_recalled()->mutable_ssd()->set_slices(3);
   receipt.add_degraded("ssd is full");
@@ -35,7 +36,7 @@ TEST(ReceiptJsonTest, GoesThroughJsonAndBackWhole) {
 
 TEST(ReceiptJsonTest, EmptyReceiptHasEveryField) {
   const json::object object = ReceiptJson({});
-  EXPECT_EQ(object.size(), 20u);
+  EXPECT_EQ(object.size(), 21u);
   EXPECT_EQ(object.at("recalled").at("remote").at("bytes").as_int64(), 0);
   EXPECT_TRUE(object.at("degraded").as_array().empty());
   EXPECT_EQ(object.at("policy").as_string(), "");

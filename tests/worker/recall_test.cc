@@ -251,9 +251,11 @@ TEST_P(RecallAllTest, EverythingBackIsDense) {
       without += std::pow(dropped[i] - expected[i], 2);
       norm += std::pow(expected[i], 2);
     }
-    // Another order of keys moves attention's output by a rounding to bf16 (2^-9) in each of two layers.
-    EXPECT_LT(std::sqrt(error / norm), 1e-2) << policy;
-    EXPECT_GT(std::sqrt(without / norm), 8 * std::sqrt(error / norm)) << policy;
+    // Another order of keys moves attention's output by a rounding to bf16 (2^-9) in each of two layers; in 8
+    // bits some of what is rounded then falls on the other side of a step of 1/127.
+    const bool in_bytes = GetParam().format != WeightFormat::kBf16;
+    EXPECT_LT(std::sqrt(error / norm), in_bytes ? 2e-2 : 1e-2) << policy;
+    EXPECT_GT(std::sqrt(without / norm), (in_bytes ? 2 : 8) * std::sqrt(error / norm)) << policy;
   }
 }
 
