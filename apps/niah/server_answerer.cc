@@ -12,12 +12,12 @@ constexpr std::string_view kDocumentName = "niah sample";
 
 class ServerAnswerer final : public OwnAnswerer {
  public:
-  // `remover` is not cancelled: what an interrupted run put there goes, too.
-  ServerAnswerer(std::unique_ptr<ServerClient> client, std::unique_ptr<ServerClient> remover,
+  // `keeper` is not cancelled: an interrupted run knows what it put there, and takes it away.
+  ServerAnswerer(std::unique_ptr<ServerClient> client, std::unique_ptr<ServerClient> keeper,
                  std::string model, NiahPrompter prompter)
       : OwnAnswerer(std::move(prompter)),
         client_(std::move(client)),
-        remover_(std::move(remover)),
+        keeper_(std::move(keeper)),
         model_(std::move(model)) {}
   ~ServerAnswerer() override { Remove().IgnoreError(); }  // a server that is gone has been told of already
 
@@ -49,7 +49,7 @@ class ServerAnswerer final : public OwnAnswerer {
     if (!document_.empty() && sample.context == text_) return absl::OkStatus();
     PALIMPSEST_RETURN_IF_ERROR(Remove());
     PALIMPSEST_ASSIGN_OR_RETURN(IngestedDocument put,
-                                client_->Put(std::string(kDocumentName), sample.context));
+                                keeper_->Put(std::string(kDocumentName), sample.context));
     made_ = !put.already_known;
     document_ = put.info.id;
     text_ = sample.context;
@@ -62,10 +62,10 @@ class ServerAnswerer final : public OwnAnswerer {
   }
   absl::Status Remove() {
     const DocumentId document = std::exchange(document_, {});
-    return document.empty() || !made_ ? absl::OkStatus() : remover_->Delete(document).status();
+    return document.empty() || !made_ ? absl::OkStatus() : keeper_->Delete(document).status();
   }
 
-  const std::unique_ptr<ServerClient> client_, remover_;
+  const std::unique_ptr<ServerClient> client_, keeper_;
   const std::string model_;
   std::string text_;  // of the document
   DocumentId document_;
@@ -77,14 +77,14 @@ class ServerAnswerer final : public OwnAnswerer {
 absl::StatusOr<std::unique_ptr<NiahAnswerer>> MakeServerAnswerer(Model& model, PrefillChoice prefill,
                                                                  const Config& config,
                                                                  const ClientOptions& options) {
-  ClientOptions remove = options;
-  remove.cancel = &CancelToken::Never();
+  ClientOptions keep = options;
+  keep.cancel = &CancelToken::Never();
   PALIMPSEST_ASSIGN_OR_RETURN(std::unique_ptr<ServerClient> client, ServerClient::Open(config, options));
-  PALIMPSEST_ASSIGN_OR_RETURN(std::unique_ptr<ServerClient> remover, ServerClient::Open(config, remove));
+  PALIMPSEST_ASSIGN_OR_RETURN(std::unique_ptr<ServerClient> keeper, ServerClient::Open(config, keep));
   PALIMPSEST_ASSIGN_OR_RETURN(std::string name, client->ModelName());
   PALIMPSEST_ASSIGN_OR_RETURN(PromptPlanner planner, model.MakePlanner());
   return std::make_unique<ServerAnswerer>(
-      std::move(client), std::move(remover), std::move(name),
+      std::move(client), std::move(keeper), std::move(name),
       NiahPrompter(std::move(planner), model.tokenizer(), prefill, GreedySampling(0)));
 }
 
