@@ -284,6 +284,7 @@ class ServerTest(serving.ServeTest):
             self.assertNotEqual(self.finish(process).status, cli.DONE)
             if stop is cli.interrupt:
                 self.assertEqual(self.documents(server), [])
+        time.sleep(1)  # what was sent before the kill may still arrive
         left = self.documents(server)
         self.assertLessEqual([document["name"] for document in left], ["niah sample"], "killed, it could not take its text away")
         resumed = self.expect_done(*command, "--server", server.url)
