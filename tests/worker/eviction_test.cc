@@ -26,6 +26,7 @@ class EvictionTest : public ::testing::Test {
     config_.kv_heads = kv_heads;
     config_.heads = kv_heads * group;
     config_.head_size = kSize;
+    sequence_ = nullptr;  // it lives in the store
     store_ = std::make_unique<TieredStore>(shape_, &arena_, backend_.get(), &rope_, &mover_);
     sequence_ = std::make_unique<Sequence>(store_.get(), 20);
     std::vector<Bf16> rest;
