@@ -2,13 +2,11 @@
 // that share a lowest number and a step. A token that is written so stays so: the exact one goes.
 //
 // Layout : the tile's elements (kernels/ops.h) in their order, in runs of 64. A run's even elements are one
-// group
-//          and its odd ones another, which is of K one channel of 32 tokens and of V 32 channels of one
-//          token.
+//          group and its odd ones another, which is of K one channel of 32 tokens and of V 32 channels of
+//          one token.
 // Numbers: a number comes back as bf16(low + code * step). low is the group's lowest, step a third of its
-// span
-//          rounded to bf16; so it is off by at most step / 2, and 2^-8 of itself for the last rounding. Equal
-//          numbers come back as they were. A group with a number that is not finite comes back as NaN.
+//          span rounded to bf16; so it is off by at most step / 2, and 2^-8 of itself for the last rounding.
+//          Equal numbers come back as they were. A group with a number that is not finite comes back as NaN.
 // Padding: channels beyond the head size take part in no group; what comes back for them is finite.
 // Source : Liu et al. 2024 (KIVI), arXiv 2402.02750: keys by channel, values by token, both after rotation.
 #pragma once

@@ -4,10 +4,9 @@
 // Words  : position = where a token stands for attention; slot = physical place in a tile. They are
 //          different numbers, and neither is the token's index in the prompt: a partial block leaves slots
 //          empty, compression leaves tokens out, and what was packed may have been renumbered.
-// Bits   : what is packed, and what grows behind it, can be written in 2 bits (kernels/coded_tile.h),
-// `residual`
-//          tokens of a head at a time; between one and two times as many, its last ones, stay exact. Coded
-//          tiles are parts of tiles that heads share, and are seen by every row that follows.
+// Bits   : what is packed, and what grows behind it, can be written in 2 bits (kernels/coded_tile.h), as
+//          many as the residual of a head at a time; between one and two times as many, its last ones, stay
+//          exact. Coded tiles are parts of tiles that heads share, and are seen by every row that follows.
 // Lists  : heads may hold different numbers of packed tokens; none pays for the largest.
 // Owns   : pins, packed tiles and open groups; the store outlives the sequence.
 // Threads: one at a time (the engine's).

@@ -163,6 +163,17 @@ std::vector<uint8_t> CountingValue(int number, std::vector<float>* numbers) {
   return value;
 }
 
+// The numbers of one tile of a CountingValue, after a way through `format`.
+void ExpectNear(std::span<const uint8_t> payload, const std::vector<float>& expected, uint32_t part,
+                BlockFormat format) {
+  const float step = 12.6f / (format == BlockFormat::kInt8 ? 255 : 15);
+  for (size_t i = 0; i < kPayload / 2; ++i) {
+    Bf16 x;
+    std::memcpy(&x, payload.data() + 2 * i, 2);
+    EXPECT_NEAR(Bf16ToFloat(x), expected[part * kPayload / 2 + i], 0.6f * step + 0.04f);
+  }
+}
+
 // The disk holds fewer bytes; what comes back is bf16 again, whole or tile by tile, and near to what it was.
 TEST_F(MoverTest, BlocksInFewerBitsComeBackAsBf16) {
   for (const bool encrypt : {true, false}) {
@@ -178,7 +189,6 @@ TEST_F(MoverTest, BlocksInFewerBitsComeBackAsBf16) {
       const auto found = mover_->Get(Key(1));
       ASSERT_TRUE(found.has_value());
       ASSERT_EQ(found->value.bytes.size(), kParts * kTile);
-      const float step = 12.6f / (format == BlockFormat::kInt8 ? 255 : 15);
       for (uint32_t part = 0; part < kParts; ++part) {
         const auto opened = OpenTile(Key(1).id, Geometry(part),
                                      found->value.bytes.subspan(part * kTile, kTile), nullptr, nullptr);
@@ -189,11 +199,7 @@ TEST_F(MoverTest, BlocksInFewerBitsComeBackAsBf16) {
         EXPECT_EQ(alone->geometry, Geometry(part));
         EXPECT_TRUE(std::equal(alone->payload.begin(), alone->payload.end(), opened->payload.begin(),
                                opened->payload.end()));
-        for (size_t i = 0; i < kPayload / 2; ++i) {
-          Bf16 x;
-          std::memcpy(&x, opened->payload.data() + 2 * i, 2);
-          EXPECT_NEAR(Bf16ToFloat(x), expected[part * kPayload / 2 + i], 0.6f * step + 0.04f);
-        }
+        ExpectNear(opened->payload, expected, part, format);
       }
     }
   }
@@ -213,16 +219,11 @@ TEST_F(MoverTest, HostMemoryHoldsBlocksInFewerBits) {
     ASSERT_TRUE(near.has_value());
     EXPECT_EQ(near->level, Level::kHost);
     ASSERT_EQ(near->value.bytes.size(), value.size());
-    const float step = 12.6f / (format == BlockFormat::kInt8 ? 255 : 15);
     for (uint32_t part = 0; part < kParts; ++part) {
       const auto opened = OpenTile(Key(1).id, Geometry(part), near->value.bytes.subspan(part * kTile, kTile),
                                    nullptr, nullptr);
       ASSERT_TRUE(opened.ok()) << opened.status();
-      for (size_t i = 0; i < kPayload / 2; ++i) {
-        Bf16 x;
-        std::memcpy(&x, opened->payload.data() + 2 * i, 2);
-        EXPECT_NEAR(Bf16ToFloat(x), expected[part * kPayload / 2 + i], 0.6f * step + 0.04f);
-      }
+      ExpectNear(opened->payload, expected, part, format);
     }
     ASSERT_TRUE(mover_->host()->Erase(Key(1)).ok());
     const auto far = mover_->Get(Key(1));
