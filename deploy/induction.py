@@ -136,7 +136,8 @@ def measure(options, folder: pathlib.Path) -> None:
                 print(asking[-1], file=sys.stderr, flush=True)
     version = subprocess.run([options.palimpsest, "--version"], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
     print(f"{datetime.date.today()}, {processor()}, {options.threads} of {os.cpu_count()} cores, {version}.")
-    print(f"`{shlex.join(['deploy/induction.py', *sys.argv[1:]])}`\n")
+    arguments = [pathlib.Path(one).name if one.startswith("/") else one for one in sys.argv[1:]]
+    print(f"`{shlex.join(['deploy/induction.py', *arguments])}`\n")
     print("| tokens | read | s | tokens/s | processor s | tokens per processor s | KV on SSD, MiB | index on SSD, MiB | "
           "process, MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -12,14 +12,14 @@ usage: deploy/nightly.sh [PART...]        default: all
   kills    200 kills of a worker, 200 of an ingest, 200 cuts of the power under an SSD tier
   asan     every test under AddressSanitizer and UndefinedBehaviorSanitizer
   tsan     the unit tests under ThreadSanitizer: those with the real model and over every policy start no other threads
-  fuzz     each fuzz target for ten minutes
+  fuzz     each fuzz target for two minutes
   tidy     clang-tidy over every source
   mutants  changes of storage and recall that the tests must notice
   bench    the benchmarks, printed and never judged
   needles  a small table of needles
   all      all of these
 
-Environment: PALIMPSEST_TEST_FUZZ_SECONDS (600) for each fuzz target, PALIMPSEST_TEST_KILLS (200).
+Environment: PALIMPSEST_TEST_FUZZ_SECONDS (120) for each fuzz target, PALIMPSEST_TEST_KILLS (200).
 Exit status: 0 if nothing failed, 1 otherwise, 2 for wrong usage. Results stay in build/results.
 USAGE
 }
@@ -48,7 +48,7 @@ PALIMPSEST="$REPO/build/release/apps/palimpsest"
 part_tests() { "$REPO/deploy/test.sh" style unit; }
 part_asan() { PALIMPSEST_TEST_SANITIZE_LABELS='.*' "$REPO/deploy/test.sh" asan; }
 part_tsan() { PALIMPSEST_TEST_SANITIZE_LABELS='^unit' "$REPO/deploy/test.sh" tsan; }
-part_fuzz() { PALIMPSEST_TEST_FUZZ_SECONDS=${PALIMPSEST_TEST_FUZZ_SECONDS:-600} "$REPO/deploy/test.sh" fuzz; }
+part_fuzz() { PALIMPSEST_TEST_FUZZ_SECONDS=${PALIMPSEST_TEST_FUZZ_SECONDS:-120} "$REPO/deploy/test.sh" fuzz; }
 
 part_kills() {
   local kills=${PALIMPSEST_TEST_KILLS:-200} test=$REPO/tests/e2e
