@@ -46,6 +46,20 @@ def processor() -> str:
     return "unknown processor"
 
 
+def version_of(palimpsest: pathlib.Path) -> str:
+    return subprocess.run([palimpsest, "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def shown_command(script: str) -> str:
+    """This run's command line; where files lie on this machine says nothing to others."""
+    return shlex.join([script, *(pathlib.Path(one).name if one.startswith("/") else one for one in sys.argv[1:])])
+
+
+def print_heading(script: str, options) -> None:
+    print(f"{datetime.date.today()}, {processor()}, {options.threads} of {os.cpu_count()} cores, {version_of(options.palimpsest)}.")
+    print(f"`{shown_command(script)}`\n")
+
+
 def tokens_of(text: str) -> int:
     scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:].upper(), 1)
     return int(text[:-1] if scale > 1 else text) * scale
@@ -55,7 +69,7 @@ class Runner:
     """Runs the command on one data folder."""
 
     def __init__(self, options, folder: pathlib.Path, model: pathlib.Path):
-        self.options, self.shown = options, set()
+        self.options = options
         self.common = ["--model", str(model), "--data-dir", str(folder), "--threads-count", str(options.threads),
                        "--device-numerics", "bf16", "--json"]
 
@@ -72,6 +86,12 @@ class Runner:
                 sys.exit(f"induction.py: {shlex.join(command)}\n{err.read().decode()}")
             return json.loads(out.read()), usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
+    def ingest(self, document: pathlib.Path):
+        """What is known of it then, what is on SSD by kind, the run's seconds of the processor, and its largest size in bytes."""
+        ingested, cpu, size = self.run("ingest", str(document))
+        tiers = {tier["tier"]: tier for tier in self.run("storage", "status")[0]["tiers"]}
+        return ingested["documents"][0], tiers["ssd"]["kinds"], cpu, size
+
     def ask(self, document: pathlib.Path, question: str, policy: str, recall: str, max_tokens: int):
         return self.run("ask", "--document", str(document), "--policy", policy, "--recall", recall, "--max-tokens",
                         str(max_tokens), question)
@@ -83,10 +103,7 @@ def mib(count: float) -> str:
 
 def read(runner: Runner, document: pathlib.Path, tokens: int, way: str) -> str | None:
     """Nothing if it was read before, as spans are that a pot reads once more."""
-    known, cpu, size = runner.run("ingest", str(document))
-    known = known["documents"][0]
-    tiers = {tier["tier"]: tier for tier in runner.run("storage", "status")[0]["tiers"]}
-    kinds = tiers["ssd"]["kinds"]
+    known, kinds, cpu, size = runner.ingest(document)
     name = "exact" if way == "exact" else "anchored, spans of 2K"
     if known["already_known"]:
         return None
@@ -134,10 +151,7 @@ def measure(options, folder: pathlib.Path) -> None:
             for policy, recall in WAYS[way]:
                 asking.append(answers(runner, document, tokens, way, policy, recall, needles))
                 print(asking[-1], file=sys.stderr, flush=True)
-    version = subprocess.run([options.palimpsest, "--version"], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
-    print(f"{datetime.date.today()}, {processor()}, {options.threads} of {os.cpu_count()} cores, {version}.")
-    arguments = [pathlib.Path(one).name if one.startswith("/") else one for one in sys.argv[1:]]
-    print(f"`{shlex.join(['deploy/induction.py', *arguments])}`\n")
+    print_heading("deploy/induction.py", options)
     print("| tokens | read | s | tokens/s | processor s | tokens per processor s | KV on SSD, MiB | index on SSD, MiB | "
           "process, MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -2,7 +2,7 @@
 """A table about a million tokens of prose: the quick-start model reads a text 128 times its window.
 
 usage: million.py --model FILE.gguf --folder DIR [--tokens 1M] [--policy NAME:...] [--recall R]... [--haystack FILE]
-                  [--palimpsest PATH]
+                  [--palimpsest PATH] [--threads N]
 
 Hides ten facts of ten kinds at ten depths of one text, ingests it into a data folder below --folder (25 GiB for 1M tokens of
 this model), and asks for each fact in a chat of its own: one new process for each --recall, told to drop the page cache before
@@ -13,12 +13,10 @@ Without --haystack the text is the King James Bible of Debian's package bible-kj
 
 import argparse
 import contextlib
-import datetime
 import itertools
 import json
 import os
 import pathlib
-import shlex
 import statistics
 import subprocess
 import sys
@@ -72,8 +70,11 @@ class Server:
     """`palimpsest serve` on the data folder, on a port of its choice."""
 
     def __init__(self, command: list[str]):
-        self.process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
-        self.url = json.loads(self.process.stdout.readline())["url"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        ready = self.process.stdout.readline()
+        if not ready:
+            sys.exit("million.py: the server ended before it was ready; what it said stands above")
+        self.url = json.loads(ready)["url"]
 
     def ask(self, document: str, fact: tuple[str, str, str], policy: str, recall: str) -> dict:
         body = {"messages": [{"role": "user", "content": fact[2]}],
@@ -95,13 +96,12 @@ class Server:
 
 def asked(server: Server, document: str, policy: str, recall: str, cache: str) -> str:
     cold = server.ask(document, FACTS[0], policy, recall)["seconds"]["first_token"]
-    again = server.ask(document, FACTS[0], policy, recall)["seconds"]["first_token"]
     found, receipts = [], []
     for fact in FACTS:
         receipts.append(server.ask(document, fact, policy, recall))
         found.append(fact[1] in receipts[-1]["answer"])
         print(f"million.py: {recall}: {fact[0]} {fact[1]}: {receipts[-1]['answer']!r}", file=sys.stderr, flush=True)
-    first = [receipt["seconds"]["first_token"] for receipt in receipts[1:]]
+    again, *first = (receipt["seconds"]["first_token"] for receipt in receipts)  # again: the question that was asked cold
     decode = [receipt["tokens_per_second"]["decode"] for receipt in receipts]
     slices = [sum(receipt["recalled"][tier]["slices"] for receipt in receipts) / len(receipts) for tier in ("host", "ssd")]
     resident = statistics.mean(receipt["resident_tokens"] for receipt in receipts)
@@ -129,14 +129,8 @@ def main() -> None:
     write_document(text, haystack, round(induction.tokens_of(options.tokens) / TOKENS_PER_LETTER))
 
     runner = induction.Runner(options, options.folder / "data", options.model)
-    ingested, cpu, size = runner.run("ingest", str(text))
-    document = ingested["documents"][0]
-    kinds = {tier["tier"]: tier for tier in runner.run("storage", "status")[0]["tiers"]}["ssd"]["kinds"]
-
-    version = subprocess.run([options.palimpsest, "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    arguments = [pathlib.Path(one).name if one.startswith("/") else one for one in sys.argv[1:]]
-    print(f"{datetime.date.today()}, {induction.processor()}, {options.threads} of {os.cpu_count()} cores, {version}.")
-    print(f"`{shlex.join(['deploy/million.py', *arguments])}`\n")
+    document, kinds, cpu, size = runner.ingest(text)
+    induction.print_heading("deploy/million.py", options)
     print("| tokens | read in s | tokens/s | processor s | KV on SSD, MiB | index on SSD, MiB | process, MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     print(f"| {document['tokens']:,} | {'read before' if document['already_known'] else format(document['seconds'], ',.0f')} | "
@@ -147,7 +141,7 @@ def main() -> None:
     print("| --- |" + " --- |" * 11)
     for recall in options.recall or ["none", "slices"]:
         cache = drop_page_cache()
-        with Server([str(options.palimpsest), "serve", "--port", "0", "--admin-port", "0", *runner.common[:-1]]) as server:
+        with Server([str(options.palimpsest), "serve", "--port", "0", "--admin-port", "0", *runner.common]) as server:
             print(asked(server, document["id"], options.policy, recall, cache), flush=True)
 
 

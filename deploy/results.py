@@ -28,7 +28,6 @@ import json
 import math
 import os
 import pathlib
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -216,9 +215,9 @@ def markdown(reports: list[dict], heading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def needles(options, arguments: list[str]) -> str:
+def needles(options) -> str:
     """The grid of the options as Markdown."""
-    version = subprocess.run([options.palimpsest, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    version = induction.version_of(options.palimpsest)
     options.state.mkdir(parents=True, exist_ok=True)
     haystack = options.haystack or bible(options.state / "bible.txt")
     start = time.monotonic()
@@ -233,7 +232,7 @@ def needles(options, arguments: list[str]) -> str:
     heading = (f"{time.strftime('%Y-%m-%d', time.gmtime())}, {induction.processor()}, {os.cpu_count()} threads, {run['model']} "
                f"({options.model.name}), {run['numerics']}, {limit}, {version}, text {haystack.name} (SHA-256 "
                f"{sha256(haystack)[:12]}). Of {tokens:,} tokens of texts {computed:,} were computed, the others found.\n"
-               f"`{shlex.join(['deploy/results.py', *arguments])}`")
+               f"`{induction.shown_command('deploy/results.py')}`")
     return markdown(reports, heading)
 
 
@@ -288,15 +287,13 @@ def main():
     for name, value in (MAIN if options.all else ONE).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    # Where files lie on this machine says nothing to others.
-    arguments = [pathlib.Path(one).name if one.startswith("/") else one for one in sys.argv[1:]]
     if options.all:
         around_tables(options.into)  # before an hour's work
-        tables = f"{needles(options, arguments)}\nThe induction model:\n\n{induction_model(options)}"
+        tables = f"{needles(options)}\nThe induction model:\n\n{induction_model(options)}"
         before, after = around_tables(options.into)
         write_whole(options.into, f"{before}\n{tables}\n{after}")
     else:
-        print(needles(options, arguments), end="")
+        print(needles(options), end="")
 
 
 if __name__ == "__main__":
