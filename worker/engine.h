@@ -277,18 +277,20 @@ class Engine {
   HeadShares SharesOf(const Compression& c, std::span<const std::vector<float>> scores,
                       std::span<const std::vector<float>> attention = {}) const;
   Outcome::Kept ByLayer(std::vector<std::vector<int32_t>> heads) const;
-  std::vector<std::vector<int32_t>> PicksOf(Job& job);
-  void EndExact(Job& job);
-  std::vector<RestBlock> ContextAtRest(Job& job, int64_t first);
-  std::vector<std::vector<Bf16>> MergeDropped(Job& job, std::span<const std::vector<int32_t>> kept);
-  void KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
-                     std::span<const std::vector<Bf16>> merged, std::span<const std::vector<float>> sums);
-  void TakeExactView(Job& job);
   static void AppendPacked(Sequence& sequence, std::span<const Sequence::Packing> heads, int64_t base,
                            int64_t next_position);
   void TraceView(Job& job, int64_t fixed) const;
   void BeginQuestion(Job& job);
   static void Slide(Job& job);
+  // engine_exact.cc
+  std::vector<std::vector<int32_t>> PicksOf(Job& job);
+  void EndExact(Job& job);
+  std::vector<RestBlock> ContextAtRest(Job& job, int64_t first);
+  void KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
+                     std::span<const std::vector<Bf16>> merged, std::span<const std::vector<float>> sums);
+  void TakeExactView(Job& job);
+  // engine_merge.cc
+  std::vector<std::vector<Bf16>> MergeDropped(Job& job, std::span<const std::vector<int32_t>> kept);
   // engine_evict.cc
   static absl::Status PlanEviction(const Request& request, Compression& c, int64_t prompt_tokens);
   static int64_t AnswerHeld(const Job& job);
