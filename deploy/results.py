@@ -128,7 +128,7 @@ class Row:
         self.turns = {}                     # n and right by turn
         self.sums = collections.Counter()   # of what is a mean in a cell
         self.first = []                     # seconds to the first token, medians of cells
-        self.peak = self.kept_all = self.as_full = self.degraded = 0
+        self.peak = self.kept_all = self.as_full = self.degraded = self.counted = 0
 
     def add(self, cell: dict):
         self.n[cell["depth"]] += cell["n"]
@@ -138,7 +138,9 @@ class Row:
         turn[1] += cell["n"] * cell["correct"]
         for field in ("prompt_tokens", "resident_tokens", "resident_bytes", "output_tokens"):
             self.sums[field] += cell["n"] * cell[field]
-        self.sums["seen"] += cell["n"] * (cell["needle_seen"] or 0)
+        if cell["needle_seen"] is not None:  # counted where something comes back
+            self.counted += cell["n"]
+            self.sums["seen"] += cell["n"] * cell["needle_seen"]
         for tier, slices in cell["recalled_slices"].items():
             self.sums[tier] += cell["n"] * slices
         self.first.append(cell["first_token_seconds"])
@@ -148,6 +150,9 @@ class Row:
 
     def mean(self, field: str) -> float:
         return self.sums[field] / self.n.total()
+
+    def seen(self) -> str:
+        return f"{100 * self.sums['seen'] / self.counted:.0f} %" if self.counted else "not counted"
 
     def score(self) -> str:
         low, high = wilson(self.right.total(), self.n.total())
@@ -210,7 +215,7 @@ def markdown(reports: list[dict], heading: str) -> str:
         lines.append(f"| `{policy}` | {length:,}, {question} | {row.mean('prompt_tokens'):.0f} | {row.mean('resident_tokens'):.0f} | "
                      f"{row.mean('resident_bytes') / MIB:.1f} | {row.peak / MIB:.1f} | {row.mean('output_tokens'):.1f} | "
                      f"{row.kept_all} of {row.n.total()} | {statistics.median(row.first):.2f} | "
-                     f"{row.mean('host'):.0f} + {row.mean('ssd'):.0f} | {100 * row.mean('seen'):.0f} % | "
+                     f"{row.mean('host'):.0f} + {row.mean('ssd'):.0f} | {row.seen()} | "
                      f"{row.degraded} |")
     return "\n".join(lines) + "\n"
 
