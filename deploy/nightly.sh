@@ -11,7 +11,7 @@ usage: deploy/nightly.sh [PART...]        default: all
   tests    style, and every test with the real model
   kills    200 kills of a worker, 200 of an ingest, 200 cuts of the power under an SSD tier
   asan     every test under AddressSanitizer and UndefinedBehaviorSanitizer
-  tsan     the unit tests under ThreadSanitizer: those with the real model and over every policy start no other threads
+  tsan     the unit and e2e tests under ThreadSanitizer: those with the real model and over every policy start no other threads
   fuzz     each fuzz target for two minutes
   tidy     clang-tidy over every source
   mutants  changes of storage and recall that the tests must notice
@@ -47,7 +47,7 @@ PALIMPSEST="$REPO/build/release/apps/palimpsest"
 
 part_tests() { "$REPO/deploy/test.sh" style unit; }
 part_asan() { PALIMPSEST_TEST_SANITIZE_LABELS='.*' "$REPO/deploy/test.sh" asan; }
-part_tsan() { PALIMPSEST_TEST_SANITIZE_LABELS='^unit' "$REPO/deploy/test.sh" tsan; }
+part_tsan() { PALIMPSEST_TEST_SANITIZE_LABELS='^(unit|e2e)' "$REPO/deploy/test.sh" tsan; }
 part_fuzz() { PALIMPSEST_TEST_FUZZ_SECONDS=${PALIMPSEST_TEST_FUZZ_SECONDS:-120} "$REPO/deploy/test.sh" fuzz; }
 
 part_kills() {
@@ -67,12 +67,12 @@ part_kills() {
 }
 
 part_tidy() {
-  build release
+  build debug  # without precompiled headers: a file that forgot to include what it uses does not compile
   cd "$REPO"
   git -c safe.directory='*' ls-files '*.cc' | grep -Fx -f <(
-    grep -o '"file": "[^"]*"' build/release/compile_commands.json | cut -d'"' -f4 | sed "s|^$REPO/||"
+    grep -o '"file": "[^"]*"' build/debug/compile_commands.json | cut -d'"' -f4 | sed "s|^$REPO/||"
   ) | xargs -P "$(build_jobs)" -n 1 clang-tidy-16 --quiet \
-    --extra-arg=-Wno-unknown-warning-option -p build/release
+    --extra-arg=-Wno-unknown-warning-option -p build/debug
 }
 
 part_mutants() { "$REPO/deploy/mutants.py"; }

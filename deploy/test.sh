@@ -89,29 +89,29 @@ part_tsan() {
   TSAN_OPTIONS=ignore_noninstrumented_modules=1:second_deadlock_stack=1 run_ctest tsan tsan -L "$labels"
 }
 
-# fuzz_one TARGET SECONDS: the seeds are read only; what is found grows in build/fuzz/corpus.
+# fuzz_one TARGET SECONDS: the seeds are read only; what is found grows in build/asan/corpus.
 fuzz_one() {
   local target=$1 seconds=$2 name corpus log seeds=()
   name=$(basename "$target" _fuzz)
-  corpus="$REPO/build/fuzz/corpus/$name"
+  corpus="$REPO/build/asan/corpus/$name"
   log="$RESULTS/fuzz-$name.log"
-  mkdir -p "$corpus" "$REPO/build/fuzz/crashes"
+  mkdir -p "$corpus" "$REPO/build/asan/crashes"
   if [ -d "$REPO/tests/fuzz/seeds/$name" ]; then seeds=("$REPO/tests/fuzz/seeds/$name"); fi
   if "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-    -artifact_prefix="$REPO/build/fuzz/crashes/$name-" "$corpus" "${seeds[@]}" >"$log" 2>&1; then
+    -artifact_prefix="$REPO/build/asan/crashes/$name-" "$corpus" "${seeds[@]}" >"$log" 2>&1; then
     note "$name: $(grep -o 'stat::number_of_executed_units: *[0-9]*' "$log" | grep -o '[0-9]*$') inputs in $seconds s"
     record fuzz "$name" passed
   else
     tail -n 40 "$log"
-    record fuzz "$name" failed "build/results/fuzz-$name.log; the input is in build/fuzz/crashes"
+    record fuzz "$name" failed "build/results/fuzz-$name.log; the input is in build/asan/crashes"
   fi
   [ ${#seeds[@]} -gt 0 ] || record fuzz "seeds of $name" failed "tests/fuzz/seeds/$name is missing"
 }
 
 part_fuzz() {
   local seconds=${PALIMPSEST_TEST_FUZZ_SECONDS:-20} targets=() target
-  build fuzz palimpsest_fuzz_targets
-  mapfile -t targets < <(find "$REPO/build/fuzz/tests" -name '*_fuzz' -type f -perm -u+x | sort)
+  build asan palimpsest_fuzz_targets
+  mapfile -t targets < <(find "$REPO/build/asan/tests" -name '*_fuzz' -type f -perm -u+x | sort)
   if [ ${#targets[@]} -eq 0 ]; then
     record fuzz targets skipped "there is no tests/fuzz/*_fuzz"
     return

@@ -66,7 +66,7 @@ class CommonWords final : public NiahTask {
     RngSequence random(Rng(request.seed, NiahStream(name(), request)));
     const std::vector<std::string> words =
         Words(static_cast<uint64_t>(2 * kCommon + kExampleOthers + units), random);
-    auto part = [&words, at = words.begin()](int64_t size) mutable {
+    auto part = [at = words.begin()](int64_t size) mutable {
       const auto first = at;
       at += size;
       return std::vector<std::string>(first, at);

@@ -12,21 +12,30 @@ function(palimpsest_resolve_deps out)
   set(${out} ${resolved} PARENT_SCOPE)
 endfunction()
 
-# A test's own file runs for a moment and is compiled for each change; what counts is in libraries.
+# A test's own file runs for a moment and is compiled for each change; what counts is in libraries. Sanitizers' builds do not
+# optimise it at all, but where PALIMPSEST_TEST_LOOPS says that the test is long loops of its own.
 function(palimpsest_compile_quickly target)
-  # What GCC 12 says of bounds at -O1 is about strings of its own library.
-  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1> $<$<CONFIG:Release>:-Wno-array-bounds>
-                         $<$<CONFIG:Release>:-Wno-stringop-overflow>)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  if(NOT PALIMPSEST_TEST_LOOPS)
+    target_compile_options(${target} PRIVATE $<$<CONFIG:RelWithDebInfo>:-O0>)
+  endif()
 endfunction()
 
 # palimpsest_precompile(target [TESTS]): the headers that most files include, GoogleTest's too for TESTS, are read once for
-# all targets: reading them is more than half of the work. PALIMPSEST_PRECOMPILE says for whom: ON (the sanitizers'
-# builds), TESTS (for tests alone), OFF; a build without shows a file that forgot to include what it uses.
+# all targets: reading them is more than half of the work. The preset `debug` does without (PALIMPSEST_PRECOMPILE): it shows
+# a file that forgot to include what it uses.
 function(palimpsest_precompile target)
-  if(NOT PALIMPSEST_PRECOMPILE OR (PALIMPSEST_PRECOMPILE STREQUAL "TESTS" AND NOT ARGN))
+  if(NOT PALIMPSEST_PRECOMPILE)
     return()
   endif()
   set(shared palimpsest_precompiled${ARGN})
+  # One for each optimisation: clang reads none that was made with another.
+  get_directory_property(options COMPILE_OPTIONS)
+  if(options MATCHES "-O0")
+    string(APPEND shared _O0)
+  elseif(ARGN AND PALIMPSEST_TEST_LOOPS)
+    string(APPEND shared _loops)
+  endif()
   if(NOT TARGET ${shared})
     set(source ${CMAKE_BINARY_DIR}/generated/${shared}.cc)
     file(WRITE ${source} "int main() {}\n")
@@ -45,7 +54,6 @@ function(palimpsest_precompile target)
                               <absl/status/statusor.h> <absl/strings/str_cat.h>)
   endif()
   target_precompile_headers(${target} REUSE_FROM ${shared})
-  set_target_properties(${target} PROPERTIES PCH_WARN_INVALID OFF)  # what is compiled with -pthread reads them itself
 endfunction()
 
 function(palimpsest_library)
@@ -69,7 +77,7 @@ endfunction()
 
 # palimpsest_test(NAME name SRCS a_test.cc ... DEPS ... [LABELS label ...] [TIMEOUT seconds]): a GoogleTest program;
 # ctest sees each of its cases. Labels: unit (the default; runs under ASan in CI), threads (under TSan too), model
-# (needs the model file), slow; palimpsest_tests_<label> builds all programs of one. Tests find fixtures through
+# (needs the model file), slow, e2e; palimpsest_tests_<label> builds all programs of one. Tests find fixtures through
 # PALIMPSEST_SOURCE_DIR.
 function(palimpsest_test)
   cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
