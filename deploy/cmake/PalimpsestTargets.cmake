@@ -12,12 +12,12 @@ function(palimpsest_resolve_deps out)
   set(${out} ${resolved} PARENT_SCOPE)
 endfunction()
 
-# A test's own file runs for a moment and is compiled for each change; what counts is in libraries. Sanitizers' builds do not
-# optimise it at all, but where PALIMPSEST_TEST_LOOPS says that the test is long loops of its own.
+# A test's own file runs for a moment and is compiled for each change; what counts is in libraries. AddressSanitizer's build
+# does not optimise it at all, but where PALIMPSEST_TEST_LOOPS says that the test is long loops of its own.
 function(palimpsest_compile_quickly target)
   target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
   if(NOT PALIMPSEST_TEST_LOOPS)
-    target_compile_options(${target} PRIVATE $<$<CONFIG:RelWithDebInfo>:-O0>)
+    target_compile_options(${target} PRIVATE $<$<AND:$<CONFIG:RelWithDebInfo>,$<CXX_COMPILER_ID:Clang>>:-O0>)
   endif()
 endfunction()
 
