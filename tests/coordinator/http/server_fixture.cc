@@ -18,6 +18,19 @@ bool Eventually(const std::function<bool()>& holds, double seconds) {
   return true;
 }
 
+#if defined(__clang__)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define PALIMPSEST_TEST_SANITIZED 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define PALIMPSEST_TEST_SANITIZED 1
+#endif
+#ifdef PALIMPSEST_TEST_SANITIZED
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 int64_t OpenDescriptors() {
   int64_t count = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;
@@ -30,13 +43,7 @@ int64_t ResidentBytes() {
   return resident * 4096;
 }
 
-int64_t GrowthSince(int64_t resident_bytes) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return resident_bytes * 0;
-#else
-  return ResidentBytes() - resident_bytes;
-#endif
-}
+int64_t GrowthSince(int64_t resident_bytes) { return kSanitized ? 0 : ResidentBytes() - resident_bytes; }
 
 ServerTest::ServerTest() {
   options.name = "api";
