@@ -189,11 +189,16 @@ absl::Status CheckRecall(const RecallSpec& recall, const PromptOptions& options,
   return absl::OkStatus();
 }
 
+// Beyond the window more of what resembles the answer distracts from it (docs/results.md, "Beyond the
+// window").
+constexpr int64_t kAnchoredBudget = 512;
+
 // Where it can be and something was dropped behind the question's back: the default budget, or as much as
 // leaves half of the free window to the answer.
 RecallSpec DefaultRecall(const PromptOptions& options, const PromptSizes& sizes, const PromptMode& mode,
                          const PromptModel& model) {
   RecallSpec recall{.kind = RecallSpec::Kind::kSlices};
+  if (mode.prefill == proto::ANCHORED) recall.budget = std::min(recall.budget, kAnchoredBudget);
   const int64_t kept = KeptAtMost(mode, sizes);
   const int64_t room = (model.window_tokens - kept - sizes.question) / 2;
   recall.budget = std::min(recall.budget, room / recall.slice * recall.slice);

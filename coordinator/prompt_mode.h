@@ -4,8 +4,8 @@
 // auto prefill: exact for one text that fits the model's window, anchored for several documents or a longer
 //          one, a pot for a longer prompt without documents. infinipot and the pot imply each other.
 // auto policy: full where all fits the window, else snapkv, or infinipot in a pot.
-// auto recall: slices with the defaults for a question about documents of which something is dropped, if what
-//          comes back has the room; else none.
+// auto recall: slices with the defaults, in anchored prefill with a budget of 512, for a question about
+//          documents of which something is dropped, if what comes back has the room; else none.
 // Errors : InvalidArgument: two wishes that exclude each other; what does not fit, with both numbers and what
 //          would (IsOverWindow).
 // Threads: pure functions.

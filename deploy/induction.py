@@ -32,8 +32,8 @@ MIB = 1 << 20
 WINDOW = {"exact": 1 << 23, "anchored": 8192, "pot": 8192}  # of the model's file: what is longer is read in spans
 CATALYST = "/".join(str(168 + i) for i in range(8))  # fillers
 WAYS = {
-    "exact": [("full", "none"), ("snapkv:budget=512", "none"), ("snapkv:budget=512", "slices"), ("streaming:recent=4K", "none")],
-    "anchored": [("snapkv:budget=512", "none"), ("snapkv:budget=512", "slices")],
+    "exact": [("full", "none"), ("snapkv:budget=512", "none"), ("snapkv:budget=512", "slices:words=0"), ("streaming:recent=4K", "none")],
+    "anchored": [("snapkv:budget=512", "none"), ("snapkv:budget=512", "slices:words=0")],
     "pot": [(f"infinipot:pot=2048,keep=1024,catalyst_ids={CATALYST}", "none")],
 }
 ABSENT_TOKENS = 64  # of an answer about a key that is not there: what decoding is timed by

@@ -32,6 +32,7 @@ HOST = "storage/tier/host_tier.cc"
 ROCKSDB = "storage/tier/rocksdb_directory.cc"
 SLICES = "worker/recall/slices.cc"
 RECALL = "worker/recall/recall.cc"
+WORDS = "worker/recall/shared_words.cc"
 INDEX = "worker/recall/document_index.cc"
 
 ENVELOPE_TESTS = ("storage_envelope_test", "storage_mover_test")
@@ -69,6 +70,9 @@ MUTANTS = [
      ("storage_tier_contract_test", "storage_rocksdb_tier_test")),
     (SLICES, "best_[s] >= least", "best_[s] > least", RECALL_TESTS),
     (SLICES, "resident = std::lower_bound(resident, residents.end(), first);", "resident = residents.begin();", RECALL_TESTS),
+    (WORDS, "    if (*best < least) break;\n", "    if (*best <= 0) break;\n", RECALL_TESTS),
+    (WORDS, "std::max(weight, kHalfWeightTokens / (kHalfWeightTokens + behind))", "1", RECALL_TESTS),
+    (RECALL, "head.near, head.struck, slice_,", "head.near, head.places, slice_,", RECALL_TESTS),
     (RECALL, "      std::erase(head.wanted, m.slice);\n", "", RECALL_TESTS),
     (RECALL, "  if (head.slice_at[place] >= 0) head.place_of.erase(head.slice_at[place]);\n", "", RECALL_TESTS),
     (RECALL, "      if (resident != head.places.end() && *resident == place + i) {", "      if (false) {", RECALL_TESTS),

@@ -5,6 +5,7 @@
 #include "proto/base/status.h"
 #include "worker/engine_compression.h"
 #include "worker/engine_job.h"
+#include "worker/recall/shared_words.h"
 
 namespace palimpsest {
 
@@ -108,6 +109,11 @@ void Engine::BeginRecall(Job& job) {
                     .budgets_kept = options_.recall_budgets_kept,
                     .watched = job.request.watched,
                     .oracle = job.request.oracle};
+  if (setup.spec.kind == RecallSpec::Kind::kSlices) {
+    const auto prompt = std::span(job.tokens).first(static_cast<size_t>(job.prompt_tokens));
+    setup.named = SlicesSharingWords(prompt, c.context_end, setup.index->blocks(), setup.index->counts(),
+                                     setup.spec.slice, setup.spec.WordTokens() / setup.spec.slice);
+  }
   int64_t next = job.sequence->next_position();
   if (c.anchored()) {
     for (const RestHead& head : c.view->heads) setup.residents.push_back(head.tokens);

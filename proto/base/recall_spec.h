@@ -2,6 +2,7 @@
 // as checked data that coordinator and worker read in the same way. Errors as of policy_spec.h.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -16,13 +17,15 @@ struct RecallSpec {
   Kind kind = Kind::kNone;
   // slices: tokens that come back for each layer and KV head at most; tokens of a slice (8, 16, 32 or 64);
   // each so many tokens of the answer the newest one chooses anew; of these choices each so many look at all
-  // of the index, the others where it was best.
-  int64_t budget = 1024, slice = 16, refresh = 1, look = 4;
+  // of the index, the others where it was best; of the budget, tokens of passages that share rare words with
+  // the question, the same in all heads (0: none, half of the budget at most).
+  int64_t budget = 1024, slice = 16, refresh = 1, look = 4, words = 256;
   Index index = Index::kQ2;
 
   bool on() const { return kind == Kind::kSlices || kind == Kind::kAll; }
   // Tokens that come back of so many that were dropped, at most.
   int64_t BudgetOf(int64_t tokens) const;
+  int64_t WordTokens() const { return std::min(words, budget / 2); }
   bool operator==(const RecallSpec&) const = default;
 };
 

@@ -105,6 +105,7 @@ TEST(PromptModeTest, AutoRecallComesWhereSomethingIsDroppedAndHalfOfTheRoomIsLef
     const char* policy;
     bool visible;
     int64_t budget;  // 0: none
+    int64_t window = kWindow;
   };
   const Case table[] = {
       {{986}, "auto", false, 0},                // nothing is dropped
@@ -117,10 +118,13 @@ TEST(PromptModeTest, AutoRecallComesWhereSomethingIsDroppedAndHalfOfTheRoomIsLef
       {{}, "snapkv:budget=40", false, 0},       // no documents
       {{987}, "snapkv:budget=960", false, 0},   // (1000 - 960 - 10) / 2 is less than a slice
       {{500, 600}, "random:budget=40", false, 464},
+      {{4000}, "snapkv:budget=400", false, 1024, 5000},  // within the window
+      {{5000}, "snapkv:budget=400", false, 512, 5000},   // beyond it
   };
   for (const Case& row : table) {
     const bool pot = std::string_view(row.policy) == "infinipot";
-    const auto plan = Plan(row.documents, Options(row.policy, "auto", row.visible), 10, pot ? 5000 : kWindow);
+    const auto plan =
+        Plan(row.documents, Options(row.policy, "auto", row.visible), 10, pot ? 5000 : row.window);
     ASSERT_TRUE(plan.ok()) << row.policy << ": " << plan.status();
     EXPECT_EQ(plan->mode.recall.on(), row.budget > 0) << row.policy;
     EXPECT_NE(plan->mode.recall.kind, RecallSpec::Kind::kAuto);

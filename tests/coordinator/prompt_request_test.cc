@@ -81,7 +81,7 @@ TEST(FitAnswerTest, AnAnchoredPromptNeedsASpanAndWhatStays) {
 TEST(FitAnswerTest, WhatComesBackHasItsRoomToo) {
   EXPECT_EQ(BlocksOf(PlanOf(3000, "snapkv:budget=640", "auto"), 64), 1 + 1 + 47 + 1 + 12 + 16);
   const PromptPlan plan = PlanOf(100'000, "snapkv:budget=1024", "auto");
-  EXPECT_EQ(Fit(plan, 0, 1 << 20)->answer_tokens, kTestWindow - 1024 - 1024 - plan.sizes.question);
+  EXPECT_EQ(Fit(plan, 0, 1 << 20)->answer_tokens, kTestWindow - 1024 - 512 - plan.sizes.question);
 }
 
 TEST(FitAnswerTest, APotNeedsThePotAndAnswersOfAnyLength) {

@@ -46,9 +46,9 @@ class SampleTest(cli.CliTest):
         self.assertIn("8192", receipt["prefill_reason"])
         self.assertTrue(receipt["policy"].startswith("snapkv:budget=1024"), receipt["policy"])
         self.assertGreater(receipt["prompt_tokens"], 8192)
-        self.assertTrue(receipt["recall"].startswith("slices:budget=1024"), receipt["recall"])
+        self.assertTrue(receipt["recall"].startswith("slices:budget=512"), receipt["recall"])
         self.assertGreater(receipt["recalled"]["host"]["slices"], 0)
-        self.assertLess(receipt["resident_tokens"], 1024 + 1024 + 200)
+        self.assertLess(receipt["resident_tokens"], 1024 + 512 + 200)
         self.assertEqual(receipt["degraded"], [])
 
     def test_arena_too_small_for_the_document_says_both_sizes(self):

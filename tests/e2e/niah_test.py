@@ -356,7 +356,7 @@ class ResultsTest(cli.CliTest):
         self.assertNotIn("old", text)
         self.assertIn("| policy | question | 1,600 | 2,000 | 1,800 |", text)
         self.assertRegex(text, r"(?m)^\| `streaming:recent=25%` \| visible \|( \d+ \(\d+ to \d+\), \d+ at \d+ % \|){3}$")
-        self.assertRegex(text, r"(?m)^\| 10,240 \| anchored \| `snapkv:budget=512`, recall `slices` \| 10 of 10 \| yes \|")
+        self.assertRegex(text, r"(?m)^\| 10,240 \| anchored \| `snapkv:budget=512`, recall `slices:words=0` \| 10 of 10 \| yes \|")
         page.write_text("nothing")
         self.assertIn("page.md does not have the lines", self.results(*arguments).stderr)
 

@@ -12,7 +12,7 @@ using enum PrefillMode;
 using namespace induction;  // NOLINT: this file is about nothing else
 
 constexpr int64_t kTokens = 16384, kSpan = 2048;
-constexpr char kRecall[] = "slices:budget=64,slice=32";
+constexpr char kRecall[] = "slices:budget=64,slice=32,words=0";
 const std::vector<int32_t> kAllUnknown(kSlots, kUnknown);
 
 std::vector<int32_t> Whole(const Needle& needle) { return AnswerWith(needle, kAllSlots); }

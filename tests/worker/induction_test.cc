@@ -58,7 +58,8 @@ TEST(InductionTest, TurnsOfAConversationAreAnswered) {
   const std::vector<Needle> needles = SpreadNeedles(2000, 8, 5);
   InductionReader reader(Document(2000, needles, 5), InductionEngine());
   for (const InductionWay& way :
-       {InductionWay{}, {.policy = "snapkv:budget=64", .recall = "slices:budget=512,slice=32,look=1"}}) {
+       {InductionWay{},
+        {.policy = "snapkv:budget=64", .recall = "slices:budget=512,slice=32,look=1,words=0"}}) {
     std::vector<int32_t> conversation;
     for (const Needle& needle : needles) {
       const std::vector<int32_t> question = Question(needle.key, 9);
@@ -80,9 +81,9 @@ TEST_P(InductionNumericsTest, AnswersAndPicksAreTheSame) {
   InductionReader reader(Document(kTokens, needles, 15), options);
   for (const Needle& needle : needles) {
     EXPECT_EQ(reader.Ask(needle.key, {}), Whole(needle)) << needle.first;
-    EXPECT_EQ(
-        reader.Ask(needle.key, {.policy = "snapkv:budget=133", .recall = "slices:budget=64,slice=32,look=1"}),
-        Whole(needle))
+    EXPECT_EQ(reader.Ask(needle.key, {.policy = "snapkv:budget=133",
+                                      .recall = "slices:budget=64,slice=32,look=1,words=0"}),
+              Whole(needle))
         << needle.first;
     for (size_t head = 0; head < kKvHeads; ++head) EXPECT_EQ(reader.Kept()[1][head][100], 99);
   }
@@ -245,13 +246,14 @@ TEST_P(InductionRecallTest, BringsBackExactlyWhatEvictionLost) {
 INSTANTIATE_TEST_SUITE_P(
     All, InductionRecallTest,
     ::testing::ValuesIn(std::vector<RecallWay>{
-        {"q2", kExact, "snapkv:budget=64", "slices:budget=64,slice=32,look=1"},
-        {"exact_keys", kExact, "snapkv:budget=64", "slices:budget=64,slice=32,look=1,index=exact"},
-        {"two_slices_of_8", kExact, "snapkv:budget=64", "slices:budget=16,slice=8,look=1"},
-        {"random", kExact, "random:budget=64", "slices:budget=64,slice=32,look=1"},
+        {"q2", kExact, "snapkv:budget=64", "slices:budget=64,slice=32,look=1,words=0"},
+        {"exact_keys", kExact, "snapkv:budget=64", "slices:budget=64,slice=32,look=1,words=0,index=exact"},
+        {"two_slices_of_8", kExact, "snapkv:budget=64", "slices:budget=16,slice=8,look=1,words=0"},
+        {"random", kExact, "random:budget=64", "slices:budget=64,slice=32,look=1,words=0"},
         {"everything", kExact, "snapkv:budget=64", "all"},
-        {"anchored", kAnchored, "snapkv:budget=64", "slices:budget=64,slice=32,look=1"},
-        {"anchored_two_slices_of_8", kAnchored, "snapkv:budget=64", "slices:budget=16,slice=8,look=1"},
+        {"anchored", kAnchored, "snapkv:budget=64", "slices:budget=64,slice=32,look=1,words=0"},
+        {"anchored_two_slices_of_8", kAnchored, "snapkv:budget=64",
+         "slices:budget=16,slice=8,look=1,words=0"},
         {"anchored_everything", kAnchored, "random:budget=64", "all"}}),
     [](const auto& test) { return test.param.name; });
 
@@ -264,7 +266,7 @@ TEST(InductionTest, ShortLooksAtTheIndexLoseNothingThatTheQuestionFound) {
   const std::vector<Needle> needles = SpreadNeedles(kTokens, 10, 14);
   InductionReader reader(Document(kTokens, needles, 14), InductionEngine());
   for (const char* recall :
-       {"slices", "slices:budget=64,slice=32,look=4", "slices:budget=64,slice=32,look=100"}) {
+       {"slices", "slices:budget=64,slice=32,look=4,words=0", "slices:budget=64,slice=32,look=100,words=0"}) {
     for (const Needle& needle : needles) {
       EXPECT_EQ(reader.Ask(needle.key, {kExact, "snapkv:budget=64", recall}), Whole(needle))
           << recall << " at " << needle.first;
@@ -280,7 +282,7 @@ TEST(InductionTest, ASpanThatEndsInANeedleLosesTheRestOfIt) {
   InductionReader reader(With(Document(kTokens, {}, 11), needles), InductionEngine());
   reader.CutInto({kEnd1, kTokens});
   for (const InductionWay& way : {InductionWay{kAnchored, "full"},
-                                  {kAnchored, "snapkv:budget=64", "slices:budget=64,slice=32,look=1"},
+                                  {kAnchored, "snapkv:budget=64", "slices:budget=64,slice=32,look=1,words=0"},
                                   {kAnchored, "snapkv:budget=64", "all"}}) {
     EXPECT_EQ(reader.Ask(torn.key, way), AnswerWith(torn, {true, true, true})) << way.policy << way.recall;
     EXPECT_EQ(reader.Ask(before.key, way), Whole(before)) << way.policy << way.recall;

@@ -22,6 +22,7 @@ struct RecallCase {
 std::vector<RecallCase> Cases() {
   return {
       {"exact", kExact, "snapkv:budget=70,window=20,kernel=5", "slices:budget=96,slice=16"},
+      {"exact_no_words", kExact, "snapkv:budget=70,window=20", "slices:budget=96,slice=16,words=0"},
       {"exact_random_small_slices", kExact, "random:budget=90,seed=3", "slices:budget=64,slice=8,refresh=3"},
       {"exact_few_looks", kExact, "snapkv:budget=70,window=20", "slices:budget=16,slice=8,look=3"},
       {"exact_exact_keys", kExact, "snapkv:budget=70,window=20", "slices:budget=100,slice=32,index=exact"},
@@ -225,6 +226,35 @@ TEST(RecallChoiceTest, ABudgetForAllOfItIsAll) {
     const Answer of_all = AnswerOf(*MakeTinyEngine(model, Options(200)), all);
     const Answer of_slices = AnswerOf(*MakeTinyEngine(model, Options(200)), slices);
     EXPECT_EQ(Difference(of_all, of_slices), "");
+  }
+}
+
+// The question's rare word stands once in the document: with `words` every head of every layer sees the
+// place, by themselves few look for it. What was dropped of it comes back within the same budget.
+TEST(RecallChoiceTest, TheWordsOfTheQuestionAreSeenByEveryHead) {
+  const auto model = TinyModel({});
+  for (const PrefillMode mode : {kExact, kAnchored}) {
+    constexpr int32_t kRare = 3, kNowhere = 5;
+    Request asked = CompressionRequest(CompressionCase{"", mode, "snapkv:budget=60,window=20"}, 5);
+    int32_t at = 0;
+    for (Segment& segment : asked.segments) {
+      for (int32_t& token : segment.tokens) token = token == kRare || token == kNowhere ? token + 1 : token;
+      if (segment.role == Segment::Role::kPrefix) at += static_cast<int32_t>(segment.tokens.size());
+    }
+    Segment& document =
+        *std::find_if(asked.segments.begin(), asked.segments.end(),
+                      [](const Segment& segment) { return segment.role == Segment::Role::kContext; });
+    std::vector<int32_t>& question = asked.segments.back().tokens;
+    std::fill(question.begin(), question.end(), kNowhere);
+    document.tokens[70] = question.back() = kRare;
+    for (int32_t token = at + 64; token < at + 80; ++token) asked.watched.push_back(token);
+    asked.recall = *ParseRecall("slices:budget=96,slice=16,words=48");
+    const Outcome with = RunOk(*MakeTinyEngine(model, Options(200)), asked);
+    EXPECT_EQ(with.watched_seen, 1.0);
+    asked.recall = *ParseRecall("slices:budget=96,slice=16,words=0");
+    const Outcome without = RunOk(*MakeTinyEngine(model, Options(200)), asked);
+    EXPECT_LT(without.watched_seen, 1.0);
+    EXPECT_GT(without.watched_seen, 0.0);
   }
 }
 

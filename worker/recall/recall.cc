@@ -35,6 +35,12 @@ Recall::Recall(RecallSetup setup)
   for (size_t i = 0; i < heads_.size(); ++i) {
     Head& head = heads_[i];
     head.places = PlacesOf(setup_.residents[i]);
+    head.struck = head.places;
+    for (const int32_t slice : setup_.named) {
+      for (int32_t place = 0; place < slice_; ++place)
+        head.struck.push_back(slice * static_cast<int32_t>(slice_) + place);
+    }
+    std::sort(head.struck.begin(), head.struck.end());
     head.slice_at.assign(static_cast<size_t>(places), -1);
     head.used.assign(static_cast<size_t>(places), -1);
     head.slab.resize(static_cast<size_t>(places * 2 * slice_ * setup_.config->head_size));
@@ -190,8 +196,10 @@ void Recall::Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> p
     Head& head = HeadOf(layer, h);
     const size_t count = heads[static_cast<size_t>(h)].tiles.size() * kTileSlots;
     head.ranking.Pick(std::span(scores_).subspan(static_cast<size_t>(h * slots), count),
-                      looks_ ? std::span<const int32_t>() : head.near, head.places, slice_, count_,
-                      &head.wanted);
+                      looks_ ? std::span<const int32_t>() : head.near, head.struck, slice_,
+                      count_ - static_cast<int64_t>(setup_.named.size()), &head.wanted);
+    head.wanted.insert(head.wanted.end(), setup_.named.begin(), setup_.named.end());
+    std::sort(head.wanted.begin(), head.wanted.end());
     if (setup_.spec.look == 1) return;
     if (looked_ago_ == 0) RememberAsked(head);
     if (looks_ && looked_ago_ == 1) RememberNear(layer * config.kv_heads + h);

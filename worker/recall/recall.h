@@ -12,6 +12,8 @@
 // Where  : slices stand in the order of the document, at their own positions where all of it fits the model's
 //          window, otherwise one after the other behind what is resident, in a place of fixed size, so that
 //          the question's position does not depend on what comes back.
+// Words  : of the budget, slices that share rare words with the question come to every head and stay for the
+//          answer (shared_words.h); the rest is each head's own choice.
 // Twice  : a token that is resident is neither ranked nor brought.
 // Memory : on the device the tiles of the budget; in host memory the slices that came, four budgets at most,
 //          so that a slice that is wanted again is not fetched again.
@@ -58,8 +60,9 @@ struct RecallSetup {
   std::vector<std::vector<int32_t>> residents;  // of each head: tokens of the prompt, ascending
   std::vector<std::vector<int32_t>> tiles;      // of each head, for what comes back; base 0
   int64_t budgets_kept = 4;                     // of slices that came, in host memory
-  int64_t first_position = -1;  // of the first token that comes back; -1: each stands at its own
-  int64_t rank_position = -1;   // of queries when they rank; -1: their own
+  int64_t first_position = -1;      // of the first token that comes back; -1: each stands at its own
+  int64_t rank_position = -1;       // of queries when they rank; -1: their own
+  std::vector<int32_t> named = {};  // slices of the budget that come to every head: ascending
   // Tokens of the prompt, ascending, that a measurement asks about. `oracle`: their slices come, and others
   // by chance, once for the question, whatever ranks how.
   std::vector<int32_t> watched = {};
@@ -90,6 +93,7 @@ class Recall final : public LayerHook {
   // Slices of one head that came, in places of a slab that are used again.
   struct Head {
     std::vector<int32_t> places;  // of residents: block * 64 + slot
+    std::vector<int32_t> struck;  // they, and places of what comes anyway
     std::vector<int32_t> slices;  // that are there now, ascending
     std::vector<int32_t> wanted;
     absl::flat_hash_map<int32_t, int32_t> place_of;  // of slices that came: place in the slab
