@@ -2,9 +2,12 @@
 // policy finds what was read.
 #pragma once
 
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "apps/niah/answerer.h"
+#include "proto/base/status.h"
 
 namespace palimpsest {
 
@@ -14,7 +17,12 @@ class OwnAnswerer : public NiahAnswerer {
     return prompter_.CountTokens(sample);
   }
   absl::Status Check(const NiahSample& sample, const NiahPolicy& policy, bool visible) final {
-    return prompter_.Ask(sample, {}, policy, visible).status();
+    PALIMPSEST_RETURN_IF_ERROR(prompter_.Ask(sample, {}, policy, visible).status());
+    // The last turn stands behind all answers, of as many words as they may have tokens.
+    std::string answer;
+    for (int64_t i = 0; i < sample.answer_tokens; ++i) answer += " a";
+    const std::vector<std::string> answers(sample.turns.size() - 1, answer);
+    return prompter_.Ask(sample, answers, policy, visible).status();
   }
   bool FindsBlocks(const NiahPolicy& policy) const final { return prompter_.FindsBlocks(policy); }
   bool fails_alone() const final { return false; }

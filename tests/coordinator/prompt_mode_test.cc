@@ -340,6 +340,16 @@ TEST(PromptModeTest, PoliciesThatDoNotFitTheirTextAreRefused) {
               AllOf(HasSubstr("the question has 400 tokens"), HasSubstr("room for 399")));
 }
 
+TEST(PromptModeTest, AQuestionThatThePolicySeesMustFitItsBudget) {
+  const auto plan = [](const char* policy, bool visible) {
+    return Plan({300}, Options(policy, "exact", visible), 100);
+  };
+  EXPECT_THAT(ErrorOf(plan("snapkv:budget=103", true), false),
+              AllOf(HasSubstr("policy snapkv: a budget of 103 tokens"), HasSubstr("give more than 103")));
+  EXPECT_TRUE(plan("snapkv:budget=104", true).ok());
+  EXPECT_TRUE(plan("snapkv:budget=103", false).ok());
+}
+
 TEST(CatalystTest, IsTheDefaultTextOrWhatWasGiven) {
   const std::vector<int32_t> by_default = Plan({50}, Options("infinipot:pot=900"))->catalyst;
   EXPECT_EQ(ByteTokenizer()->Decode(by_default, true),
