@@ -30,7 +30,16 @@ class Words {
     return token >= 0 && static_cast<size_t>(token) < word_of_.size() ? word_of_[static_cast<size_t>(token)]
                                                                       : -1;
   }
-  double AddNew(std::span<const int32_t> tokens, int64_t stamp);
+  // Each of the question's words among the tokens, but those that this stamp has seen.
+  template <typename Use>
+  void ForEachNew(std::span<const int32_t> tokens, int64_t stamp, const Use& use) {
+    for (const int32_t token : tokens) {
+      const int32_t word = WordOf(token);
+      if (word < 0 || seen_[static_cast<size_t>(word)] == stamp) continue;
+      seen_[static_cast<size_t>(word)] = stamp;
+      use(static_cast<size_t>(word));
+    }
+  }
 
   std::vector<int32_t> word_of_;  // (token ids up to the question's greatest)
   std::vector<double> weights_;   // (words)
@@ -51,14 +60,8 @@ Words::Words(std::span<const int32_t> question, std::span<const Slice> slices) {
   }
   seen_.assign(weights_.size(), -1);
   std::vector<int64_t> holding(weights_.size(), 0);  // slices
-  for (size_t s = 0; s < slices.size(); ++s) {
-    for (const int32_t token : slices[s].tokens) {
-      const int32_t word = WordOf(token);
-      if (word < 0 || seen_[static_cast<size_t>(word)] == static_cast<int64_t>(s)) continue;
-      seen_[static_cast<size_t>(word)] = static_cast<int64_t>(s);
-      ++holding[static_cast<size_t>(word)];
-    }
-  }
+  for (size_t s = 0; s < slices.size(); ++s)
+    ForEachNew(slices[s].tokens, static_cast<int64_t>(s), [&](size_t word) { ++holding[word]; });
   // In steps of 2^-16, so that a sum does not depend on the order of the words.
   const double all = static_cast<double>(slices.size()) + 1;
   for (size_t w = 0; w < weights_.size(); ++w) {
@@ -68,26 +71,16 @@ Words::Words(std::span<const int32_t> question, std::span<const Slice> slices) {
   seen_.assign(weights_.size(), -1);
 }
 
-double Words::AddNew(std::span<const int32_t> tokens, int64_t stamp) {
-  double sum = 0;
-  for (const int32_t token : tokens) {
-    const int32_t word = WordOf(token);
-    if (word < 0 || seen_[static_cast<size_t>(word)] == stamp) continue;
-    seen_[static_cast<size_t>(word)] = stamp;
-    sum += weights_[static_cast<size_t>(word)];
-  }
-  return sum;
-}
-
 std::vector<double> Words::Scores(std::span<const Slice> slices, int64_t radius) {
   const int64_t count = static_cast<int64_t>(slices.size());
   std::vector<double> scores;
   scores.reserve(slices.size());
   for (int64_t s = 0; s < count; ++s) {
-    double score = AddNew(slices[static_cast<size_t>(s)].tokens, s);
+    double own = 0, near = 0;
+    ForEachNew(slices[static_cast<size_t>(s)].tokens, s, [&](size_t word) { own += weights_[word]; });
     for (int64_t n = std::max<int64_t>(0, s - radius); n <= std::min(count - 1, s + radius); ++n)
-      score += n == s ? 0 : kNeighborShare * AddNew(slices[static_cast<size_t>(n)].tokens, s);
-    scores.push_back(score);
+      ForEachNew(slices[static_cast<size_t>(n)].tokens, s, [&](size_t word) { near += weights_[word]; });
+    scores.push_back(own + kNeighborShare * near);
   }
   return scores;
 }
