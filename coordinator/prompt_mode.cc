@@ -239,16 +239,6 @@ absl::Status CheckPot(const PromptMode& mode, const PromptSizes& sizes, int64_t 
       sizes.question, pot, keep, std::max<int64_t>(0, room));
 }
 
-// A question behind documents stays whole, in one text too where the policy chooses with it in view.
-absl::Status CheckSeenQuestionStays(const PromptMode& mode, const PromptSizes& sizes) {
-  const int64_t stay = sizes.prefix + sizes.question;
-  if (sizes.question == 0 || mode.kept >= mode.candidates || mode.kept > stay) return absl::OkStatus();
-  return InvalidArgument(
-      "policy {}: a budget of {} tokens, but the prefix and the question, which it sees, stay and have {}: "
-      "give more than {}",
-      mode.policy.name(), mode.kept, stay, stay);
-}
-
 }  // namespace
 
 std::string_view PrefillName(PrefillChoice choice) {
@@ -335,7 +325,8 @@ absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, c
   if (mode.prefill == proto::POT) return CheckPot(mode, sizes, parts.catalyst, model);
   PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(mode.policy, mode.candidates, parts.catalyst, sizes.prefix));
   if (mode.prefill == proto::EXACT) {  // all of it fits the window
-    return parts.question_visible ? CheckSeenQuestionStays(mode, sizes) : absl::OkStatus();
+    if (!parts.question_visible || mode.kept >= mode.candidates) return absl::OkStatus();
+    return CheckQuestionStays(mode.policy, mode.kept, sizes.prefix, sizes.question);
   }
   const int64_t room = model.window_tokens - kAnswerTokensMin;
   const int64_t beside_span = room - sizes.prefix - parts.longest_span;  // a visible question is read there

@@ -124,12 +124,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
     c->budget = std::min(c->budget, context);
     // Where kept tokens stand at their own positions, a large head costs nothing but its tiles.
     c->most = (c->anchored() || !c->spec.shares() ? c->spec.MostOf(context) : context) - c->fixed;
-    if (const int64_t stays = c->fixed + context - c->question_first;
-        context > c->question_first && c->budget <= stays) {
-      return InvalidArgument(
-          "a budget of {} tokens, but the prefix and the question stay and have {}; give more than {}",
-          c->budget, stays, stays);
-    }
+    PALIMPSEST_RETURN_IF_ERROR(CheckQuestionStays(c->spec, c->budget, c->fixed, context - c->question_first));
   }
   if (c->policy == nullptr) c->budget = context;
   if (c->needs.repeat > 0) PALIMPSEST_RETURN_IF_ERROR(PlanRepetition(request, *c));

@@ -171,4 +171,13 @@ absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t c
   return absl::OkStatus();
 }
 
+absl::Status CheckQuestionStays(const PolicySpec& policy, int64_t budget, int64_t fixed, int64_t question) {
+  const int64_t stay = fixed + question;
+  if (question <= 0 || budget > stay) return absl::OkStatus();
+  return InvalidArgument(
+      "policy {}: a budget of {} tokens, but the prefix and the question, which it sees, stay and have {}: "
+      "give more than {}",
+      policy.name(), budget, stay, stay);
+}
+
 }  // namespace palimpsest

@@ -169,4 +169,8 @@ std::string PolicyText(const PolicySpec& policy);
 // the prefix, which always stay. One line with the number and the range.
 absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed);
 
+// The `question` tokens a policy sees stay whole, and the `fixed` before the documents: `budget` must hold
+// more than those. Nothing seen (0 or fewer): fits.
+absl::Status CheckQuestionStays(const PolicySpec& policy, int64_t budget, int64_t fixed, int64_t question);
+
 }  // namespace palimpsest

@@ -323,6 +323,17 @@ bool Fits(const std::string& text, int64_t tokens, int64_t catalyst, int64_t fix
   return CheckPolicyFits(Parsed(text), tokens, catalyst, fixed).ok();
 }
 
+TEST(PolicySpecTest, AQuestionThatIsSeenStaysAndLeavesRoom) {
+  const PolicySpec policy = Parsed("snapkv:budget=100");
+  EXPECT_TRUE(CheckQuestionStays(policy, 100, 30, 69).ok());
+  EXPECT_TRUE(CheckQuestionStays(policy, 10, 30, 0).ok())
+      << "no question is seen: the prefix is CheckPolicyFits'";
+  const absl::Status status = CheckQuestionStays(policy, 100, 30, 70);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(status), HasSubstr("a budget of 100 tokens"));
+  EXPECT_THAT(Message(status), HasSubstr("have 100: give more than 100"));
+}
+
 TEST(PolicySpecTest, TooManyImagesAreRefused) {
   std::string text = "lookm:images=0-1";
   for (int i = 1; i < 256; ++i) text += "/" + std::to_string(2 * i) + "-" + std::to_string(2 * i + 1);
