@@ -143,8 +143,9 @@ absl::Status RocksDbDatabase::FromRocksDb(const rocksdb::Status& status, std::st
   if (status.ok()) return absl::OkStatus();
   const std::string name = Quoted(folder_.path(), 4096), detail = OneLine(status.ToString(), 512);
   if (status.IsNoSpace()) {
+    PALIMPSEST_ASSIGN_OR_RETURN(const DiskSpace space, folder_.Space());
     return ResourceExhausted("ssd tier {}: {}: the disk is full ({} bytes free); free some space", name,
-                             doing, folder_.FreeBytes());
+                             doing, space.free_bytes);
   }
   const bool damaged = status.IsCorruption() || status.IsPathNotFound() || status.IsNotFound() ||
                        status.IsInvalidArgument() || status.IsNotSupported();
@@ -194,10 +195,11 @@ absl::Status RocksDbDatabase::OpenIn(const std::string& path, bool create) {
 
 absl::StatusOr<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::Open(const RocksDbFolder& folder,
                                                                        const RocksDbTierOptions& options) {
-  if (const int64_t free = folder.FreeBytes(); free < kSpareBytes) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const DiskSpace space, folder.Space());
+  if (space.free_bytes < kSpareBytes) {
     return ResourceExhausted(
         "ssd tier {}: the disk is full ({} bytes free, opening needs {}); free some space",
-        Quoted(folder.path(), 4096), free, kSpareBytes);
+        Quoted(folder.path(), 4096), space.free_bytes, kSpareBytes);
   }
   const auto open = [&](const std::string& path,
                         bool create) -> absl::StatusOr<std::unique_ptr<RocksDbDatabase>> {
@@ -224,11 +226,12 @@ absl::StatusOr<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::Open(const Roc
 // ---- writing
 
 absl::Status RocksDbDatabase::BeReadyToWrite(uint64_t bytes) {
-  if (const int64_t free = folder_.FreeBytes(); free < static_cast<int64_t>(bytes) + kSpareBytes) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const DiskSpace space, folder_.Space());
+  if (space.free_bytes < static_cast<int64_t>(bytes) + kSpareBytes) {
     return ResourceExhausted(
         "ssd tier {}: no room for {} bytes: the disk has {} bytes free; free some space or lower the tier's "
         "capacity",
-        Quoted(folder_.path(), 4096), bytes, free);
+        Quoted(folder_.path(), 4096), bytes, space.free_bytes);
   }
   if (!failed_) return absl::OkStatus();
   const rocksdb::Status status = db_->Resume();

@@ -193,14 +193,11 @@ RocksDbFolder::~RocksDbFolder() {
   ::close(lock_fd_);
 }
 
-int64_t RocksDbFolder::DiskBytes() const {
+absl::StatusOr<DiskSpace> RocksDbFolder::Space() const {
   struct statvfs info;
-  return ::statvfs(path_.c_str(), &info) == 0 ? static_cast<int64_t>(info.f_blocks * info.f_frsize) : 0;
-}
-
-int64_t RocksDbFolder::FreeBytes() const {
-  struct statvfs info;
-  return ::statvfs(path_.c_str(), &info) == 0 ? static_cast<int64_t>(info.f_bavail * info.f_frsize) : 0;
+  if (::statvfs(path_.c_str(), &info) != 0) return FolderError(path_, errno);
+  return DiskSpace{.bytes = static_cast<int64_t>(info.f_blocks * info.f_frsize),
+                   .free_bytes = static_cast<int64_t>(info.f_bavail * info.f_frsize)};
 }
 
 bool RocksDbFolder::AllowsDirectIo() const {

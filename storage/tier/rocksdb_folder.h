@@ -18,6 +18,10 @@
 
 namespace palimpsest {
 
+struct DiskSpace {
+  int64_t bytes = 0, free_bytes = 0;  // free: for us
+};
+
 class RocksDbFolder {
  public:
   // Waits up to `lock_wait` for an owner before us to end. `*damaged` says whether db/ has to go before it
@@ -34,9 +38,8 @@ class RocksDbFolder {
   std::string FreshDatabasePath() const { return path_ + "/db.new"; }
   std::string NewPath() const { return path_ + "/new"; }
 
-  // Of its file system. Free: for us.
-  int64_t DiskBytes() const;
-  int64_t FreeBytes() const;
+  // Of its file system. UNAVAILABLE: the folder, or the disk under it, is gone.
+  absl::StatusOr<DiskSpace> Space() const;
   bool AllowsDirectIo() const;
 
   // Moves all aside and starts anew, under the lock. To "<path>.damaged-<unix seconds>"; where the folder

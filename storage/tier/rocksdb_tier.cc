@@ -257,9 +257,10 @@ absl::StatusOr<std::unique_ptr<Tier>> OpenInFolder(const std::shared_ptr<RocksDb
 }
 
 absl::Status CheckCapacity(const RocksDbTierOptions& options, const RocksDbFolder& folder) {
-  if (const int64_t disk = folder.DiskBytes(); options.capacity_bytes > disk) {
+  PALIMPSEST_ASSIGN_OR_RETURN(const DiskSpace space, folder.Space());
+  if (options.capacity_bytes > space.bytes) {
     return InvalidArgument("ssd tier {}: capacity {} bytes, but its disk holds {}; lower the capacity",
-                           Quoted(folder.path(), 4096), options.capacity_bytes, disk);
+                           Quoted(folder.path(), 4096), options.capacity_bytes, space.bytes);
   }
   return absl::OkStatus();
 }

@@ -211,6 +211,16 @@ TEST_F(RocksDbTierDamageTest, AnyFileMissingOrSpoiltLeavesATierThatOpens) {
   }
 }
 
+TEST_F(RocksDbTierDamageTest, AFolderThatIsGoneIsNotCalledAFullDisk) {
+  ASSERT_TRUE(Open().ok());
+  fs::remove_all(folder_);
+  const absl::Status gone = tier_->Put(TestBlockId(1), ValueOf(TestBlockId(1), 1000));
+  EXPECT_EQ(gone.code(), absl::StatusCode::kUnavailable) << gone;
+  EXPECT_NE(Message(gone).find(folder_), std::string::npos) << gone;
+  EXPECT_EQ(Message(gone).find("full"), std::string::npos) << gone;
+  ExpectMissed({ItemOf(TestBlockId(1), 1, 1000)});
+}
+
 TEST_F(RocksDbTierDamageTest, AMissingManifestOrCurrentIsQuarantined) {
   const std::string copy = temporary_.File("copy");
   Fill(copy, 3, 1);
