@@ -1,8 +1,12 @@
 // What the SSD tiers of a data folder hold, and whether all of it is whole.
 //
 // Verify : reads every value, compares the disk's checksums and opens every tile under the data key. What is
-//          damaged is dropped: it is computed again when it is asked for.
-// Errors : as of OpenRocksDbTier and DataKey::Load; Aborted: a process that serves has a tier open.
+//          damaged is dropped: it is computed again when it is asked for. What other settings sealed (another
+//          key, encryption on or off) is told and stays.
+// Looking: evicts nothing, also where the capacity is now less than what is there. Opening a tier whose files
+//          are damaged moves it aside or drops batches, as it does for whoever opens it; that is told too.
+// Errors : as of OpenRocksDbTier and DataKey::Load; Aborted: a process that serves has a tier open;
+//          Unavailable: the disk does not say what it holds.
 // Threads: one at a time.
 #pragma once
 
@@ -27,6 +31,13 @@ struct StoredTier {
   };
   std::array<OfKind, kValueKinds> kinds;  // by ValueKind
   std::vector<std::string> damaged;       // names of values; of a verification
+  int64_t sealed_otherwise = 0;           // values that these settings cannot open; of a verification
+  int64_t damaged_batches = 0;            // whose files were damaged or missing: dropped
+  std::string moved_to;                   // the tier that was damaged as a whole; empty: it was not
+
+  bool whole() const {
+    return damaged.empty() && sealed_otherwise == 0 && damaged_batches == 0 && moved_to.empty();
+  }
 };
 
 struct StorageCheck {
@@ -36,6 +47,9 @@ struct StorageCheck {
 };
 // Tiers that are there; none is made. Cancelled: what was checked until then stays.
 absl::StatusOr<std::vector<StoredTier>> CheckStorage(const Config& config, const StorageCheck& check);
+
+// OK if all of them are whole, else what was found, in one line.
+absl::Status StorageStatus(const std::vector<StoredTier>& tiers);
 
 std::string StorageText(const std::vector<StoredTier>& tiers, bool verified);
 std::string StorageJson(const std::vector<StoredTier>& tiers, bool verified);

@@ -15,11 +15,7 @@ absl::Status Run(const CommandContext& context, bool verify) {
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<StoredTier> tiers, CheckStorage(context.config, check));
   PALIMPSEST_RETURN_IF_ERROR(
       WriteOut(context.json ? StorageJson(tiers, verify) + "\n" : StorageText(tiers, verify)));
-  size_t damaged = 0;
-  for (const StoredTier& tier : tiers) damaged += tier.damaged.size();
-  if (damaged == 0) return absl::OkStatus();
-  return DataLoss("{} values were damaged and are dropped; they are computed again when they are asked for",
-                  damaged);
+  return StorageStatus(tiers);
 }
 
 }  // namespace

@@ -55,6 +55,7 @@ struct StoredDirectory {
   std::vector<StoredValue> values;  // by batch, kind, place; each key once
   uint64_t next_batch = 1;          // above every number in use
   int64_t dropped_batches = 0;      // by Recover: of an interrupted Put or Drop, or their files were damaged
+  int64_t damaged_batches = 0;      // the latter among them
 };
 
 class RocksDbDatabase {
@@ -107,8 +108,9 @@ class RocksDbDatabase {
   Files FindFiles() const;
   absl::StatusOr<std::vector<StoredValue>> ReadDirectory() const;
   static bool AreAllNamed(const Files& files, const std::vector<StoredValue>& values);
-  absl::Status DropDamagedDirectory();
-  absl::Status DropWithoutFiles(std::span<const StoredValue> values, Files files, StoredDirectory* directory);
+  absl::StatusOr<bool> DropDamagedDirectory();
+  absl::Status DropWithoutFiles(std::span<const StoredValue> values, Files files, bool names_lost,
+                                StoredDirectory* directory);
   absl::Status KeepNewest(std::vector<StoredValue>* values);
   void MergeDirectory();
 

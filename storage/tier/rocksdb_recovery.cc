@@ -75,7 +75,9 @@ bool RocksDbDatabase::AreAllNamed(const Files& files, const std::vector<StoredVa
 }
 
 // What a damaged file of the directory names is given up; left where it is, it would stop compactions.
-absl::Status RocksDbDatabase::DropDamagedDirectory() {
+// Whether there was one.
+absl::StatusOr<bool> RocksDbDatabase::DropDamagedDirectory() {
+  bool damaged = false;
   std::vector<rocksdb::LiveFileMetaData> live;
   db_->GetLiveFilesMetaData(&live);
   const rocksdb::Options options = db_->GetOptions(families_[kDirectory]);
@@ -87,12 +89,13 @@ absl::Status RocksDbDatabase::DropDamagedDirectory() {
     absl::Status error = FromRocksDb(status, "reading the directory");
     if (error.code() != absl::StatusCode::kDataLoss) return error;  // it may be readable another time
     PALIMPSEST_LOG(kWarn, "ssd tier directory damaged: its batches are dropped error {}", error);
+    damaged = true;
     const rocksdb::Slice first = file.smallestkey, last = file.largestkey;
     PALIMPSEST_RETURN_IF_ERROR(
         FromRocksDb(rocksdb::DeleteFilesInRange(db_.get(), families_[kDirectory], &first, &last),
                     "dropping a part of the directory"));
   }
-  return absl::OkStatus();
+  return damaged;
 }
 
 // A crash may have brought back an entry that was erased before its key was put again.
@@ -106,11 +109,13 @@ absl::Status RocksDbDatabase::KeepNewest(std::vector<StoredValue>* values) {
   return Erase(older);
 }
 
-// Keeps the batches whose kinds all have files; drops the others, and files that no entry names.
+// Keeps the batches whose kinds all have files; drops the others, and files that no entry names: those of an
+// interrupted Put or Drop, unless `names_lost`.
 absl::Status RocksDbDatabase::DropWithoutFiles(std::span<const StoredValue> values, Files files,
-                                               StoredDirectory* directory) {
+                                               bool names_lost, StoredDirectory* directory) {
   const auto discard = [&](uint64_t batch, std::span<const StoredValue> entries) -> absl::Status {
     ++directory->dropped_batches;
+    if (names_lost || !entries.empty()) ++directory->damaged_batches;
     PALIMPSEST_RETURN_IF_ERROR(Erase(entries));
     return Drop(batch);
   };
@@ -141,16 +146,17 @@ absl::Status RocksDbDatabase::DropWithoutFiles(std::span<const StoredValue> valu
 absl::StatusOr<StoredDirectory> RocksDbDatabase::Recover() {
   absl::StatusOr<std::vector<StoredValue>> values = ReadDirectory();
   Files files = FindFiles();
+  bool names_lost = false;
   // RocksDB 7.8.3's iterator ends at a file that it cannot open and says OK. Then batches seem to be without
   // entries, as after a crash; so before any is dropped for that, each file of the directory is read.
   if (values.ok() ? !AreAllNamed(files, *values) : values.status().code() == absl::StatusCode::kDataLoss) {
-    PALIMPSEST_RETURN_IF_ERROR(DropDamagedDirectory());
+    PALIMPSEST_ASSIGN_OR_RETURN(names_lost, DropDamagedDirectory());
     values = ReadDirectory();
   }
   PALIMPSEST_RETURN_IF_ERROR(values.status());
   PALIMPSEST_RETURN_IF_ERROR(KeepNewest(&*values));
   StoredDirectory directory;
-  PALIMPSEST_RETURN_IF_ERROR(DropWithoutFiles(*values, std::move(files), &directory));
+  PALIMPSEST_RETURN_IF_ERROR(DropWithoutFiles(*values, std::move(files), names_lost, &directory));
   At("recovered");
   MergeDirectory();
   return directory;

@@ -95,6 +95,7 @@ absl::Status RocksDbTier::Load(RocksDbTierReport* report) {
   report->values = directory_.Stats().values;
   report->bytes = directory_.Stats().used_bytes;
   report->dropped_batches = stored.dropped_batches;
+  report->damaged_batches = stored.damaged_batches;
   return absl::OkStatus();
 }
 

@@ -52,6 +52,7 @@ struct RocksDbTierOptions {
 struct RocksDbTierReport {
   int64_t values = 0, bytes = 0;
   int64_t dropped_batches = 0;  // of an interrupted Put or eviction, or their files were damaged
+  int64_t damaged_batches = 0;  // the latter among them
   double seconds = 0;
   std::string quarantined;  // where the damaged folder went; empty: nothing was damaged
 };

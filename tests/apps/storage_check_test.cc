@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -111,6 +112,53 @@ TEST_P(StorageCheckTest, AnotherValuesTileIsFound) {
   std::copy_n(other.begin(), kTile, value.begin());
   Store(1, value);
   EXPECT_EQ(Check(/*verify=*/true).damaged, std::vector<std::string>{TierKey(Id(1)).ToString()});
+}
+
+TEST_P(StorageCheckTest, WhatOtherSettingsSealedIsToldAndStays) {
+  for (int number : {1, 2}) Store(number, Value(number));
+  config_.ssd.encryption = GetParam() ? "off" : "on";
+  const StoredTier other = Check(/*verify=*/true);
+  EXPECT_EQ(other.sealed_otherwise, 2);
+  EXPECT_TRUE(other.damaged.empty());
+  EXPECT_EQ(StorageStatus({other}).code(), absl::StatusCode::kFailedPrecondition);
+  config_.ssd.encryption = GetParam() ? "on" : "off";
+  const StoredTier own = Check(/*verify=*/true);
+  EXPECT_TRUE(own.whole());
+  EXPECT_EQ(own.kinds[0].values, 2);
+  EXPECT_TRUE(StorageStatus({own}).ok());
+}
+
+TEST_P(StorageCheckTest, LookingEvictsNothingWhereTheCapacityIsLessNow) {
+  for (int number : {1, 2}) Store(number, Value(number));
+  config_.ssd.store_bytes = 1000;
+  for (const bool verify : {false, true}) {
+    const StoredTier tier = Check(verify);
+    EXPECT_EQ(tier.capacity_bytes, 1000);
+    EXPECT_EQ(tier.kinds[0].values, 2);
+    EXPECT_TRUE(tier.whole());
+  }
+}
+
+TEST_P(StorageCheckTest, ATierThatIsDamagedAsAWholeIsTold) {
+  for (const bool verify : {false, true}) {
+    Store(1, Value(1));
+    std::filesystem::remove(config_.data_dir + "/tier/0/db/CURRENT");
+    const StoredTier tier = Check(verify);
+    EXPECT_EQ(tier.used_bytes, 0);
+    EXPECT_TRUE(tier.moved_to.starts_with(config_.data_dir + "/tier/0.damaged-")) << tier.moved_to;
+    EXPECT_EQ(StorageStatus({tier}).code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(StorageText({tier}, verify).find("whole"), std::string::npos);
+    EXPECT_TRUE(Check(verify).whole()) << "what is there now is";
+  }
+}
+
+TEST_P(StorageCheckTest, ATierBehindAGapIsFound) {
+  Store(1, Value(1));
+  const std::string folder = config_.data_dir + "/tier/";
+  std::filesystem::rename(folder + "0", folder + "11");
+  for (const char* other : {"x", "3x", "07", "-1", "0.damaged-5"})
+    std::filesystem::create_directory(folder + other);
+  EXPECT_EQ(Check(/*verify=*/true).folder, folder + "11");
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, StorageCheckTest, ::testing::Bool(),

@@ -176,6 +176,7 @@ TEST_F(RocksDbTierCrashTest, AKillAtAnyNamedPlaceLosesNothingThatWasAcknowledged
       ASSERT_TRUE(Open({.capacity_bytes = kFew}).ok());
       EXPECT_EQ(report_.quarantined, "");
       dropped += static_cast<int>(report_.dropped_batches);
+      EXPECT_EQ(report_.damaged_batches, 0);
       ExpectNothingWrong();
       const uint64_t under_way = numbers.empty() ? seed * 1000 : numbers.back() + 1;
       ExpectWholeOrNothing(under_way);

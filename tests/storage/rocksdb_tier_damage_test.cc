@@ -246,6 +246,7 @@ TEST_F(RocksDbTierDamageTest, InALargeTierACutFileCostsItsBatch) {
     if (!report_.quarantined.empty()) continue;
     ++kept;
     EXPECT_EQ(report_.dropped_batches, 1) << name;
+    EXPECT_EQ(report_.damaged_batches, 1) << name;
     EXPECT_GT(reading.right, reading.refused * 10) << name;
   }
   EXPECT_GT(kept, 5);
