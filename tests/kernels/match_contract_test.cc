@@ -1,6 +1,8 @@
 // The contract of MatchKeys: which of some keys each of others is most like.
 #include <cmath>
+#include <fstream>
 #include <limits>
+#include <string>
 
 #include "tests/kernels/backend_fixture.h"
 
@@ -154,6 +156,29 @@ TEST_P(MatchContractTest, HugeAndTinyKeysGiveNumbers) {
     EXPECT_TRUE(matches.similarity[i] >= -1 && matches.similarity[i] <= 1) << matches.similarity[i];
     EXPECT_TRUE(matches.best[i] >= 0 && matches.best[i] < 4) << matches.best[i];
   }
+}
+
+// The most memory that this process ever had, since it was told to forget; 0: this system does not say.
+int64_t PeakBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    int64_t kib = 0;
+    if (word == "VmHWM:" && status >> kib) return kib << 10;
+  }
+  return 0;
+}
+bool ForgetPeak() { return static_cast<bool>(std::ofstream("/proc/self/clear_refs") << "5" << std::flush); }
+
+// 4,096 keys by 4,096 are 64 MiB of similarities, of which each key's best is wanted.
+TEST_P(MatchContractTest, AllPairsAreNeverHeldAtOnce) {
+  RngSequence rng{Rng(47)};
+  const std::vector<std::pair<Keys, Keys>> heads = {{RandomKeys(rng, 4096, 16), RandomKeys(rng, 4096, 16)}};
+  Match(*backend_, 16, {{RandomKeys(rng, 64, 16), RandomKeys(rng, 64, 16)}});
+  if (!ForgetPeak() || PeakBytes() == 0) GTEST_SKIP() << "this system does not tell the peak of a process";
+  const int64_t before = PeakBytes();
+  const std::vector<Matches> matches = Match(*backend_, 16, heads);
+  EXPECT_LT(PeakBytes() - before, 16 << 20);
+  EXPECT_EQ(matches[0].best.size(), 4096u);
 }
 
 TEST_P(MatchContractTest, MatchesDoNotDependOnTheThreadsOrTheHeadsBeside) {

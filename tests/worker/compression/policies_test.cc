@@ -92,6 +92,13 @@ TEST(StreamingTest, SinksAndTheLastTokensStay) {
   EXPECT_THAT(TopOf(ScoresOf("streaming:sink=0,recent=2", head.input), 2), ElementsAre(98, 99));
 }
 
+// Four sinks, a window of eight that the newcomer is one of, fifteen tokens: 0 to 3 and 8 to 14 stay.
+TEST(StreamingTest, TheNewcomerIsOneOfTheWindow) {
+  const TestHead head(16);
+  EXPECT_THAT(TopOf(ScoresOf("streaming:sink=4,recent=8", head.input), 12),
+              ElementsAre(0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+
 TEST(StreamingTest, ATextShorterThanTheSinksStaysWhole) {
   const TestHead head(3);
   EXPECT_THAT(TopOf(ScoresOf("streaming", head.input), 1024), ElementsAre(0, 1, 2));
@@ -182,6 +189,22 @@ TEST_P(AnyPolicyTest, HeadsScoredAtOnceScoreAsAlone) {
   EXPECT_EQ(together, alone);
 }
 
+TEST_P(AnyPolicyTest, EqualQueryHeadsKeepWhatOneKeeps) {
+  const reference::Rows one = RandomAttention(1, 200, 37);
+  TestHead head(reference::Rows{one[0], one[0]});  // two: sums and means of equal numbers are exact
+  const auto repeat = [](std::vector<float>* numbers) {
+    const auto half = numbers->begin() + static_cast<int64_t>(numbers->size() / 2);
+    std::copy(numbers->begin(), half, half);
+  };
+  for (std::vector<float>* numbers : {&head.squares, &head.query_mean, &head.query_covariance})
+    repeat(numbers);
+  HeadInput alone = head.input;
+  alone.group = 1;
+  alone.query_mean = alone.query_mean.first(head.query_mean.size() / 2);
+  alone.query_covariance = alone.query_covariance.first(head.query_covariance.size() / 2);
+  EXPECT_EQ(TopOf(ScoresOf(GetParam(), head.input), 60), TopOf(ScoresOf(GetParam(), alone), 60));
+}
+
 INSTANTIATE_TEST_SUITE_P(All, AnyPolicyTest,
                          ::testing::Values("snapkv", "snapkv:pool=avg,order=pool-reduce", "infinipot",
                                            "infinipot:reduce=max", "infinipot:score=snapkv",
@@ -194,6 +217,62 @@ INSTANTIATE_TEST_SUITE_P(All, AnyPolicyTest,
                                            "knorm", "keydiff", "keydiff:keys=rest", "expected",
                                            "expected:covariance=no,values=no", "sirllm:recent=8", "pyramidkv",
                                            "adakv", "chunkkv", "criticalkv", "kvzip", "snapkv:target=0.9"));
+
+// Some tokens of a head, with all that is known of them.
+class Part {
+ public:
+  Part(const HeadInput& all, const std::vector<int32_t>& picks) : input(all) {
+    const auto take = [&](std::span<const float> rows, int64_t width, std::vector<float>* own) {
+      for (const int32_t pick : picks)
+        own->insert(own->end(), rows.begin() + pick * width, rows.begin() + (pick + 1) * width);
+      return std::span<const float>(*own);
+    };
+    for (const int32_t pick : picks) tokens_.push_back(all.tokens[static_cast<size_t>(pick)]);
+    const size_t n = all.tokens.size();
+    for (int64_t g = 0; g < all.group; ++g) {
+      take({all.attention + g * all.attention_stride, n}, 1, &attention_);
+      take({all.squares + g * all.sums_stride, n}, 1, &squares_);
+    }
+    input.tokens = tokens_;
+    input.attention = input.sums = attention_.data();
+    input.squares = squares_.data();
+    input.attention_stride = input.sums_stride = static_cast<int64_t>(picks.size());
+    input.seen_by = take(all.seen_by, 1, &seen_by_);
+    input.losses = take(all.losses, 1, &losses_);
+    input.keys = take(all.keys, all.head_size, &keys_);
+    input.values = take(all.values, all.head_size, &values_);
+    input.output_norms = take(all.output_norms, 1, &norms_);
+    scratch_.resize(2 * picks.size());
+    input.scratch = scratch_;
+  }
+
+  HeadInput input;
+
+ private:
+  std::vector<int32_t> tokens_;
+  std::vector<float> attention_, squares_, seen_by_, losses_, keys_, values_, norms_, scratch_;
+};
+
+// Those that look at each token for itself. Not those that look at its neighbors (pools, chunks) or at how it
+// differs from the others' mean (keydiff), nor what volatility sets apart first (roco).
+class TokenByTokenTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(TokenByTokenTest, WhatIsKeptOfWhatWasKeptIsWhatIsKeptOfAll) {
+  const TestHead head(RandomAttention(3, 200, 41));
+  const std::vector<int32_t> kept = TopOf(ScoresOf(GetParam(), head.input), 100);
+  const Part part(head.input, kept);
+  std::vector<int32_t> again;
+  for (const int32_t pick : TopOf(ScoresOf(GetParam(), part.input), 50))
+    again.push_back(kept[static_cast<size_t>(pick)]);
+  EXPECT_EQ(again, TopOf(ScoresOf(GetParam(), head.input), 50));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, TokenByTokenTest,
+                         ::testing::Values("snapkv:kernel=1,window=20", "infinipot", "infinipot:reduce=max",
+                                           "streaming:sink=4,recent=46", "random", "h2o:heavy=30,recent=20",
+                                           "h2o:heavy=30,recent=20,normalize=queries,reduce=max",
+                                           "lookm:budget=50,recent=20", "tova", "knorm", "expected",
+                                           "sirllm:recent=8", "kvzip"));
 
 }  // namespace
 }  // namespace palimpsest
