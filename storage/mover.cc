@@ -44,7 +44,10 @@ bool Mover::Put(const TierKey& key, std::vector<uint8_t> value, uint32_t parts) 
   const auto room = [&] { return stats_.waiting_bytes + bytes <= options_.waiting_bytes_max; };
   if (!room()) {
     CommitLocked();
-    if (!refused_) progress_.wait_for(lock, options_.put_wait, [&] { return room() || refused_; });
+    if (!refused_) {
+      refused_ = !progress_.wait_for(lock, options_.put_wait, [&] { return room() || refused_; });
+      if (refused_) PALIMPSEST_LOG(kWarn, "ssd tier hangs: what finds no room to wait for it is not written");
+    }
   }
   if (!room()) {
     ++stats_.dropped_full;

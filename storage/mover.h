@@ -172,7 +172,7 @@ class Mover {
   std::condition_variable progress_;  // something waits no longer
   Batch queued_;                      // not committed yet
   int64_t queued_bytes_ = 0;
-  bool refused_ = false;  // the disk takes nothing now: who puts does not wait for it
+  bool refused_ = false;  // the disk takes nothing now, or hangs: who puts does not wait for it
   absl::flat_hash_map<TierKey, std::pair<TierValue, uint32_t>, TierKeyHash> waiting_;
   absl::flat_hash_map<TierKey, std::shared_ptr<Reading>, TierKeyHash> reading_;
   std::deque<TierKey> prefetched_;  // in reading_, the oldest first

@@ -150,6 +150,30 @@ TEST_F(MoverTest, APutGivesUpWhenTooMuchWaits) {
   for (int i = 0; i < 3; ++i) ExpectFound(i, Level::kHost);
 }
 
+// The first put that finds no room waits for a disk that hangs, those after it do not, until it writes again.
+TEST_F(MoverTest, OnlyOnePutWaitsForADiskThatHangs) {
+  MoverOptions options;
+  options.waiting_bytes_max = 3 * kParts * kTile;
+  options.batch_bytes = 1;
+  options.put_wait = std::chrono::milliseconds(300);
+  Make(0, true, options);
+  std::atomic<bool> hangs{true};
+  ssd_->SetFaults({.slow = 1, .delay = std::chrono::milliseconds(1), .sleep = [&](std::chrono::nanoseconds) {
+                     while (hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                   }});
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Put(i));
+  const TimePoint start = RealClock().Now();
+  for (int i = 3; i < 103; ++i) EXPECT_FALSE(Put(i)) << i;
+  EXPECT_LT(RealClock().Now() - start, 50 * options.put_wait) << "each of a hundred would have waited";
+  EXPECT_EQ(mover_->stats().dropped_full, 100);
+  hangs = false;
+  ASSERT_TRUE(mover_->Flush(kLong));
+  for (int i = 200; i < 210; ++i) EXPECT_TRUE(Put(i)) << "it waits for room again";
+  ASSERT_TRUE(mover_->Flush(kLong));
+  ssd_->SetFaults({});
+  ExpectFound(209, Level::kSsd);
+}
+
 // Each tile of it is right and in its place: only their number tells.
 TEST_F(MoverTest, AValueCutBetweenTwoTilesIsAMiss) {
   for (const bool encrypt : {true, false}) {
