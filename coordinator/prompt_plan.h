@@ -66,6 +66,8 @@ class PromptPlanner {
                                               std::shared_ptr<const ChatTemplate> chat_template,
                                               ChatTemplate::Options options, Limits limits);
 
+  const Limits& limits() const { return limits_; }
+
   // `path` is for errors.
   absl::StatusOr<std::vector<int32_t>> TokenizeDocument(std::string_view path, std::string_view text) const;
 

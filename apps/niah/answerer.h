@@ -45,6 +45,8 @@ class NiahAnswerer {
   virtual absl::StatusOr<int64_t> CountTokens(const NiahSample& sample) = 0;
   // Whether a question of the sample can be asked under the policy. IsOverWindow if it has no room.
   virtual absl::Status Check(const NiahSample& sample, const NiahPolicy& policy, bool visible) = 0;
+  // Tokens of the longest sample that can be asked under the policy; nullopt: it is not known before one is.
+  virtual std::optional<int64_t> LongestFor(const NiahPolicy&) const { return std::nullopt; }
   // Whether the policy finds what Read left.
   virtual bool FindsBlocks(const NiahPolicy& policy) const = 0;
   // Reads the context, once for all that is asked of it.

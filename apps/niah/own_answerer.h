@@ -2,6 +2,7 @@
 // policy finds what was read.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,9 @@ class OwnAnswerer : public NiahAnswerer {
     for (int64_t i = 0; i < sample.answer_tokens; ++i) answer += " a";
     const std::vector<std::string> answers(sample.turns.size() - 1, answer);
     return prompter_.Ask(sample, answers, policy, visible).status();
+  }
+  std::optional<int64_t> LongestFor(const NiahPolicy& policy) const final {
+    return prompter_.LongestFor(policy);
   }
   bool FindsBlocks(const NiahPolicy& policy) const final { return prompter_.FindsBlocks(policy); }
   bool fails_alone() const final { return false; }

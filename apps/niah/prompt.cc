@@ -65,6 +65,11 @@ bool NiahPrompter::FindsBlocks(const NiahPolicy& policy) const {
   return policy.spec.kind != PolicySpec::Kind::kInfiniPot && prefill_ != PrefillChoice::kPot;
 }
 
+std::optional<int64_t> NiahPrompter::LongestFor(const NiahPolicy& policy) const {
+  if (!policy.full() && prefill_ != PrefillChoice::kExact) return std::nullopt;
+  return planner_.limits().window_tokens;
+}
+
 absl::StatusOr<proto::GenerateRequest> NiahPrompter::Read(const NiahSample& sample) const {
   PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> context, Encode(sample.context));
   PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, planner_.PlanDocument(DocumentOf(std::move(context))));

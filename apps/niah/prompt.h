@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -46,6 +47,8 @@ class NiahPrompter {
   absl::StatusOr<int64_t> CountContextTokens(const NiahSample& sample) const;
   // Whether the policy reads a context block by block, so that what Read left is found.
   bool FindsBlocks(const NiahPolicy& policy) const;
+  // Tokens of the longest sample that the policy reads as one text; nullopt: it reads longer ones too.
+  std::optional<int64_t> LongestFor(const NiahPolicy& policy) const;
   // Reads the sample's context: what follows finds it.
   absl::StatusOr<proto::GenerateRequest> Read(const NiahSample& sample) const;
   // How the question of turn `turn` (from 0) is read and answered: full reads the context as one text,

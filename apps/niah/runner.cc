@@ -74,6 +74,7 @@ class Runner {
   // is left out; a policy that is left out wholly is an error.
   absl::Status Check() {
     std::set<std::string> left_out;  // for each length the same
+    PALIMPSEST_RETURN_IF_ERROR(CheckLengths());
     for (const auto& task : options_.tasks) {
       for (const int64_t length : options_.lengths) {
         const absl::StatusOr<NiahSample> sample =
@@ -82,6 +83,7 @@ class Runner {
                        .tokens = length,
                        .turns = options_.turns,
                        .answer_tokens = options_.max_tokens}});
+        if (sample.status().code() == absl::StatusCode::kCancelled) return sample.status();
         if (!sample.ok())
           return Error(sample.status().code(), "{}: {}", task->name(), Message(sample.status()));
         Asked& asked = asked_[{task.get(), length}];
@@ -117,8 +119,26 @@ class Runner {
 
  private:
   absl::StatusOr<NiahSample> Generate(const NiahPlace& place) {
-    return place.task->Generate(place.request,
-                                [this](const NiahSample& sample) { return answerer_.CountTokens(sample); });
+    return place.task->Generate(place.request, [this](const NiahSample& sample) -> absl::StatusOr<int64_t> {
+      PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
+      return answerer_.CountTokens(sample);
+    });
+  }
+
+  // Making a sample of millions of tokens takes a while: not where nothing could read it.
+  absl::Status CheckLengths() const {
+    int64_t most = 0;
+    for (const NiahPolicy& policy : policies_) {
+      const std::optional<int64_t> longest = answerer_.LongestFor(policy);
+      if (!longest.has_value()) return absl::OkStatus();
+      most = std::max(most, *longest);
+    }
+    const int64_t length = *std::max_element(options_.lengths.begin(), options_.lengths.end());
+    if (length <= most) return absl::OkStatus();
+    return InvalidArgument(
+        "length {} is too long to be read as one text: {} was trained for {} tokens with the answer; give at "
+        "most that many, or --prefill auto and a policy besides full",
+        length, answerer_.name(), most);
   }
 
   const std::vector<NiahTrial>* Found(const NiahPlace& place) const {

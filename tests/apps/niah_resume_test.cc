@@ -28,11 +28,13 @@ class FakeAnswerer final : public NiahAnswerer {
   std::string name() const override { return "fake"; }
   std::string numerics() const override { return "exact"; }
   absl::StatusOr<int64_t> CountTokens(const NiahSample& sample) override {
+    if (++counted == cancel_at_count) cancel.Set();
     std::istringstream words(sample.context);
     return std::distance(std::istream_iterator<std::string>(words), {}) +
            static_cast<int64_t>(sample.turns.size()) * sample.answer_tokens;
   }
   absl::Status Check(const NiahSample&, const NiahPolicy&, bool) override { return absl::OkStatus(); }
+  std::optional<int64_t> LongestFor(const NiahPolicy&) const override { return longest; }
   bool FindsBlocks(const NiahPolicy& policy) const override { return policy.full(); }
   absl::StatusOr<NiahReading> Read(const NiahSample&) override {
     ++reads;
@@ -67,6 +69,8 @@ class FakeAnswerer final : public NiahAnswerer {
 
   CancelToken cancel;
   int64_t asked = 0, reads = 0, cancel_at = -1, fails_from = -1, fails_until = -1, estimated = 0;
+  int64_t counted = 0, cancel_at_count = -1;
+  std::optional<int64_t> longest;
   bool alone = false;
 };
 
@@ -131,6 +135,27 @@ TEST_F(NiahResumeTest, InterruptedAgainAndAgainItGivesTheSameReport) {
     EXPECT_LE(asked, kAnswers + 8 * (runs - 1)) << "a finished sample is not asked again";
     break;
   }
+}
+
+TEST_F(NiahResumeTest, MakingASampleIsInterruptedToo) {
+  for (const int64_t at : {1, 3, 8}) {
+    FakeAnswerer answerer;
+    answerer.cancel_at_count = at;
+    EXPECT_EQ(RunNiah(answerer, Options(answerer)).status().code(), absl::StatusCode::kCancelled);
+    EXPECT_EQ(answerer.counted, at);
+    EXPECT_EQ(answerer.asked, 0);
+  }
+}
+
+TEST_F(NiahResumeTest, ALengthThatNothingReadsIsRefusedBeforeASampleIsMade) {
+  FakeAnswerer answerer;
+  answerer.longest = 699;
+  const absl::Status status = RunNiah(answerer, Options(answerer)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("length 700"), HasSubstr("for 699 tokens")));
+  EXPECT_EQ(answerer.counted, 0);
+  answerer.longest = 700;
+  EXPECT_TRUE(RunNiah(answerer, Options(answerer)).ok());
 }
 
 TEST_F(NiahResumeTest, FinishedRunAsksAndReadsNothing) {
