@@ -11,6 +11,17 @@ namespace {
 
 constexpr size_t kTasksMax = 1 << 16;
 
+// Of a value in the open form, once it is in `format`. Index and picks stay as they are; a block with numbers
+// that are not finite does too, and is counted as if it did not.
+int64_t BytesIn(BlockFormat format, std::span<const uint8_t> value, uint32_t parts) {
+  const int64_t as_it_is = static_cast<int64_t>(value.size());
+  if (format == BlockFormat::kBf16) return as_it_is;
+  const absl::StatusOr<OpenedTile> tile = VerifyTile(value.first(value.size() / parts), nullptr, nullptr);
+  if (!tile.ok() || tile->geometry.format != kTileBf16) return as_it_is;
+  const size_t payload = TilePayloadBytes(format, tile->geometry.tokens, tile->geometry.head_size);
+  return int64_t{parts} * static_cast<int64_t>(kEnvelopeHeaderBytes + payload);
+}
+
 }  // namespace
 
 Mover::Mover(const MoverOptions& options, std::unique_ptr<Tier> host, std::unique_ptr<Tier> ssd,
@@ -36,9 +47,13 @@ bool Mover::Put(const TierKey& key, std::vector<uint8_t> value, uint32_t parts) 
   const int64_t bytes = static_cast<int64_t>(value.size());
   value.shrink_to_fit();
   const auto shared = std::make_shared<const std::vector<uint8_t>>(std::move(value));
-  const bool below = PutToHost({key, shared, parts});
+  const std::optional<int64_t> to_host = PutToHost({key, shared, parts});
+  const bool below = to_host.has_value();
+  const int64_t to_ssd = ssd_ == nullptr ? 0 : BytesIn(options_.ssd_format, *shared, parts);
   std::unique_lock lock(mu_);
-  if (below) stats_.level[static_cast<size_t>(Level::kHost)].written_bytes += bytes;
+  MoverStats::OfLevel& host = stats_.level[static_cast<size_t>(Level::kHost)];
+  host.put_bytes += to_host.value_or(0);
+  host.written_bytes += to_host.value_or(0);
   if (ssd_ == nullptr || waiting_.contains(key)) return below || waiting_.contains(key);
   if (ssd_->Contains(key)) return true;
   const auto room = [&] { return stats_.waiting_bytes + bytes <= options_.waiting_bytes_max; };
@@ -55,6 +70,7 @@ bool Mover::Put(const TierKey& key, std::vector<uint8_t> value, uint32_t parts) 
   }
   waiting_.emplace(key, std::pair(shared, parts));
   stats_.waiting_bytes += bytes;
+  stats_.level[static_cast<size_t>(Level::kSsd)].put_bytes += to_ssd;
   queued_.push_back({key, shared, parts});
   queued_bytes_ += bytes;
   if (queued_bytes_ >= options_.batch_bytes) CommitLocked();
@@ -102,26 +118,30 @@ std::optional<std::vector<uint8_t>> Mover::Seal(const Waiting& value, BlockForma
   return sealed;
 }
 
-// True: it is there.
-bool Mover::PutToHost(const Waiting& value) {
-  if (host_ == nullptr) return false;
+// Bytes that it wrote; none: it is not there.
+std::optional<int64_t> Mover::PutToHost(const Waiting& value) {
+  if (host_ == nullptr) return std::nullopt;
   TierItem item{value.key, value.value, value.parts};
   if (options_.host_format != BlockFormat::kBf16) {
     std::optional<std::vector<uint8_t>> sealed = Seal(value, options_.host_format, nullptr);
-    if (!sealed.has_value()) return false;
+    if (!sealed.has_value()) return std::nullopt;
     item.value = std::make_shared<const std::vector<uint8_t>>(*std::move(sealed));
   }
-  return host_->Put({&item, 1}).ok();
+  const bool known = host_->Contains(value.key);
+  if (!host_->Put({&item, 1}).ok()) return std::nullopt;
+  return known ? 0 : static_cast<int64_t>(item.value->size());
 }
 
 void Mover::Write(std::shared_ptr<Batch> batch, int tries_left) {
   std::vector<TierItem> items;
+  int64_t bytes = 0;
   for (const Waiting& value : *batch) {
     std::optional<std::vector<uint8_t>> sealed = Seal(value, options_.ssd_format, key_.get());
     if (!sealed.has_value()) {
       CountDamaged(value.key, host_.get());
       continue;
     }
+    bytes += static_cast<int64_t>(sealed->size());
     items.push_back(
         {value.key, std::make_shared<const std::vector<uint8_t>>(std::move(*sealed)), value.parts});
   }
@@ -138,22 +158,21 @@ void Mover::Write(std::shared_ptr<Batch> batch, int tries_left) {
       return;
   }
   if (!status.ok()) PALIMPSEST_LOG(kWarn, "ssd tier did not take {} values: {}", items.size(), status);
-  Written(*batch, status.ok());
+  Written(*batch, status.ok(), bytes);
 }
 
-void Mover::Written(const Batch& batch, bool stored) {
+void Mover::Written(const Batch& batch, bool stored, int64_t bytes) {
   {
     std::lock_guard lock(mu_);
     refused_ = !stored;
     for (const Waiting& value : batch) {
-      const int64_t bytes = static_cast<int64_t>(value.value->size());
       waiting_.erase(value.key);
-      stats_.waiting_bytes -= bytes;
-      if (stored) {
-        stats_.level[static_cast<size_t>(Level::kSsd)].written_bytes += bytes;
-      } else {
-        ++stats_.dropped_refused;
-      }
+      stats_.waiting_bytes -= static_cast<int64_t>(value.value->size());
+    }
+    if (stored) {
+      stats_.level[static_cast<size_t>(Level::kSsd)].written_bytes += bytes;
+    } else {
+      stats_.dropped_refused += static_cast<int64_t>(batch.size());
     }
   }
   progress_.notify_all();

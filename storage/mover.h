@@ -59,7 +59,8 @@ inline constexpr int kLevels = 2;
 struct MoverStats {
   struct OfLevel {
     int64_t hits = 0, hit_bytes = 0, misses = 0;
-    int64_t written_bytes = 0;
+    int64_t put_bytes = 0;  // taken by Put, as the tier holds them; of SSD on their way, and not what it had
+    int64_t written_bytes = 0;  // that are there, as the tier holds them
   };
   std::array<OfLevel, kLevels> level;
   int64_t waiting_bytes = 0;                      // put, and not on SSD yet
@@ -143,9 +144,9 @@ class Mover {
   void CommitLocked();
   void Write(std::shared_ptr<Batch> batch, int tries_left);
   std::optional<std::vector<uint8_t>> Seal(const Waiting& value, BlockFormat format, DataKey* key) const;
-  bool PutToHost(const Waiting& value);
+  std::optional<int64_t> PutToHost(const Waiting& value);
   std::optional<TierView> GetFromHost(const TierKey& key);
-  void Written(const Batch& batch, bool stored);
+  void Written(const Batch& batch, bool stored, int64_t bytes);
   TierValue OpenForm(const TierKey& key, std::vector<uint8_t> bytes, const DataKey* with,
                      uint32_t* parts) const;
   std::shared_ptr<Reading> TakeReading(const TierKey& key);

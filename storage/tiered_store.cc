@@ -149,9 +149,7 @@ bool TieredStore::PutBelow(const BlockId& id, BlockGroup& group, bool digests) {
       SealTile(id, GeometryOf(tile, group.rows), value.subspan(static_cast<size_t>(tile) * stride, stride),
                nullptr);
     });
-    const int64_t bytes = static_cast<int64_t>(value.size());
     below = mover_->Put(id, std::move(group.envelope), static_cast<uint32_t>(shape_.tiles()));
-    if (below) stats_.spilled_bytes += bytes;
   }
   group.envelope = {};
   return below;

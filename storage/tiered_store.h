@@ -63,7 +63,6 @@ struct TieredStoreStats {
   int64_t device_groups = 0;                                         // sealed and on the device now
   int64_t hits_device = 0, hits_host = 0, hits_ssd = 0, misses = 0;  // groups that Find was asked for
   int64_t loaded_bytes = 0;                                          // brought to the device from below
-  int64_t spilled_bytes = 0;                                         // given to the mover
   int64_t evicted = 0;                                               // device copies dropped to make room
   int64_t lost = 0;                                                  // of them, with no copy below
   int64_t damaged = 0;  // values from below that failed their checks

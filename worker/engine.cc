@@ -216,9 +216,9 @@ void Engine::AfterStep(Job& job, std::span<const float> logits) {
     return EndPrompt(job, std::exchange(job.held_logits, {}));
   }
   if (job.state == Job::State::kDecode) return Emit(job, logits);
-  const int64_t spilled_before = store_->stats().spilled_bytes;
+  const MoverStats before = mover_->stats();
   SealFull(job);
-  job.spilled_bytes += store_->stats().spilled_bytes - spilled_before;
+  CountSpilled(job, before);
   TellPrefill(job);
   while (PassStop(job, job.prefilled < job.length())) {
   }

@@ -234,6 +234,7 @@ class Engine {
   double ComputeSeconds() const;
   void StoreBelow(Job& job);
   bool FinishStored(Duration wait);
+  void CountSpilled(Job& job, const MoverStats& before);
   void DescribeTiers(Job& job);
   // engine_recall.cc
   absl::Status PlanRecall(const Request& request, Compression& c) const;

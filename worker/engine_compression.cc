@@ -154,10 +154,11 @@ bool Engine::PassStop(Job& job, bool more_follows) {
 // What it costs is the request's.
 void Engine::Counted(Job& job, const std::function<void()>& compress) {
   const TimePoint start = options_.clock->Now();
-  const TieredStoreStats before = store_->stats();
+  const MoverStats before = mover_->stats();
+  const int64_t lost_before = store_->stats().lost;
   compress();
-  job.spilled_bytes += store_->stats().spilled_bytes - before.spilled_bytes;
-  job.lost_blocks += store_->stats().lost - before.lost;
+  CountSpilled(job, before);
+  job.lost_blocks += store_->stats().lost - lost_before;
   job.compression_seconds += Since(start);
 }
 

@@ -80,10 +80,10 @@ struct Engine::Job {
   Job* waits_for = nullptr;   // in this step: computes the block that this one needs next
   bool urged = false;         // in this step: somebody waits for a block of this one
   double load_seconds = 0;
-  double recall_seconds = 0;       // loading indices
-  int64_t peak_tiles = 0;          // most the arena held in the steps of this request before the last
-  int64_t spilled_bytes = 0;       // by sealing this request's blocks
-  size_t prefetched = 0;           // of its blocks, that were looked for ahead
+  double recall_seconds = 0;  // loading indices
+  int64_t peak_tiles = 0;     // most the arena held in the steps of this request before the last
+  std::array<int64_t, kLevels> spilled_bytes{};  // by sealing this request's blocks
+  size_t prefetched = 0;                         // of its blocks, that were looked for ahead
   bool mended = false;             // it began anew because something that recall wanted was nowhere
   bool declines = false;           // loading costs more than computing: what is not on the device is computed
   int64_t declined = 0;            // tokens of blocks that a tier held and were computed

@@ -171,6 +171,13 @@ bool Engine::FinishStored(Duration wait) {
   return any;
 }
 
+// What was put below since `before` is the request's.
+void Engine::CountSpilled(Job& job, const MoverStats& before) {
+  const MoverStats now = mover_->stats();
+  for (size_t level = 0; level < job.spilled_bytes.size(); ++level)
+    job.spilled_bytes[level] += now.level[level].put_bytes - before.level[level].put_bytes;
+}
+
 // What the request has to tell about the tiers. What failed while it ran is told even if another one was hit
 // by it: better once too often.
 void Engine::DescribeTiers(Job& job) {
@@ -179,8 +186,8 @@ void Engine::DescribeTiers(Job& job) {
   cached.set_device(job.found[static_cast<size_t>(TieredStore::Source::kDevice)]);
   cached.set_host(job.found[static_cast<size_t>(TieredStore::Source::kHost)]);
   cached.set_ssd(job.found[static_cast<size_t>(TieredStore::Source::kSsd)]);
-  if (mover_->host() != nullptr) receipt.mutable_spilled_bytes()->set_host(job.spilled_bytes);
-  if (mover_->has_ssd()) receipt.mutable_spilled_bytes()->set_ssd(job.spilled_bytes);
+  receipt.mutable_spilled_bytes()->set_host(job.spilled_bytes[static_cast<size_t>(Level::kHost)]);
+  receipt.mutable_spilled_bytes()->set_ssd(job.spilled_bytes[static_cast<size_t>(Level::kSsd)]);
   receipt.set_host_format(mover_->host() != nullptr ? std::string(BlockFormatName(options_.host_format))
                                                     : "");
   receipt.set_ssd_format(mover_->has_ssd() ? std::string(BlockFormatName(options_.ssd.format)) : "");

@@ -181,10 +181,15 @@ TEST_F(MoverTest, BlocksInFewerBitsComeBackAsBf16) {
       Make(0, encrypt, {.ssd_format = format});
       std::vector<float> expected;
       ASSERT_TRUE(mover_->Put(Key(1), CountingValue(1, &expected), kParts));
+      EXPECT_EQ(mover_->stats().level[1].put_bytes,
+                static_cast<int64_t>(kParts *
+                                     (kEnvelopeHeaderBytes + TilePayloadBytes(format, kTokens, kHeadSize))));
       ASSERT_TRUE(Put(2));  // random bits, some of them no numbers: stays as it is
       ASSERT_TRUE(mover_->Flush(kLong));
       const size_t tile = kEnvelopeHeaderBytes + TilePayloadBytes(format, kTokens, kHeadSize);
       EXPECT_EQ(ssd_->Get(Key(1))->bytes.size(), kParts * tile);
+      EXPECT_EQ(mover_->stats().level[1].written_bytes, ssd_->Stats().used_bytes);
+      EXPECT_EQ(mover_->stats().level[0].put_bytes, 0) << "there is no host memory";
       ExpectFound(2, Level::kSsd);
       const auto found = mover_->Get(Key(1));
       ASSERT_TRUE(found.has_value());
@@ -215,6 +220,12 @@ TEST_F(MoverTest, HostMemoryHoldsBlocksInFewerBits) {
     ASSERT_TRUE(mover_->Flush(kLong));
     const size_t tile = kEnvelopeHeaderBytes + TilePayloadBytes(format, kTokens, kHeadSize);
     EXPECT_EQ(mover_->host()->Get(Key(1))->bytes.size(), kParts * tile);
+    EXPECT_EQ(mover_->stats().level[0].put_bytes, static_cast<int64_t>(kParts * tile));
+    EXPECT_EQ(mover_->stats().level[0].written_bytes, static_cast<int64_t>(kParts * tile));
+    EXPECT_EQ(mover_->stats().level[1].put_bytes, static_cast<int64_t>(value.size()));
+    ASSERT_TRUE(mover_->Put(Key(1), value, kParts));
+    EXPECT_EQ(mover_->stats().level[0].put_bytes, static_cast<int64_t>(kParts * tile)) << "known";
+    EXPECT_EQ(mover_->stats().level[1].put_bytes, static_cast<int64_t>(value.size())) << "known";
     const auto near = mover_->Get(Key(1));
     ASSERT_TRUE(near.has_value());
     EXPECT_EQ(near->level, Level::kHost);

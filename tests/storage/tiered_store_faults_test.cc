@@ -62,7 +62,7 @@ TEST_F(TieredStoreTest, LostCountsDropsWithoutACopyBelow) {
   Sealed(1);
   store_->DropUnpinned();
   EXPECT_EQ(store_->stats().lost, 1) << "no tier below";
-  EXPECT_EQ(store_->stats().spilled_bytes, 0);
+  EXPECT_EQ(mover_->stats().level[0].put_bytes, 0);
 
   for (const TierFaults& faults :
        {TierFaults{.put_error = 1}, TierFaults{.put_full = 1}, TierFaults{.put_lost = 1}}) {

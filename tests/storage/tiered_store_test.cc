@@ -149,7 +149,7 @@ TEST_F(TieredStoreTest, SealingAKnownIdGivesTheGroupThatIsThere) {
   EXPECT_EQ(&first.group(), &second.group());
   EXPECT_EQ(arena_->used_tiles(), kTiles);
   EXPECT_EQ(store_->stats().device_groups, 1);
-  EXPECT_EQ(store_->stats().spilled_bytes, EnvelopeBytes(64)) << "stored once";
+  EXPECT_EQ(mover_->stats().level[0].put_bytes, EnvelopeBytes(64)) << "stored once";
   EXPECT_EQ(tier_->Stats().puts, 1);
 }
 
@@ -164,7 +164,7 @@ TEST_F(TieredStoreTest, StatsCountGroupsAndBytes) {
   EXPECT_EQ(stats.misses, 1);
   EXPECT_EQ(stats.hits_device, 1);
   EXPECT_EQ(stats.hits_host, 1);
-  EXPECT_EQ(stats.spilled_bytes, EnvelopeBytes(40));
+  EXPECT_EQ(mover_->stats().level[0].put_bytes, EnvelopeBytes(40));
   EXPECT_EQ(stats.loaded_bytes, 40 * kShape.bytes_per_token());
   EXPECT_EQ(stats.evicted, 1);
   EXPECT_EQ(stats.device_groups, 1);

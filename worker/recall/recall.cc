@@ -225,6 +225,7 @@ std::vector<std::optional<Mover::FoundTile>> Recall::GetTiles(
 // What is wanted and did not come before, from the tiers; wanted slices that do not come are struck out.
 void Recall::Fetch(int64_t layer) {
   const int64_t per_block = kTileSlots / slice_, kv_heads = setup_.config->kv_heads;
+  const int64_t slice_bytes = 2 * slice_ * setup_.config->head_size * static_cast<int64_t>(sizeof(Bf16));
   struct Missing {
     int64_t head;
     int32_t slice;
@@ -238,8 +239,10 @@ void Recall::Fetch(int64_t layer) {
     int64_t last_block = -1;
     for (const int32_t slice : head.wanted) {
       if (const auto place = head.place_of.find(slice); place != head.place_of.end()) {
-        if (std::exchange(head.used[static_cast<size_t>(place->second)], turn_) != turn_)
+        if (std::exchange(head.used[static_cast<size_t>(place->second)], turn_) != turn_) {
           ++counts_.device.slices;
+          counts_.device.bytes += slice_bytes;
+        }
         continue;
       }
       const int64_t block = slice / per_block;
