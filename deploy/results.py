@@ -128,6 +128,7 @@ class Row:
         self.turns = {}                     # n and right by turn
         self.sums = collections.Counter()   # of what is a mean in a cell
         self.first = []                     # seconds to the first token, medians of cells
+        self.decode = []                    # tokens a second, medians of cells
         self.peak = self.kept_all = self.as_full = self.degraded = self.counted = 0
 
     def add(self, cell: dict):
@@ -144,6 +145,8 @@ class Row:
         for tier, slices in cell["recalled_slices"].items():
             self.sums[tier] += cell["n"] * slices
         self.first.append(cell["first_token_seconds"])
+        if cell["decode_tokens_per_second"] is not None:
+            self.decode.append(cell["decode_tokens_per_second"])
         self.peak = max(self.peak, cell["device_bytes_peak"])
         for field in ("kept_all", "as_full", "degraded"):
             setattr(self, field, getattr(self, field) + cell[field])
@@ -208,13 +211,14 @@ def markdown(reports: list[dict], heading: str) -> str:
     lines += ["", "What stayed on the device, means of one answer; slices that recall brought from host memory and from SSD, and "
               "the share of the needle that the answer's first token could see, over layers and heads:", "",
               "| policy | length, question | prompt tokens | resident tokens | resident MiB | peak MiB | answer tokens | kept all "
-              "| first token, s | slices | needle seen | degraded |", "| --- |" + " --- |" * 11]
+              "| first token, s | decode, tok/s | slices | needle seen | degraded |", "| --- |" + " --- |" * 12]
     for (policy, length, question), row in rows.items():
         if length not in shown:
             continue
         lines.append(f"| `{policy}` | {length:,}, {question} | {row.mean('prompt_tokens'):.0f} | {row.mean('resident_tokens'):.0f} | "
                      f"{row.mean('resident_bytes') / MIB:.1f} | {row.peak / MIB:.1f} | {row.mean('output_tokens'):.1f} | "
                      f"{row.kept_all} of {row.n.total()} | {statistics.median(row.first):.2f} | "
+                     f"{f'{statistics.median(row.decode):.0f}' if row.decode else ''} | "
                      f"{row.mean('host'):.0f} + {row.mean('ssd'):.0f} | {row.seen()} | "
                      f"{row.degraded} |")
     return "\n".join(lines) + "\n"
