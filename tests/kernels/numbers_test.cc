@@ -148,6 +148,21 @@ TEST_P(IsaKernelsTest, MergingNothingChangesNothing) {
   }
 }
 
+// One pair, one radian a position: a key that stands third is turned once, from rest to its slot or from its
+// place to it; and a place apart is a place back.
+TEST(RopeTableTest, ASlotIsAsGoodAsTurningBack) {
+  const reference::Rope rope = {.head_size = 2, .rope_size = 2, .theta = 1e4, .factors = {}};
+  const std::vector<double> rest = {1, 0};
+  const std::vector<double> at_3 = reference::Rotate(rope, 3, rest),
+                            slot_2 = reference::Rotate(rope, 2, rest);
+  EXPECT_NEAR(at_3[0], -0.989992, 5e-7);
+  EXPECT_NEAR(at_3[1], 0.141120, 5e-7);
+  EXPECT_NEAR(slot_2[0], -0.416147, 5e-7);
+  EXPECT_NEAR(slot_2[1], 0.909297, 5e-7);
+  const std::vector<double> back = reference::Rotate(rope, -1, at_3);
+  for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(back[i], slot_2[i], 1e-12);
+}
+
 // The angle is exact to 2^-53 of itself, cos and sin are rounded once to float.
 TEST(RopeTableTest, MatchesTheReferenceAtEveryDistance) {
   const std::vector<double> factors = {1.0, 2.0, 1.5, 8.0};

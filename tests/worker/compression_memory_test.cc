@@ -202,6 +202,24 @@ TEST_F(CompressionMemoryTest, APotsPeakDoesNotGrowWithThePrompt) {
   }
 }
 
+// 18 and 286 distillations.
+TEST_F(CompressionMemoryTest, APotsPeakIsTheSameOf8KAndOf128KTokens) {
+  std::vector<int64_t> peaks;
+  for (const int64_t tokens : {8 << 10, 128 << 10}) {
+    TinyEngineOptions options = CompressionEngine(512);
+    options.host_bytes = int64_t{64} << 20;  // of what goes below the newest stay
+    Make(options);
+    const Outcome outcome = RunOk(
+        *engine_, CompressionRequest(kPot, "infinipot:pot=1024,keep=512", RolePrompt({tokens}, 37), 20));
+    EXPECT_GT(outcome.usage.prompt_tokens(), tokens);
+    peaks.push_back(outcome.receipt.device_bytes().peak() / group_bytes());
+    EXPECT_LE(outcome.receipt.resident_tokens(), 1024);
+    ExpectAllReturned(*engine_);
+  }
+  EXPECT_LE(peaks[0], DivideUp(1024, 64) + 3);
+  EXPECT_LE(std::abs(peaks[1] - peaks[0]), 1);
+}
+
 // Read by an ingest or by a question that keeps other tokens than the one before.
 TEST_F(CompressionMemoryTest, APeakOfSpansDoesNotGrowWithTheirNumber) {
   std::vector<int64_t> ingest, question;
