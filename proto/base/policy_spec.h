@@ -50,7 +50,7 @@ struct PolicySpec {
   enum class Order { kReducePool, kPoolReduce };
   enum class Divisor { kPadded, kValid };    // of an average at the ends: the kernel, or the tokens under it
   enum class Normalize { kNone, kQueries };  // a sum of attention, or over the queries that could see the key
-  enum class TextPrior { kPaper, kHard, kNone };
+  enum class TextPrior { kSoft, kHard, kNone };
   enum class Last { kStays, kFree };
   // While the answer grows: all of it stays, or a token goes for each that is new.
   enum class Decode { kKeep, kEvict };
@@ -103,7 +103,7 @@ struct PolicySpec {
   Last last = Last::kStays;                  // tova: the newest token
   Decode decode = Decode::kKeep;             // h2o, tova, roco
   Amount volatile_tokens{64};                // roco: whose attention varies most, which stay
-  TextPrior text_prior = TextPrior::kPaper;  // lookm
+  TextPrior text_prior = TextPrior::kSoft;  // lookm
   std::vector<Image> images;                 // lookm: ascending; none: all is text
   Merge merge = Merge::kNone;
   Keys keys = Keys::kRotated;    // keydiff

@@ -1,7 +1,7 @@
 // SnapKV: the last tokens of the prompt vote with their attention; a vote is spread over the neighbours, so
 // that whole phrases stay; the highest stay, and the last tokens themselves. Source: Li et al., "SnapKV: LLM
-// Knows What You are Looking for Before Generation", arXiv 2404.14469, and its code for
-//         the ends of the pool: the average counts the padding, the maximum does not see it.
+// Knows What You are Looking for Before Generation", arXiv 2404.14469, and its code for the ends of the pool:
+// the average counts the padding, the maximum does not see it.
 #include <algorithm>
 #include <limits>
 #include <vector>

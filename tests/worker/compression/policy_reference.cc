@@ -99,7 +99,7 @@ std::vector<double> LookM(const Seen& seen, const PolicySpec& spec, bool window_
     }
     const bool text_stays = spec.text_prior == PolicySpec::TextPrior::kHard && !spec.images.empty() && !image;
     const bool text_first =
-        spec.text_prior == PolicySpec::TextPrior::kPaper && !spec.images.empty() && !image;
+        spec.text_prior == PolicySpec::TextPrior::kSoft && !spec.images.empty() && !image;
     const bool sink = spec.text_prior == PolicySpec::TextPrior::kNone && i < 4;
     if (text_first) scores[i] += most;
     if (text_stays || sink) scores[i] = std::numeric_limits<double>::infinity();

@@ -113,7 +113,7 @@ TEST(LookMTest, AnImageThatReachesIntoTheRecentTokens) {
 TEST(LookMTest, WithoutImagesTheSumsDecide) {
   const TestHead head(RandomAttention(2, 200, 44));
   const std::vector<float> plain = ScoresOf("h2o:heavy=20,recent=20", head.input);
-  for (const char* prior : {"paper", "hard"}) {
+  for (const char* prior : {"soft", "hard"}) {
     const std::string text = fmt::format("lookm:budget=40,recent=20,text_prior={}", prior);
     EXPECT_EQ(ScoresOf(text.c_str(), head.input), plain);
     EXPECT_EQ(ParsePolicy(text)->BudgetOf(200), 40);
