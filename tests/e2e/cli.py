@@ -18,6 +18,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SAMPLE = SOURCE / "deploy/sample/lighthouse.md"
 GOLDEN = SOURCE / "tests/golden/smollm2-135m"
 TINY_WINDOW = 2048
+PATIENCE = 280  # seconds for a command: of the slowest build, with AddressSanitizer, reading the sample takes 100
 DONE, FAILED, USAGE = 0, 1, 2
 
 
@@ -61,7 +62,7 @@ class CliTest(unittest.TestCase):
             process.kill()
             process.communicate()
 
-    def finish(self, process: subprocess.Popen, stdin: bytes = b"", timeout: float = 100) -> Run:
+    def finish(self, process: subprocess.Popen, stdin: bytes = b"", timeout: float = PATIENCE) -> Run:
         out, err = process.communicate(stdin, timeout=timeout)
         return Run(process.returncode, out.decode(), err.decode())
 
