@@ -78,12 +78,18 @@ class HtmlTest(cli.CliTest):
 
     def test_every_policy_keeps_its_budget_exactly_and_others_than_the_rest(self):
         budget, every = 100, {}
-        for name in ("snapkv", "knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv", "kvzip"):
-            kept = self.expect_done(*self.inspect("--policy", f"{name}:budget={budget}", "--json")).json["kept"]
+        policies = {name: f"{name}:budget={budget}" for name in ("snapkv", "random", "tova", "roco", "knorm", "keydiff", "expected", "sirllm",
+                                                                 "pyramidkv", "adakv", "chunkkv", "criticalkv", "kvzip")}
+        policies |= {"streaming": "streaming:sink=4,recent=96", "h2o": "h2o:heavy=60,recent=40", "lookm": "lookm:budget=100,recent=30",
+                     "lookm images": "lookm:budget=100,recent=30,images=10-60/80-200"}
+        for name, policy in policies.items():
+            found = self.expect_done(*self.inspect("--policy", policy, "--json")).json
+            kept = found["kept"]
+            self.assertGreater(len(found["ids"]), 2 * budget, "full keeps all of them")
             heads = [head for layer in kept for head in layer]
             self.assertEqual(sum(len(head) for head in heads), budget * len(heads), name)
             self.assertEqual(heads, [sorted(set(head)) for head in heads], name)
-            same = {"sirllm": heads, "chunkkv": kept[0]}.get(name, heads[:1])
+            same = {"sirllm": heads, "streaming": heads, "chunkkv": kept[0], "tova": kept[0]}.get(name, heads[:1])
             self.assertTrue(all(head == same[0] for head in same), name)
             every[name] = kept
         names = list(every)
