@@ -276,8 +276,9 @@ TEST(NiahNeedlesTest, AmongNeedlesEveryLineIsOne) {
 }
 
 TEST(NiahVariablesTest, ChainLeadsFromTheValueToEachName) {
+  const auto task = Task("vt");
   for (uint64_t seed = 0; seed < 50; ++seed) {
-    const NiahSample sample = Generate(*Task("vt"), {.seed = seed, .tokens = 2000, .depth_percent = 20});
+    const NiahSample sample = Generate(*task, {.seed = seed, .tokens = 2000, .depth_percent = 20});
     const NiahTurn& turn = sample.turns[0];
     ASSERT_THAT(turn.references, SizeIs(5));
     size_t at = 0;
@@ -317,8 +318,9 @@ TEST(NiahWordCountsTest, CommonWordsAreTheMostFrequentOfTheList) {
 }
 
 TEST(NiahWordCountsTest, ThreeCodedWordsAreAheadOfAllOthers) {
+  const auto task = Task("fwe");
   for (uint64_t seed = 0; seed < 20; ++seed) {
-    const NiahSample sample = Generate(*Task("fwe"), {.seed = seed, .tokens = 2000});
+    const NiahSample sample = Generate(*task, {.seed = seed, .tokens = 2000});
     std::map<std::string, int64_t> words = WordsOf(sample.context.substr(sample.context.find('\n') + 1));
     const std::vector<std::string>& asked = sample.turns[0].references;
     ASSERT_THAT(asked, SizeIs(3));
@@ -333,9 +335,9 @@ TEST(NiahWordCountsTest, ThreeCodedWordsAreAheadOfAllOthers) {
 }
 
 TEST(NiahKeyValuesTest, ContextIsOneJsonObject) {
+  const auto task = Task("kv_retrieval");
   for (uint64_t seed = 0; seed < 20; ++seed) {
-    const NiahSample sample =
-        Generate(*Task("kv_retrieval"), {.seed = seed, .tokens = 3000, .depth_percent = 50});
+    const NiahSample sample = Generate(*task, {.seed = seed, .tokens = 3000, .depth_percent = 50});
     const json::object object = json::parse(sample.context.substr(sample.context.find('{'))).as_object();
     const std::string key = sample.turns[0].question.substr(6, 36);
     EXPECT_EQ(object.at(key).as_string(), sample.turns[0].references[0]);
@@ -346,9 +348,10 @@ TEST(NiahKeyValuesTest, ContextIsOneJsonObject) {
 // Who plays the story through, sentence by sentence, gives the reference.
 TEST(NiahStoriesTest, TextItselfGivesTheAnswer) {
   for (const std::string name : {"babi_qa1", "babi_qa2", "babi_qa3"}) {
+    const auto task = Task(name);
     for (uint64_t seed = 0; seed < kSeeds; ++seed) {
       const NiahSample sample = Generate(
-          *Task(name), {.seed = seed, .tokens = 2500, .depth_percent = static_cast<double>(seed % 3 * 50)});
+          *task, {.seed = seed, .tokens = 2500, .depth_percent = static_cast<double>(seed % 3 * 50)});
       std::map<std::string, std::vector<std::string>> places;  // of people
       std::map<std::string, std::pair<std::string, size_t>> owners;
       const std::regex told(R"(([A-Z]\w+) (went to|took) the (\w+)\.)");
