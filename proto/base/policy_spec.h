@@ -97,14 +97,14 @@ struct PolicySpec {
   // expected: first tokens that stay and whose queries do not count.
   int64_t sink = 4;
   Amount recent{1020};
-  uint64_t seed = 0;                         // random
-  Amount heavy{10, true};                    // h2o: tokens beside the recent ones
-  Normalize normalize = Normalize::kNone;    // h2o
-  Last last = Last::kStays;                  // tova: the newest token
-  Decode decode = Decode::kKeep;             // h2o, tova, roco
-  Amount volatile_tokens{64};                // roco: whose attention varies most, which stay
+  uint64_t seed = 0;                        // random
+  Amount heavy{10, true};                   // h2o: tokens beside the recent ones
+  Normalize normalize = Normalize::kNone;   // h2o
+  Last last = Last::kStays;                 // tova: the newest token
+  Decode decode = Decode::kKeep;            // h2o, tova, roco
+  Amount volatile_tokens{64};               // roco: whose attention varies most, which stay
   TextPrior text_prior = TextPrior::kSoft;  // lookm
-  std::vector<Image> images;                 // lookm: ascending; none: all is text
+  std::vector<Image> images;                // lookm: ascending; none: all is text
   Merge merge = Merge::kNone;
   Keys keys = Keys::kRotated;    // keydiff
   int64_t future = 512;          // expected: positions whose queries are expected

@@ -98,8 +98,7 @@ std::vector<double> LookM(const Seen& seen, const PolicySpec& spec, bool window_
       image = image || (static_cast<int64_t>(i) >= one.first && static_cast<int64_t>(i) < one.end);
     }
     const bool text_stays = spec.text_prior == PolicySpec::TextPrior::kHard && !spec.images.empty() && !image;
-    const bool text_first =
-        spec.text_prior == PolicySpec::TextPrior::kSoft && !spec.images.empty() && !image;
+    const bool text_first = spec.text_prior == PolicySpec::TextPrior::kSoft && !spec.images.empty() && !image;
     const bool sink = spec.text_prior == PolicySpec::TextPrior::kNone && i < 4;
     if (text_first) scores[i] += most;
     if (text_stays || sink) scores[i] = std::numeric_limits<double>::infinity();
