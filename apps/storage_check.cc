@@ -144,8 +144,7 @@ absl::Status StorageStatus(const std::vector<StoredTier>& tiers) {
   if (damaged > 0 || batches > 0 || moved > 0) {
     return DataLoss(
         "damaged: {} values and {} batches, which are dropped, and {} tiers, which are moved aside; what "
-        "they "
-        "held is computed again when it is asked for",
+        "they held is computed again when it is asked for",
         damaged, batches, moved);
   }
   if (otherwise > 0) {

@@ -157,6 +157,9 @@ class Row:
     def seen(self) -> str:
         return f"{100 * self.sums['seen'] / self.counted:.0f} %" if self.counted else "not counted"
 
+    def decoded(self) -> str:
+        return f"{statistics.median(self.decode):.0f}" if self.decode else ""
+
     def score(self) -> str:
         low, high = wilson(self.right.total(), self.n.total())
         depth = min(self.n, key=lambda one: (self.right[one] / self.n[one], one))
@@ -218,7 +221,7 @@ def markdown(reports: list[dict], heading: str) -> str:
         lines.append(f"| `{policy}` | {length:,}, {question} | {row.mean('prompt_tokens'):.0f} | {row.mean('resident_tokens'):.0f} | "
                      f"{row.mean('resident_bytes') / MIB:.1f} | {row.peak / MIB:.1f} | {row.mean('output_tokens'):.1f} | "
                      f"{row.kept_all} of {row.n.total()} | {statistics.median(row.first):.2f} | "
-                     f"{f'{statistics.median(row.decode):.0f}' if row.decode else ''} | "
+                     f"{row.decoded()} | "
                      f"{row.mean('host'):.0f} + {row.mean('ssd'):.0f} | {row.seen()} | "
                      f"{row.degraded} |")
     return "\n".join(lines) + "\n"

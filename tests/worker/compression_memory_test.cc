@@ -202,7 +202,7 @@ TEST_F(CompressionMemoryTest, APotsPeakDoesNotGrowWithThePrompt) {
   }
 }
 
-// 18 and 286 distillations.
+// Sixteen times the text, and so the distillations.
 TEST_F(CompressionMemoryTest, APotsPeakIsTheSameOf8KAndOf128KTokens) {
   std::vector<int64_t> peaks;
   for (const int64_t tokens : {8 << 10, 128 << 10}) {

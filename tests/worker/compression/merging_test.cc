@@ -244,14 +244,17 @@ TEST(MergingTest, AMergedKeyIsOfKeysTurnedToItsPlace) {
   const reference::Rope rope{.head_size = 16, .rope_size = 16, .theta = 1e4, .factors = {}};
   const Tokens stays = RandomTokens(rng, 1, 16), goes = RandomTokens(rng, 1, 16);
   const int64_t at = 7, from = 90;
-  const std::vector<double> merged = Merged(Merge::kAveraged, {{stays, goes}})[0][0].key;
+  const std::vector<double> merged = reference::Merge(Merge::kAveraged, stays, goes)[0].key;
   const std::vector<double> turned = reference::Rotate(rope, at, merged);
+  const std::vector<double> ours =
+      reference::Rotate(rope, at, Merged(Merge::kAveraged, {{stays, goes}})[0][0].key);
   const std::vector<double> own = reference::Rotate(rope, at, stays[0].key);
   const std::vector<double> there = reference::Rotate(rope, at, goes[0].key);
   const std::vector<double> elsewhere = reference::Rotate(rope, from, goes[0].key);
   double apart = 0;
   for (size_t i = 0; i < 16; ++i) {
-    EXPECT_NEAR(turned[i], (own[i] + there[i]) / 2, 0x1p-6);  // rounded to bf16 before it is turned
+    EXPECT_NEAR(turned[i], (own[i] + there[i]) / 2, 1e-12);
+    EXPECT_NEAR(ours[i], turned[i], 0x1p-6);  // rounded to bf16 before it is turned
     apart = std::max(apart, std::abs(turned[i] - (own[i] + elsewhere[i]) / 2));
   }
   EXPECT_GT(apart, 0.1);
