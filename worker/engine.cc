@@ -94,7 +94,7 @@ void Engine::Observe(Job& job, int64_t first, int64_t count, StepRows* rows) {
   Compression& c = *job.compression;
   if (c.looks_back()) rows->queries = &c.queries;
   if (c.sums.begun()) rows->sums = &c.sums;
-  if (c.needs.future > 0 && !c.done_reading()) rows->moments = &c.moments;
+  if (c.needs.future > 0 && c.read == nullptr && !c.done_reading()) rows->moments = &c.moments;
   rows->first_token = first;
   const int64_t known = std::min(job.length() - first - 1, count);  // tokens that follow; none while decoding
   if (!c.wants_losses || known <= 0) return;

@@ -290,6 +290,12 @@ class Engine {
   void KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
                      std::span<const std::vector<Bf16>> merged, std::span<const std::vector<float>> sums);
   void TakeExactView(Job& job);
+  // engine_reading.cc
+  Hash256 ReadingKey(const Job& job, const Compression& c, bool squares) const;
+  void FindReading(const Job& job);
+  void ShareReading(Job& job);
+  void KeepReading(const Job& job);
+  void TakeReading(Job& job);
   // engine_merge.cc
   std::vector<std::vector<Bf16>> MergeDropped(Job& job, std::span<const std::vector<int32_t>> kept);
   // engine_evict.cc

@@ -47,6 +47,7 @@ void Engine::StartCompression(Job& job) {
     c.span = 0;
   }
   if (c.view == nullptr) FindScores(job);
+  if (c.view == nullptr) FindReading(job);
   if (c.mode == PrefillMode::kExact && c.view != nullptr) TakeExactView(job);
   if (c.pot() && c.view == nullptr) c.parent = c.chain->Root();
   if (c.pot() && c.view != nullptr) {
@@ -79,7 +80,7 @@ void Engine::SetStop(Job& job) {
   SumFrom(job, first);
   if (c.stop == kNoStop) return;
   if (const int64_t seen = std::max(first, c.needs.sink);
-      c.needs.future > 0 && (c.moments.first() != seen || c.run <= first)) {
+      c.needs.future > 0 && c.read == nullptr && (c.moments.first() != seen || c.run <= first)) {
     c.moments.Begin(config_.layers, config_.heads, config_.head_size, seen);
   }
   if (!c.looks_back()) return;
@@ -95,7 +96,7 @@ void Engine::SumFrom(Job& job, int64_t first) {
   Compression& c = *job.compression;
   if (!c.needs.sums) return;
   if (c.stop == kNoStop && c.held_max > 0) return;  // the question's and the answer's count too
-  if (c.stop == kNoStop) return c.sums.Clear();
+  if (c.stop == kNoStop || c.read != nullptr) return c.sums.Clear();
   if (c.sums.begun() && c.sums.first() == first && c.run > first) return;  // goes on
   const int64_t follow = std::max<int64_t>(0, c.stop - c.run);
   const int64_t tiles = job.sequence->depth() / kTileSlots + DivideUp(follow, kTileSlots) + 3;
@@ -106,9 +107,10 @@ void Engine::SumFrom(Job& job, int64_t first) {
 int64_t Engine::FindableEnd(const Job& job) {
   const Compression* c = job.compression.get();
   if (c == nullptr || c->context_done || c->stop == kNoStop) return kNoStop;
-  if (c->wants_losses && (c->pot() || c->view == nullptr)) return 0;
-  if (c->needs.sums && c->view == nullptr) return c->sums.first();
-  if (c->needs.future > 0 && c->view == nullptr) return std::min(c->stop, c->first());
+  const bool found = c->view != nullptr || c->read != nullptr;
+  if (c->wants_losses && (c->pot() || !found)) return 0;
+  if (c->needs.sums && !found) return c->sums.first();
+  if (c->needs.future > 0 && !found) return std::min(c->stop, c->first());
   return c->stop - (c->looks_back() && c->view == nullptr ? c->needs.window : 0);
 }
 

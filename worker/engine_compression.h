@@ -81,6 +81,7 @@ struct Engine::Compression {
   std::unique_ptr<View> scoring;       // no tokens, and the scores of those behind the prefix so far
   std::shared_ptr<const View> scored;  // of all of them
   RepeatedPart part;                   // that is being repeated
+  std::shared_ptr<const View> read;    // exact: what another request saw of all of the context
   AttentionSums sums;
   QueryMoments moments;
   std::unique_ptr<View> kept;        // anchored: of the spans so far
@@ -110,6 +111,10 @@ struct Engine::Compression {
   bool merges() const { return spec.merge != PolicySpec::Merge::kNone && policy != nullptr; }
   // What is picked is taken at rest: then its blocks stay as they are until it is decided.
   bool takes_rest() const { return policy != nullptr && (anchored() || (merges() && !pot())); }
+  // Of the context as one text something of every row is wanted.
+  bool sees_all() const {
+    return mode == PrefillMode::kExact && (needs.sums || needs.losses || needs.future > 0);
+  }
   bool probing() const { return probe_done >= 0; }
   // Before each token of the answer something is done, so they are run one by one.
   bool steps() const {

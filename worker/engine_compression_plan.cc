@@ -132,7 +132,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
   c->wants_losses = c->wants_losses || c->needs.losses;
   if (!request.question_visible && !c->goes_on && c->policy != nullptr && !c->policy->sliding().has_value())
     c->view_key = ViewKey(job, *c, SelectionText(c->spec));
-  if (c->view_key.has_value() && c->repeat_tokens > 0) c->scores_key = ScoresKey(job, *c);
+  if (c->repeat_tokens > 0) c->scores_key = ScoresKey(job, *c);
   job.compression = std::move(c);
   return absl::OkStatus();
 }

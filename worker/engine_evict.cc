@@ -47,14 +47,12 @@ int64_t Engine::AnswerHeld(const Job& job) {
 }
 
 // Of each head, what all queries said of the tokens that it keeps: (1 or 2 x group, tokens), sums and then
-// squares. Nothing where nobody will ask.
+// squares.
 std::vector<std::vector<float>> Engine::SumsOf(const Job& job,
                                                std::span<const std::vector<int32_t>> kept) const {
   const Compression& c = *job.compression;
-  std::vector<std::vector<float>> sums;
-  if (c.held_max == 0 || !c.needs.sums) return sums;
+  std::vector<std::vector<float>> sums(kept.size());
   const int64_t group = config_.heads / config_.kv_heads;
-  sums.resize(kept.size());
   backend_->pool().ParallelFor(static_cast<int64_t>(kept.size()), [&](int64_t head, int) {
     const size_t h = static_cast<size_t>(head), n = kept[h].size();
     const int64_t layer = head / config_.kv_heads, first = head % config_.kv_heads * group;

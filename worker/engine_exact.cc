@@ -17,6 +17,7 @@ std::vector<std::vector<int32_t>> Engine::PicksOf(Job& job) {
   Compression& c = *job.compression;
   const size_t heads = static_cast<size_t>(store_->shape().tiles());
   if (c.policy == nullptr) return std::vector<std::vector<int32_t>>(heads, Range(0, c.context_end));
+  ShareReading(job);
   const std::vector<std::vector<int32_t>> candidates = {Range(c.fixed, c.context_end)};
   HeadScores scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
   KeepScores(c, scores);
@@ -45,7 +46,8 @@ void Engine::EndExact(Job& job) {
   const int64_t front_end =
       sliding.has_value() ? std::max(c.fixed, sliding->sink) : std::numeric_limits<int64_t>::max();
   const std::vector<std::vector<Bf16>> merged = MergeDropped(job, kept);
-  const std::vector<std::vector<float>> sums = SumsOf(job, kept);
+  std::vector<std::vector<float>> sums;
+  if (c.held_max > 0 && c.needs.sums) sums = SumsOf(job, kept);
   backend_->pool().ParallelFor(static_cast<int64_t>(heads), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
     const auto tiles = job.sequence->tiles(at / config_.kv_heads, at % config_.kv_heads);

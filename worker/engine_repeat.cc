@@ -153,7 +153,8 @@ void Engine::KeepScores(Compression& c, const HeadScores& scores) {
   }
   if (std::ssize(c.scoring->heads[0].scores) < c.context_end - c.fixed) return;
   c.scored = std::shared_ptr<const View>(std::move(c.scoring));
-  KeepView(*c.scores_key, c.scored);
+  if (c.view_key.has_value()) return KeepView(*c.scores_key, c.scored);
+  views_.Put(*c.scores_key, c.scored);  // with a question in it, which will hardly come again
 }
 
 // The probe was run. What repeats a text goes on with the next part of it.

@@ -23,6 +23,7 @@ int64_t View::tokens_max() const {
 
 int64_t View::bytes() const {
   size_t bytes = losses.size() * sizeof(float);
+  if (moments != nullptr) bytes += static_cast<size_t>(moments->bytes());
   for (const RestHead& head : heads) {
     bytes += head.tokens.size() * sizeof(int32_t) + head.rest.size() * sizeof(Bf16) +
              (head.scores.size() + head.rest_scores.size() + head.sums.size()) * sizeof(float);

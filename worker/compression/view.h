@@ -1,7 +1,7 @@
 // What stays of a prompt, at rest: for each layer and KV head the tokens and their K and V before rotation. A
 // pot's resident set is one; the picks of a document's spans are one; kept, it spares the next question
 // reading the document. One without tokens, but with what each of them is worth, spares the next budget
-// scoring it.
+// scoring it; with what they said of each other, the next policy reading them.
 //
 // Memory : host memory, bounded by the policy's budget, not by the prompt: n tokens take what n tokens of
 //          KV take.
@@ -18,6 +18,7 @@
 #include "proto/base/ids.h"
 #include "storage/tiered_store.h"
 #include "worker/compression/policy.h"
+#include "worker/model/query_moments.h"
 #include "worker/sequence.h"
 
 namespace palimpsest {
@@ -48,7 +49,9 @@ struct View {
   std::vector<RestHead> heads;  // (layers * kv_heads)
   std::vector<float> losses;    // by prompt index, of policies that need them later
   BlockId parent;               // of a pot: the last block that went into it
-  int64_t tokens_max() const;   // of the largest head
+  // With no tokens, of policies that need them: what was seen while all of it was read. Not written down.
+  std::shared_ptr<const QueryMoments> moments;
+  int64_t tokens_max() const;  // of the largest head
   int64_t bytes() const;
 };
 

@@ -25,6 +25,7 @@ class QueryMoments {
 
   int64_t first() const { return first_; }
   int64_t count() const { return count_; }  // tokens of which the last layer was seen
+  int64_t bytes() const { return static_cast<int64_t>(sums_.size() * sizeof(double)); }
   // mean (D), covariance (D, D) of one query head, divided by the count; 0 of no tokens.
   void Mean(int64_t layer, int64_t head, std::span<float> mean) const;
   void Covariance(int64_t layer, int64_t head, std::span<float> covariance) const;
