@@ -9,15 +9,11 @@
 
 namespace palimpsest {
 
-namespace {
-
-double Median(std::vector<double> values) {
+double Bench::Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const size_t n = values.size();
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
-
-}  // namespace
 
 double Bench::TimeOf(const std::function<void()>& run) {
   const auto start = std::chrono::steady_clock::now();

@@ -103,6 +103,18 @@ absl::Status Bench::PrefillAnchored(int64_t tokens) {
   return absl::OkStatus();
 }
 
+absl::Status Bench::BesideReading(int64_t tokens, BenchResult* result) {
+  const int64_t span = SpanTokens();
+  std::vector<double> seconds;
+  for (int64_t round = -1; round < options_.rounds; ++round) {  // the first is to warm up
+    PALIMPSEST_ASSIGN_OR_RETURN(const double of_span, ReadOnce(SpansRequest(span)));
+    if (round >= 0) seconds.push_back(of_span);
+  }
+  const double of_token = Median(seconds) / static_cast<double>(span);
+  result->of_prefill = result->seconds_median / static_cast<double>(tokens) / of_token;
+  return absl::OkStatus();
+}
+
 // Two sessions that take turns: one with recall, one that keeps a short text. The first tokens of both, which
 // bring the most slices, do not count.
 absl::Status Bench::DecodeRecall(int64_t depth) {

@@ -108,7 +108,8 @@ absl::Status Bench::Recall(const std::vector<int64_t>& rows, int64_t depth) {
     return [run]() -> absl::StatusOr<double> { return TimeOf(run); };
   };
   PALIMPSEST_ASSIGN_OR_RETURN(const Measured build, Measure(Yardstick::kRead, timed([&] { index.Build(); })));
-  Add("index_build", depth, 0, index.key_bytes(), depth, Yardstick::kRead, build);
+  BenchResult& built = Add("index_build", depth, 0, index.key_bytes(), depth, Yardstick::kRead, build);
+  PALIMPSEST_RETURN_IF_ERROR(BesideReading(depth, &built));
   for (const int64_t count : rows) {
     index.Ask(count);
     const bool few = count == 1;  // bound by the bytes of the index, if it is larger than the cache

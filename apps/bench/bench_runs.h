@@ -70,6 +70,7 @@ class Bench {
     return yardstick == Yardstick::kMultiplyAdd && int8_ ? y.int8_ops : y.bf16_flops;
   }
   static double TimeOf(const std::function<void()>& run);
+  static double Median(std::vector<double> values);
   // Ids of no meaning, the same for the same `seed`.
   std::vector<int32_t> SomeTokens(int64_t n, uint64_t seed = 1) const;
   using Subject = std::function<absl::StatusOr<double>()>;  // runs once, says its seconds
@@ -89,6 +90,9 @@ class Bench {
   absl::StatusOr<double> PrefillOnce(const std::vector<int32_t>& ids);  // seconds
   absl::StatusOr<double> ReadOnce(Request request);                     // the same
   Request SpansRequest(int64_t tokens);  // of a text of its own, behind an anchor
+  // What `result`, of so many tokens, takes beside reading them in spans: seconds of a token to seconds of
+  // one.
+  absl::Status BesideReading(int64_t tokens, BenchResult* result);
   // Until its first token, of `generated` and more.
   absl::StatusOr<Engine::JobId> StartDecode(Request request, int64_t generated);
   absl::StatusOr<double> DecodeSome();        // seconds of a token of those that are not paused

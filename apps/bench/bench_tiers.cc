@@ -183,13 +183,14 @@ absl::Status Bench::Tiers(int64_t depth) {
     PALIMPSEST_ASSIGN_OR_RETURN(const double seconds, timed(run));
     return static_cast<double>(bytes) / seconds;
   };
-  const auto report = [&](const char* name, int64_t of_run, const char* yardstick, const Measured& measured) {
+  const auto report = [&](const char* name, int64_t of_run, const char* yardstick,
+                          const Measured& measured) -> BenchResult& {
     const int64_t tokens = of_run * kTileSlots / shape.tiles();
     BenchResult result{.name = name, .tokens = tokens, .depth = groups * kTileSlots};
     result.bytes = of_run * tile_bytes;
     result.yardstick.name = fmt::format("{} {}", raw.is_direct() ? "direct" : "cached", yardstick);
     result.yardstick.unit = "B/s";
-    Report(std::move(result), static_cast<double>(of_run * tile_bytes), tokens, measured);
+    return Report(std::move(result), static_cast<double>(of_run * tile_bytes), tokens, measured);
   };
 
   const int64_t written_of_run = groups_of_run * group_bytes;
@@ -198,7 +199,8 @@ absl::Status Bench::Tiers(int64_t depth) {
       const Measured writing,
       MeasureBeside([&] { return rate(written_of_run, [&] { return raw.Append(RoundUp(written_of_run)); }); },
                     write));
-  report("tier write", groups_of_run * shape.tiles(), "write", writing);
+  BenchResult& written = report("tier write", groups_of_run * shape.tiles(), "write", writing);
+  PALIMPSEST_RETURN_IF_ERROR(BesideReading(groups_of_run * kTileSlots, &written));
   // Of the run that did not count, and room for what reads round up to.
   PALIMPSEST_RETURN_IF_ERROR(
       raw.Append(RoundUp(written_of_run) + RoundUp(group_bytes) + RoundUp(tile_bytes)));

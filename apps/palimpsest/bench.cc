@@ -69,9 +69,11 @@ json::object MachineJson(Engine& engine) {
 }
 
 std::string Remark(const BenchResult& r) {
+  std::string text;
   if (r.bytes > 0)
-    return fmt::format("; tier {:.2f} GB/s", static_cast<double>(r.bytes) / r.seconds_median * 1e-9);
-  return r.of_prefill > 0 ? fmt::format("  {:.2f} % of the prefill", r.of_prefill * 100) : "";
+    text = fmt::format("; tier {:.2f} GB/s", static_cast<double>(r.bytes) / r.seconds_median * 1e-9);
+  if (r.of_prefill > 0) text += fmt::format("  {:.2f} % of the prefill", r.of_prefill * 100);
+  return text;
 }
 
 std::string RateText(double value, const std::string& unit) {

@@ -49,6 +49,7 @@ class BenchTest(cli.CliTest):
         self.assertEqual([(r["name"], r["tokens"], r["depth"], r["yardstick"]["unit"]) for r in results],
                          [("index_build", 3000, 0, "B/s"), ("index_scan", 1, 3000, "B/s"),
                           ("index_scan", 5, 3000, "FLOP/s"), ("decode recall", 1, 3000, "tok/s")])
+        self.assertGreater(results[0]["of_prefill"], 0)
         for result in results:
             self.assertGreater(result["efficiency"], 0, result)
 
@@ -58,6 +59,7 @@ class BenchTest(cli.CliTest):
         self.assertEqual([(r["name"], r["tokens"], r["depth"], r["yardstick"]["unit"]) for r in results],
                          [("tier write", 256, 512, "B/s"), ("tier tiles", 256, 512, "B/s"),
                           ("tier groups", 512, 512, "B/s")])
+        self.assertGreater(results[0]["of_prefill"], 0)
         for result in results:
             self.assertGreater(result["efficiency"], 0, result)
             self.assertGreater(result["bytes"], 0, result)
