@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <vector>
 
 #include "kernels/tensor.h"
@@ -153,6 +154,17 @@ TEST_P(BlockFormatTest, DamagedBytesAreRefusedOrDecodeToNumbers) {
 INSTANTIATE_TEST_SUITE_P(All, BlockFormatTest,
                          ::testing::Values(BlockFormat::kBf16, BlockFormat::kInt8, BlockFormat::kInt4),
                          [](const auto& one) { return std::string(BlockFormatName(one.param)); });
+
+// What lies on disks. A change here makes every stored tile of the format another's: give it another number.
+TEST_P(BlockFormatTest, TheBytesOfVersionOne) {
+  const Bytes bytes = Encode(Tile(64, 7));
+  const std::string hash = Sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()}).ToHex();
+  const std::map<BlockFormat, std::string> written = {
+      {BlockFormat::kBf16, "a6c414193db3cde3ed06dc28c2c8ff898b1469b0a78f07f21ea5f00eea278cdd"},
+      {BlockFormat::kInt8, "5c1c0f137ab55db9517c077a60c93fdc4f4addc577f3841a10b08c65ba83ea82"},
+      {BlockFormat::kInt4, "e7fb73e62f5e5bd823a39399903da65934752bcfc8e261a0e76142add32907f6"}};
+  EXPECT_EQ(hash, written.at(GetParam()));
+}
 
 TEST(BlockFormatNamesTest, AreReadBack) {
   for (const char* name : {"bf16", "int8", "int4"}) EXPECT_EQ(BlockFormatName(*ParseBlockFormat(name)), name);

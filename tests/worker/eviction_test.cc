@@ -154,7 +154,8 @@ TEST_F(EvictionTest, HeavyHitters) {
   }
 }
 
-// What was said of a token goes with it, and that of the new one is its own: sums go on.
+// What was said of a token goes with it, and that of the new one is its own: sums go on. LOOK-M's public code
+// never compacts what was said, so that from the second eviction on it is of other tokens.
 TEST_F(EvictionTest, SumsGoOnWithTheirTokens) {
   Begin("h2o:heavy=2,recent=1,decode=evict", 1, 1, 3);
   Read();

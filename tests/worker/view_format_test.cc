@@ -60,6 +60,15 @@ TEST(ViewFormatTest, AViewComesBackAsItWas) {
   }
 }
 
+// What lies on disks. A change here makes every stored view unreadable: raise kPicksVersion.
+TEST(ViewFormatTest, TheBytesOfVersionTwo) {
+  ASSERT_EQ(kPicksVersion, 2);
+  const std::vector<uint8_t> bytes = Bytes(RandomView(5));
+  EXPECT_EQ(bytes.size(), 2412u);
+  EXPECT_EQ(Sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()}).ToHex(),
+            "081c34bf4fd55cc3c75c937857c5b0bf24b221eef5fdf741ea23dd637fb6b80a");
+}
+
 TEST(ViewFormatTest, EveryCutAndEveryAdditionIsRefused) {
   std::vector<uint8_t> bytes = Bytes(RandomView(4));
   for (size_t size = 0; size < bytes.size(); ++size) {

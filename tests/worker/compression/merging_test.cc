@@ -220,6 +220,37 @@ TEST(MergingTest, ATokenBelowTheThresholdDoesNotShiftTheOnesAfterIt) {
   EXPECT_EQ(merged[1].value[0], 13);
 }
 
+// The public code's weighted form writes over what it still needs. Weights are of keys as they were before
+// anything joined: the second token's is 0.6 to the pivot it came for, and would be 0.95 to what that is by
+// then.
+TEST(MergingTest, WeightsAreOfKeysBeforeAnythingJoined) {
+  const Tokens stays = {Of({1, 0}, {10}), Of({-1, 0}, {30})};
+  const Tokens goes = {Of({0, 4}, {0}), Of({3, 4}, {5})};
+  const Token merged = Merged(Merge::kWeighted, {{stays, goes}})[0][0];
+  EXPECT_NEAR(merged.value[0], (10 + 0 * 0 + 0.6 * 5) / 3, 0x1p-8 * 5);
+  EXPECT_NEAR(merged.key[0], (1 + 0.6 * 3) / 3, 0x1p-8);
+  EXPECT_NEAR(merged.key[1], 0.6 * 4 / 3, 0x1p-8);
+  const Token turned = Merged(Merge::kWeighted, {{stays, {goes[1], goes[0]}}})[0][0];
+  EXPECT_EQ(turned.value, merged.value);
+  EXPECT_EQ(turned.key, merged.key);
+}
+
+// The public code has 128 numbers a head written in.
+TEST(MergingTest, AnyHeadSizeMerges) {
+  RngSequence rng{Rng(56)};
+  for (const int64_t head_size : {16, 80, 96, 128, 256}) {
+    const Tokens stays = RandomTokens(rng, 5, head_size), goes = RandomTokens(rng, 9, head_size);
+    for (const Merge merge : kAll) {
+      const Tokens merged = Merged(merge, {{stays, goes}})[0], exact = reference::Merge(merge, stays, goes);
+      for (size_t j = 0; j < exact.size(); ++j) {
+        const double k = exact[j].key.back(), v = exact[j].value.back();
+        EXPECT_NEAR(merged[j].key.back(), k, 0x1p-8 * std::abs(k) + 1e-4) << head_size;
+        EXPECT_NEAR(merged[j].value.back(), v, 0x1p-8 * std::abs(v) + 1e-4) << head_size;
+      }
+    }
+  }
+}
+
 // The public code is of one sequence with a query head for each KV head; here each KV head merges by itself.
 TEST(MergingTest, HeadsDoNotMixAndThreadsChangeNoBit) {
   RngSequence rng{Rng(54)};
