@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "coordinator/catalog.h"
 #include "proto/base/json.h"
 #include "proto/base/quote.h"
 #include "proto/base/sizes.h"
@@ -121,6 +122,19 @@ std::vector<int> TierNumbers(const std::string& folder) {
 
 }  // namespace
 
+absl::StatusOr<StoredDocuments> CountDocuments(const std::string& data_dir) {
+  StoredDocuments stored;
+  if (std::error_code error; !fs::exists(data_dir + "/catalog", error)) return stored;
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Catalog> catalog, Catalog::Open(data_dir));
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<DocumentInfo> documents, catalog->List());
+  for (const DocumentInfo& document : documents) {
+    ++stored.documents;
+    stored.tokens += document.tokens;
+    stored.text_bytes += document.bytes;
+  }
+  return stored;
+}
+
 absl::StatusOr<std::vector<StoredTier>> CheckStorage(const Config& config, const StorageCheck& check) {
   PALIMPSEST_ASSIGN_OR_RETURN(const EngineOptions options, StoringEngineOptionsOf(config));
   std::vector<StoredTier> tiers;
@@ -156,9 +170,11 @@ absl::Status StorageStatus(const std::vector<StoredTier>& tiers) {
   return absl::OkStatus();
 }
 
-std::string StorageText(const std::vector<StoredTier>& tiers, bool verified) {
-  if (tiers.empty()) return "no SSD tier is there yet: `palimpsest ingest` makes one\n";
-  std::string text;
+std::string StorageText(const StoredDocuments& documents, const std::vector<StoredTier>& tiers,
+                        bool verified) {
+  std::string text = fmt::format("documents: {}, of {} tokens, {} of text\n", documents.documents,
+                                 documents.tokens, ApproximateBytes(documents.text_bytes));
+  if (tiers.empty()) return text + "no SSD tier is there yet: `palimpsest ingest` makes one\n";
   for (const StoredTier& tier : tiers) {
     text += fmt::format("{}: {} of {}\n", tier.folder, ApproximateBytes(tier.used_bytes),
                         ApproximateBytes(tier.capacity_bytes));
@@ -177,7 +193,8 @@ std::string StorageText(const std::vector<StoredTier>& tiers, bool verified) {
   return text;
 }
 
-std::string StorageJson(const std::vector<StoredTier>& tiers, bool verified) {
+std::string StorageJson(const StoredDocuments& documents, const std::vector<StoredTier>& tiers,
+                        bool verified) {
   json::array list;
   for (const StoredTier& tier : tiers) {
     json::object kinds;
@@ -196,7 +213,11 @@ std::string StorageJson(const std::vector<StoredTier>& tiers, bool verified) {
                      {"moved_to", tier.moved_to.empty() ? json::value() : json::value(tier.moved_to)},
                      {"sealed_otherwise", tier.sealed_otherwise}});
   }
-  return PrintJson(json::object{{"verified", verified}, {"tiers", std::move(list)}});
+  return PrintJson(json::object{
+      {"verified", verified},
+      {"documents",
+       {{"count", documents.documents}, {"tokens", documents.tokens}, {"text_bytes", documents.text_bytes}}},
+      {"tiers", std::move(list)}});
 }
 
 }  // namespace palimpsest

@@ -1,4 +1,5 @@
-// What the SSD tiers of a data folder hold, and whether all of it is whole.
+// What a data folder holds, documents and SSD tiers, and whether all of what is on SSD is whole. Host
+// memory's tier is a process's own and goes with it.
 //
 // Verify : reads every value, compares the disk's checksums and opens every tile under the data key. What is
 //          damaged is dropped: it is computed again when it is asked for. What other settings sealed (another
@@ -40,6 +41,13 @@ struct StoredTier {
   }
 };
 
+// Of nobody's tenant.
+struct StoredDocuments {
+  int64_t documents = 0, tokens = 0, text_bytes = 0;
+};
+// None if there is no catalog; none is made. Errors: as of Catalog::Open.
+absl::StatusOr<StoredDocuments> CountDocuments(const std::string& data_dir);
+
 struct StorageCheck {
   bool verify = false;
   const CancelToken* cancel = &CancelToken::Never();
@@ -51,7 +59,9 @@ absl::StatusOr<std::vector<StoredTier>> CheckStorage(const Config& config, const
 // OK if all of them are whole, else what was found, in one line.
 absl::Status StorageStatus(const std::vector<StoredTier>& tiers);
 
-std::string StorageText(const std::vector<StoredTier>& tiers, bool verified);
-std::string StorageJson(const std::vector<StoredTier>& tiers, bool verified);
+std::string StorageText(const StoredDocuments& documents, const std::vector<StoredTier>& tiers,
+                        bool verified);
+std::string StorageJson(const StoredDocuments& documents, const std::vector<StoredTier>& tiers,
+                        bool verified);
 
 }  // namespace palimpsest

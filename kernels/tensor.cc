@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "proto/base/status.h"
+#include "proto/base/host_memory.h"
 
 namespace palimpsest {
 
@@ -14,7 +14,7 @@ void* AllocateAligned(int64_t bytes) {
   const int64_t rounded = (bytes + alignment - 1) / alignment * alignment;
   if (rounded == 0) return nullptr;
   void* memory = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(rounded));
-  PALIMPSEST_CHECK(memory != nullptr, "out of memory: {} bytes asked for", rounded);
+  if (memory == nullptr) OutOfHostMemory(rounded);
   if (alignment == kHuge)
     madvise(memory, static_cast<size_t>(rounded), MADV_HUGEPAGE);  // a hint; may be refused
   std::memset(memory, 0, static_cast<size_t>(rounded));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "proto/base/host_memory.h"
 #include "proto/base/status.h"
 
 namespace palimpsest {
@@ -13,7 +14,7 @@ namespace {
 void* MapLazily(int64_t bytes) {
   void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  PALIMPSEST_CHECK(memory != MAP_FAILED, "cannot map {} bytes for the device arena", bytes);
+  if (memory == MAP_FAILED) OutOfHostMemory(bytes);
   madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);
   madvise(memory, static_cast<size_t>(bytes), MADV_DONTDUMP);  // KV is text: keep it out of core files
   return memory;

@@ -1,10 +1,13 @@
 // The command `palimpsest`.
 #include <malloc.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <new>
 
 #include "apps/palimpsest/command.h"
 #include "proto/base/cancel.h"
@@ -33,6 +36,35 @@ void KeepFreedMemory() {
   mallopt(M_TRIM_THRESHOLD, 16 << 20);
 }
 
+// In the middle of a step there is nothing to give back, and what is stored is safe: a supervisor starts
+// the process anew, and its requests are resumed. Allocates nothing.
+void OnOutOfMemory() {
+  static constexpr char kText[] =
+      "palimpsest: host memory is used up: lower host.store_bytes, host.index_bytes, host.view_bytes or "
+      "device.arena_bytes, or give the process more\n";
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kText, sizeof(kText) - 1);
+  _exit(1);
+}
+
+// Also of what a library throws on a thread of its own, such as that it got no other thread.
+[[noreturn]] void EndWith(const std::exception& error) {
+  std::fprintf(stderr, "palimpsest: out of what a library needs: %s\n", error.what());
+  std::fflush(stderr);
+  _exit(1);
+}
+
+void OnUncaught() {
+  const std::exception_ptr uncaught = std::current_exception();
+  if (uncaught == nullptr) std::abort();
+  try {
+    std::rethrow_exception(uncaught);
+  } catch (const std::exception& error) {
+    EndWith(error);
+  } catch (...) {
+    std::abort();
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -41,10 +73,7 @@ int main(int argc, char** argv) {
   palimpsest::RaiseOpenFilesLimit();
   HandleSignals();
   KeepFreedMemory();
-  try {
-    return palimpsest::RunCommandLine(argc, argv, interrupted);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "palimpsest: out of what a library needs: %s\n", error.what());
-    return 1;
-  }
+  std::set_new_handler(OnOutOfMemory);
+  std::set_terminate(OnUncaught);
+  return palimpsest::RunCommandLine(argc, argv, interrupted);
 }

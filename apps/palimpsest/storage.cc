@@ -12,9 +12,10 @@ namespace {
 
 absl::Status Run(const CommandContext& context, bool verify) {
   const StorageCheck check{.verify = verify, .cancel = context.cancel, .progress = StderrProgress()};
+  PALIMPSEST_ASSIGN_OR_RETURN(const StoredDocuments documents, CountDocuments(context.config.data_dir));
   PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<StoredTier> tiers, CheckStorage(context.config, check));
-  PALIMPSEST_RETURN_IF_ERROR(
-      WriteOut(context.json ? StorageJson(tiers, verify) + "\n" : StorageText(tiers, verify)));
+  PALIMPSEST_RETURN_IF_ERROR(WriteOut(context.json ? StorageJson(documents, tiers, verify) + "\n"
+                                                   : StorageText(documents, tiers, verify)));
   return StorageStatus(tiers);
 }
 
@@ -22,7 +23,7 @@ absl::Status Run(const CommandContext& context, bool verify) {
 
 void AddStorageCommand(CommandSet& commands) {
   CLI::App& storage = commands.AddGroup("storage", "shows and checks what is kept on SSD");
-  commands.AddTo(storage, "status", "bytes and values of each tier", Generation::kNo,
+  commands.AddTo(storage, "status", "documents, and bytes and values of each tier", Generation::kNo,
                  [](const CommandContext& context) { return Run(context, /*verify=*/false); });
   commands.AddTo(
       storage, "verify",

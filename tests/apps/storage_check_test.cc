@@ -147,7 +147,7 @@ TEST_P(StorageCheckTest, ATierThatIsDamagedAsAWholeIsTold) {
     EXPECT_EQ(tier.used_bytes, 0);
     EXPECT_TRUE(tier.moved_to.starts_with(config_.data_dir + "/tier/0.damaged-")) << tier.moved_to;
     EXPECT_EQ(StorageStatus({tier}).code(), absl::StatusCode::kDataLoss);
-    EXPECT_EQ(StorageText({tier}, verify).find("whole"), std::string::npos);
+    EXPECT_EQ(StorageText({}, {tier}, verify).find("whole"), std::string::npos);
     EXPECT_TRUE(Check(verify).whole()) << "what is there now is";
   }
 }

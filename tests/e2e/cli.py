@@ -106,6 +106,12 @@ class CliTest(unittest.TestCase):
         return pathlib.Path(path)
 
 
+def sanitized() -> bool:
+    """Is the program built with a sanitizer? Clang's are in it, gcc's in a library."""
+    program = pathlib.Path(os.environ["PALIMPSEST_TEST_BINARY"]).read_bytes()
+    return b"__asan_init" in program or b"__tsan_init" in program
+
+
 def interrupt(process: subprocess.Popen):
     process.send_signal(signal.SIGINT)
 

@@ -173,12 +173,16 @@ class DurableTest(cli.CliTest):
         self.expect_error(cli.FAILED, *ask, contains=["2", "1", "tier/0"])
 
     def test_commands_of_storage(self):
-        self.assertEqual(self.expect_done("storage", "status", "--json").json["tiers"], [])
+        nothing = self.expect_done("storage", "status", "--json").json
+        self.assertEqual((nothing["tiers"], nothing["documents"]["count"]), ([], 0))
         self.expect_done("ingest", self.write("story.txt", story(7)))
         status = self.expect_done("storage", "status", "--json").json
         self.assertFalse(status["verified"])
         self.assertGreater(status["tiers"][0]["used_bytes"], 0)
-        self.assertIn("tier/0", self.expect_done("storage", "status").out)
+        self.assertEqual((status["documents"]["count"], status["documents"]["text_bytes"]), (1, len(story(7).encode())))
+        self.assertGreater(status["documents"]["tokens"], 20)
+        for text in ("tier/0", "documents: 1, of"):
+            self.assertIn(text, self.expect_done("storage", "status").out)
         self.expect_done("storage", "verify")
 
 

@@ -1,7 +1,9 @@
 """Flags, help and exit statuses of the command, on a tiny model."""
 
 import json
+import os
 import re
+import subprocess
 
 import cli
 
@@ -186,6 +188,22 @@ class DocumentsTest(cli.CliTest):
         # What the disk holds is of no use to another folder's keys.
         (self.data / "keys" / "tier.key").unlink()
         self.expect_error(cli.FAILED, "ask", "--document", path, "Who?", contains=["tier.key"])
+
+    def test_without_host_memory_it_ends_with_a_line_and_never_a_signal(self):
+        if cli.sanitized():
+            self.skipTest("a build with sanitizers takes address space by the terabyte")
+        command = " ".join([os.environ["PALIMPSEST_TEST_BINARY"], "ask", "--data-dir", str(self.data), "--model",
+                            str(self.tiny_model()), "Who?", "--max-tokens", "2"])
+        ended = {}
+        for mib in [*range(64, 1600, 64), 2400]:
+            run = subprocess.run(["bash", "-c", f"ulimit -v {mib * 1024}; exec {command}"], capture_output=True, text=True,
+                                 timeout=cli.PATIENCE, check=False)
+            ended[mib] = run.returncode
+            self.assertIn(run.returncode, (0, cli.FAILED), f"{mib} MiB: {run.stderr}")
+            if run.returncode == cli.FAILED:
+                self.assertRegex(run.stderr, "memory|out of what", f"{mib} MiB")
+        self.assertIn(0, ended.values())
+        self.assertIn(cli.FAILED, ended.values())
 
     def test_storage_is_shown_and_checked_and_what_is_damaged_is_computed_again(self):
         path = self.write("a.txt", "Ships have sails.\n" * 50)
