@@ -30,6 +30,11 @@ TILES = "storage/mover_tiles.cc"
 STORE = "storage/tiered_store.cc"
 HOST = "storage/tier/host_tier.cc"
 ROCKSDB = "storage/tier/rocksdb_directory.cc"
+RECOVERY = "storage/tier/rocksdb_recovery.cc"
+KEY = "storage/data_key.cc"
+FORMAT = "storage/block_format.cc"
+PRICE = "worker/load_price.cc"
+READING = "worker/engine_reading.cc"
 SLICES = "worker/recall/slices.cc"
 RECALL = "worker/recall/recall.cc"
 WORDS = "worker/recall/shared_words.cc"
@@ -37,6 +42,8 @@ INDEX = "worker/recall/document_index.cc"
 
 ENVELOPE_TESTS = ("storage_envelope_test", "storage_mover_test")
 MOVER_TESTS = ("storage_mover_test", "storage_tiered_store_test")
+ROCKSDB_TESTS = ("storage_rocksdb_tier_test", "storage_rocksdb_tier_damage_test", "storage_rocksdb_tier_crash_test")
+READING_TESTS = ("worker_reading_test", "worker_compression_reuse_test")
 RECALL_TESTS = ("worker_slices_test", "worker_recall_test")
 
 # File, what stands there (once), what stands there instead, tests in the order in which they run.
@@ -68,6 +75,20 @@ MUTANTS = [
     (HOST, "      if (entry->buffer.use_count() > 1) continue;\n", "", ("storage_host_tier_test", "storage_tier_contract_test")),
     (ROCKSDB, "stats_.used_bytes + bytes - stats_.capacity_bytes", "stats_.used_bytes - stats_.capacity_bytes",
      ("storage_tier_contract_test", "storage_rocksdb_tier_test")),
+    (RECOVERY, "(kinds & ~found->second.kinds) == 0", "true", ROCKSDB_TESTS),
+    (RECOVERY, "    directory->next_batch = std::max(directory->next_batch, batch + 1);\n    PALIMPSEST_RETURN_IF_ERROR(discard(batch, {}));",
+     "    PALIMPSEST_RETURN_IF_ERROR(discard(batch, {}));", ROCKSDB_TESTS),
+    (RECOVERY, "(seen.insert(value->key).second ? kept : older)", "kept", ROCKSDB_TESTS),
+    (KEY, "  ++counter_;\n", "", ("storage_data_key_test",)),
+    (KEY, "counter_ == kCounterEnd || forks_ != Forks()", "counter_ == kCounterEnd", ("storage_data_key_test",)),
+    (FORMAT, "RoundUp((high", "RoundDown((high", ("storage_block_format_test",)),
+    (FORMAT, "    if (!std::isfinite(low) || !std::isfinite(step) || step < 0)", "    if (!std::isfinite(low))",
+     ("storage_block_format_test",)),
+    (PRICE, "  if (!IsFresh(price, now)) price.count = 0;\n", "", ("worker_load_price_test",)),
+    (PRICE, "price.last[i].seconds > slowest.seconds", "price.last[i].seconds < slowest.seconds", ("worker_load_price_test",)),
+    (READING, "  if (c.needs.future > 0) what += fmt::format(\", queries from {}\", c.needs.sink);",
+     "  if (c.needs.future > 0) what += \", queries\";", READING_TESTS),
+    (READING, "/*squares=*/row >= group,", "/*squares=*/false,", READING_TESTS),
     (SLICES, "best_[s] >= least", "best_[s] > least", RECALL_TESTS),
     (SLICES, "resident = std::lower_bound(resident, residents.end(), first);", "resident = residents.begin();", RECALL_TESTS),
     (WORDS, "    if (*best < least) break;\n", "    if (*best <= 0) break;\n", RECALL_TESTS),

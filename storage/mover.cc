@@ -190,6 +190,11 @@ bool Mover::Contains(const TierKey& key) const {
 
 bool Mover::OnSsd(const TierKey& key) const { return ssd_ != nullptr && ssd_->Contains(key); }
 
+void Mover::Touch(std::span<const TierKey> keys) {
+  if (host_ != nullptr) host_->Touch(keys);
+  if (ssd_ != nullptr) ssd_->Touch(keys);
+}
+
 void Mover::Erase(const TierKey& key) {
   if (host_ != nullptr) host_->Erase(key).IgnoreError();
   if (ssd_ != nullptr) ssd_->Erase(key).IgnoreError();

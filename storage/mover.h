@@ -113,6 +113,7 @@ class Mover {
   bool Contains(const TierKey& key) const;  // a hint
   bool OnSsd(const TierKey& key) const;     // written, not only on its way
   void Erase(const TierKey& key);
+  void Touch(std::span<const TierKey> keys);  // as of Tier, of each tier
 
   bool has_ssd() const { return ssd_ != nullptr; }
   bool encrypted() const { return key_ != nullptr; }

@@ -16,7 +16,9 @@
 // Capacity : the tier's own. It evicts what was least recently used to make room, no more than needed (but
 //            may evict together what was put together), and never exceeds its cap. Stats().used_bytes counts
 //            every byte it still holds, also those of erased values that someone views or whose neighbours
-//            remain (I-12). Get and Put make a value the most recent; Contains does not.
+//            remain (I-12). Get, Put and Touch make a value the most recent; Contains does not. A document
+//            that was used is touched from its end to its beginning: what goes first is then its tail, and
+//            what stays can still be begun with.
 // Views    : what Get returns stays valid and constant until its last copy is gone, whatever becomes of the
 //            value or of the tier.
 // Errors   : NotFound: a miss. DataLoss: the value was damaged; it is dropped, so the next Get is a miss.
@@ -118,6 +120,9 @@ class Tier {
   // A tier of files reads what was put together in the order of its file, which is much faster than value by
   // value. The bytes are the caller's own, who may change them.
   virtual std::vector<absl::StatusOr<std::vector<uint8_t>>> GetTogether(std::span<const TierKey> keys);
+  // As Get would make them recent, from the first to the last; nothing is read and nothing counted. What is
+  // not here is passed over.
+  virtual void Touch(std::span<const TierKey> keys) = 0;
   virtual bool Contains(const TierKey& key) const = 0;  // a hint: Get may miss a moment later
   virtual absl::Status Erase(const TierKey& key) = 0;   // OK also if it was not there
   // What Get would find now, in any order. No value is read, and none becomes the most recent.

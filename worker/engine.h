@@ -235,6 +235,7 @@ class Engine {
   void StoreBelow(Job& job);
   bool FinishStored(Duration wait);
   void CountSpilled(Job& job, const MoverStats& before);
+  void TouchBlocks(const Job& job);
   void DescribeTiers(Job& job);
   // engine_recall.cc
   absl::Status PlanRecall(const Request& request, Compression& c) const;

@@ -28,6 +28,7 @@ void Engine::Finish(Job& job, absl::Status status, std::string reason) {
     outcome.text += outcome.rest;
   }
   FillReceipt(job);
+  if (outcome.status.ok()) TouchBlocks(job);
   Release(job);
   mover_->Commit();  // what it sealed belongs together
   job.sampler.reset();

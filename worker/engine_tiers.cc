@@ -171,6 +171,17 @@ bool Engine::FinishStored(Duration wait) {
   return any;
 }
 
+// From the last to the first: of a document the tail is the first to go.
+void Engine::TouchBlocks(const Job& job) {
+  std::vector<TierKey> keys;
+  for (auto block = job.blocks.rbegin(); block != job.blocks.rend(); ++block) {
+    if (!block->shared) continue;
+    keys.emplace_back(block->id, ValueKind::kIndex);
+    keys.emplace_back(block->id, ValueKind::kBlock);
+  }
+  mover_->Touch(keys);
+}
+
 // What was put below since `before` is the request's.
 void Engine::CountSpilled(Job& job, const MoverStats& before) {
   const MoverStats now = mover_->stats();

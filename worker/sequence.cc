@@ -22,6 +22,7 @@ Sequence::Sequence(TieredStore* store, int64_t groups_max, int64_t residual)
 
 Sequence::~Sequence() {
   for (BlockGroup& group : open_) store_->Discard(std::move(group));
+  while (!pins_.empty()) pins_.pop_back();  // of a document the tail is the first to go
   store_->arena().Free(packed_);
   // Whoever has them next multiplies what is in slots that it does not use by zero: codes may read as
   // anything.

@@ -111,6 +111,7 @@ class FaultyTierImpl final : public FaultyTier {
     return values;
   }
 
+  void Touch(std::span<const TierKey> keys) override { inner_->Touch(keys); }
   bool Contains(const TierKey& key) const override { return inner_->Contains(key); }
   absl::Status Erase(const TierKey& key) override { return inner_->Erase(key); }
   std::vector<TierEntry> List() const override { return inner_->List(); }

@@ -91,6 +91,13 @@ class HostTier final : public Tier {
     return Read(key, buffer, {.first = part, .count = 1}, buffer->Part(part));
   }
 
+  void Touch(std::span<const TierKey> keys) override {
+    std::lock_guard lock(mu_);
+    for (const TierKey& key : keys) {
+      if (const auto found = table_.find(key); found != table_.end()) MakeRecent(found->second);
+    }
+  }
+
   bool Contains(const TierKey& key) const override {
     std::lock_guard lock(mu_);
     return table_.contains(key);
@@ -128,7 +135,7 @@ class HostTier final : public Tier {
     }
     const std::shared_ptr<Buffer>& buffer = found->second->buffer;
     if (part >= buffer->parts) return NoSuchPart(Name(), key, part, buffer->parts);
-    Touch(found->second);
+    MakeRecent(found->second);
     return buffer;
   }
 
@@ -155,7 +162,7 @@ class HostTier final : public Tier {
   using Table = absl::flat_hash_map<TierKey, Recency::iterator, TierKeyHash>;
 
   // The functions below are called with mu_ held.
-  void Touch(Recency::iterator entry) { recent_.splice(recent_.begin(), recent_, entry); }
+  void MakeRecent(Recency::iterator entry) { recent_.splice(recent_.begin(), recent_, entry); }
 
   void Drop(Table::iterator found) {
     recent_.erase(found->second);
@@ -170,7 +177,7 @@ class HostTier final : public Tier {
     int64_t bytes = 0;
     for (size_t i = 0; i < items.size(); ++i) {
       if (auto found = table_.find(items[i].key); found != table_.end()) {
-        Touch(found->second);
+        MakeRecent(found->second);
         known.push_back(found->second->buffer);
       } else if (seen.insert(items[i].key).second) {
         fresh.push_back(i);

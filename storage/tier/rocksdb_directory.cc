@@ -55,6 +55,14 @@ std::vector<TierItem> RocksDbDirectory::TakeKnown(std::span<const TierItem> item
   return fresh;
 }
 
+void RocksDbDirectory::Touch(std::span<const TierKey> keys) {
+  const std::lock_guard lock(mu_);
+  for (const TierKey& key : keys) {
+    if (const auto found = table_.find(key); found != table_.end())
+      recent_.splice(recent_.begin(), recent_, found->second.batch);
+  }
+}
+
 bool RocksDbDirectory::Contains(const TierKey& key) const {
   const std::lock_guard lock(mu_);
   return table_.contains(key);

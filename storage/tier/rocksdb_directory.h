@@ -34,6 +34,7 @@ class RocksDbDirectory {
   // Counts and touches what is here and notes its batches as needed; returns the rest, each key once.
   std::vector<TierItem> TakeKnown(std::span<const TierItem> items, absl::flat_hash_set<uint64_t>* needed);
 
+  void Touch(std::span<const TierKey> keys);
   bool Contains(const TierKey& key) const;
   std::optional<StoredValue> Find(const TierKey& key) const;
   // Where it lies; its batch is the most recent. NotFound, counted as a miss; OutOfRange: no such part.

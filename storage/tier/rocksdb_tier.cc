@@ -50,6 +50,7 @@ class RocksDbTier final : public Tier {
   absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) override { return Read(key, part); }
   std::vector<absl::StatusOr<std::vector<uint8_t>>> GetTogether(std::span<const TierKey> keys) override;
 
+  void Touch(std::span<const TierKey> keys) override { directory_.Touch(keys); }
   bool Contains(const TierKey& key) const override { return directory_.Contains(key); }
 
   absl::Status Erase(const TierKey& key) override {

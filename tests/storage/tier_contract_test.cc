@@ -308,6 +308,20 @@ TEST_P(TierContractTest, TheLeastRecentlyUsedGoesFirst) {
   EXPECT_EQ(tier->Stats().evicted_bytes, 100);
 }
 
+TEST_P(TierContractTest, WhatIsTouchedGoesLaterAndTheLastOfItLast) {
+  auto tier = Make(400);
+  for (int i = 1; i <= 4; ++i) ASSERT_TRUE(Put(*tier, i).ok());
+  const TierStats before = tier->Stats();
+  tier->Touch(std::vector<TierKey>{Id(3), Id(9), Id(2), Id(1)});  // order by age is now 4, 3, 2, 1
+  EXPECT_EQ(tier->Stats().hits + tier->Stats().misses, before.hits + before.misses);
+  for (const int goes : {4, 3, 2}) {
+    ASSERT_TRUE(Put(*tier, 10 + goes).ok());
+    EXPECT_FALSE(tier->Contains(Id(goes)));
+    EXPECT_TRUE(tier->Contains(Id(1)));
+  }
+  EXPECT_EQ(tier->Stats().evictions, 3);
+}
+
 TEST_P(TierContractTest, AViewOutlivesItsValueAndItsTier) {
   auto tier = Make(100);
   ASSERT_TRUE(Put(*tier, 1).ok());

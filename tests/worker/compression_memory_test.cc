@@ -377,6 +377,7 @@ class RecordingTier : public Tier {
   absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) override {
     return inner_->GetPart(key, part);
   }
+  void Touch(std::span<const TierKey> keys) override { inner_->Touch(keys); }
   bool Contains(const TierKey& key) const override { return inner_->Contains(key); }
   absl::Status Erase(const TierKey& key) override { return inner_->Erase(key); }
   std::vector<TierEntry> List() const override { return inner_->List(); }
