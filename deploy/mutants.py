@@ -43,7 +43,7 @@ INDEX = "worker/recall/document_index.cc"
 ENVELOPE_TESTS = ("storage_envelope_test", "storage_mover_test")
 MOVER_TESTS = ("storage_mover_test", "storage_tiered_store_test")
 ROCKSDB_TESTS = ("storage_rocksdb_tier_test", "storage_rocksdb_tier_damage_test", "storage_rocksdb_tier_crash_test")
-READING_TESTS = ("worker_reading_test", "worker_compression_reuse_test")
+READING_TESTS = ("worker_reading_test",)
 RECALL_TESTS = ("worker_slices_test", "worker_recall_test")
 
 # File, what stands there (once), what stands there instead, tests in the order in which they run.
