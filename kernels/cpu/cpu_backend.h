@@ -101,7 +101,7 @@ class CpuBackend final : public Backend {
                     Scratch& scratch) const;
   void ReadSource(const TilePool& pool, const RopeTable& rope, int64_t head_size, const KvSource& source,
                   int64_t offset, Bf16* key, Bf16* value) const;
-  void GatherHeadKv(const GatherKvArgs& args, const GatherHead& head) const;
+  void GatherTile(const GatherKvArgs& args, const GatherHead& head, int64_t i) const;
   void EncodeHeadKv(const EncodeKvArgs& args, const EncodeHead& head, Bf16* whole) const;
   void ReserveDigestQueries(const ScoreDigestsArgs& args);
   void TurnDigestQueries(const ScoreDigestsArgs& args, int64_t head);

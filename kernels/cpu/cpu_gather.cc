@@ -92,26 +92,22 @@ void CpuBackend::ReadSource(const TilePool& pool, const RopeTable& rope, int64_t
   }
 }
 
-// One tile after the other: its sources are read before it is written. Those of later tiles do not stand
-// before their own place, so they are still whole.
-void CpuBackend::GatherHeadKv(const GatherKvArgs& args, const GatherHead& head) const {
-  const int64_t d = args.head_size, total = static_cast<int64_t>(head.sources.size());
+// One tile: its sources are read before it is written.
+void CpuBackend::GatherTile(const GatherKvArgs& args, const GatherHead& head, int64_t i) const {
+  const int64_t d = args.head_size, first = i * kTileSlots;
+  const int64_t count = std::clamp<int64_t>(std::ssize(head.sources) - first, 0, kTileSlots);
+  const int32_t tile = head.tiles[static_cast<size_t>(i)];
   const TilePool& pool = args.pool;
   alignas(64) Bf16 keys[kTileSlots * 256], values[kTileSlots * 256];  // (slot, D)
-  for (size_t i = 0; i < head.tiles.size(); ++i) {
-    const int32_t tile = head.tiles[i];
-    const int64_t first = static_cast<int64_t>(i) * kTileSlots;
-    const int64_t count = std::clamp<int64_t>(total - first, 0, kTileSlots);
-    for (int64_t s = 0; s < count; ++s) {
-      const int32_t position = head.positions[static_cast<size_t>(first + s)];
-      ReadSource(pool, *args.rope, d, head.sources[static_cast<size_t>(first + s)],
-                 int64_t{position} - pool.bases[tile], keys + s * d, values + s * d);
-      pool.positions[int64_t{tile} * kTileSlots + s] = position;
-    }
-    WriteTile(d, count, keys, values, pool.k(tile));
-    pool.counts[tile] = static_cast<int32_t>(count);
-    pool.starts[tile] = 0;
+  for (int64_t s = 0; s < count; ++s) {
+    const int32_t position = head.positions[static_cast<size_t>(first + s)];
+    ReadSource(pool, *args.rope, d, head.sources[static_cast<size_t>(first + s)],
+               int64_t{position} - pool.bases[tile], keys + s * d, values + s * d);
+    pool.positions[int64_t{tile} * kTileSlots + s] = position;
   }
+  WriteTile(d, count, keys, values, pool.k(tile));
+  pool.counts[tile] = static_cast<int32_t>(count);
+  pool.starts[tile] = 0;
 }
 
 void CpuBackend::GatherKv(const GatherKvArgs& args) {
@@ -122,8 +118,21 @@ void CpuBackend::GatherKv(const GatherKvArgs& args) {
     PALIMPSEST_CHECK(head.sources.size() <= head.tiles.size() * kTileSlots, "{} sources for {} tiles",
                      head.sources.size(), head.tiles.size());
   }
-  pool_.ParallelFor(static_cast<int64_t>(args.heads.size()),
-                    [&](int64_t head, int) { GatherHeadKv(args, args.heads[static_cast<size_t>(head)]); });
+  // What stands in tiles may stand in those that are written: there a head goes tile by tile, since sources
+  // of later tiles do not stand before their own place and are still whole. What is at rest needs no order.
+  const bool at_rest = std::all_of(args.heads.begin(), args.heads.end(), [](const GatherHead& head) {
+    return std::all_of(head.sources.begin(), head.sources.end(), [](const KvSource& source) {
+      return source.key != nullptr && source.value != nullptr;
+    });
+  });
+  int64_t tiles = 0;  // most of a head
+  for (const GatherHead& head : args.heads) tiles = std::max(tiles, std::ssize(head.tiles));
+  const int64_t parts = at_rest ? tiles : 1;  // of a head
+  pool_.ParallelFor(std::ssize(args.heads) * parts, [&](int64_t task, int) {
+    const GatherHead& head = args.heads[static_cast<size_t>(task / parts)];
+    const int64_t first = task % parts, end = at_rest ? first + 1 : tiles;
+    for (int64_t i = first; i < std::min(end, std::ssize(head.tiles)); ++i) GatherTile(args, head, i);
+  });
 }
 
 void CpuBackend::EncodeHeadKv(const EncodeKvArgs& args, const EncodeHead& head, Bf16* whole) const {

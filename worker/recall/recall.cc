@@ -192,12 +192,21 @@ void Recall::Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> p
                                 .positions = rank_positions_,
                                 .rope = setup_.rope,
                                 .heads = heads});
-  setup_.backend->pool().ParallelFor(config.kv_heads, [&](int64_t h, int) {
+  int64_t parts = 0;  // most of a head: there are few heads, and threads should have the same to do
+  for (int64_t h = 0; h < config.kv_heads; ++h) {
     Head& head = HeadOf(layer, h);
     const size_t count = heads[static_cast<size_t>(h)].tiles.size() * kTileSlots;
-    head.ranking.Pick(std::span(scores_).subspan(static_cast<size_t>(h * slots), count),
-                      looks_ ? std::span<const int32_t>() : head.near, head.struck, slice_,
-                      count_ - static_cast<int64_t>(setup_.named.size()), &head.wanted);
+    head.ranking.Begin(std::span(scores_).subspan(static_cast<size_t>(h * slots), count),
+                       looks_ ? std::span<const int32_t>() : head.near, head.struck, slice_);
+    parts = std::max(parts, head.ranking.parts());
+  }
+  setup_.backend->pool().ParallelFor(config.kv_heads * parts, [&](int64_t task, int) {
+    SliceRanking& ranking = HeadOf(layer, task / parts).ranking;
+    if (task % parts < ranking.parts()) ranking.LookThrough(task % parts);
+  });
+  setup_.backend->pool().ParallelFor(config.kv_heads, [&](int64_t h, int) {
+    Head& head = HeadOf(layer, h);
+    head.ranking.End(count_ - static_cast<int64_t>(setup_.named.size()), &head.wanted);
     head.wanted.insert(head.wanted.end(), setup_.named.begin(), setup_.named.end());
     std::sort(head.wanted.begin(), head.wanted.end());
     if (setup_.spec.look == 1) return;

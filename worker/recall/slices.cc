@@ -57,10 +57,29 @@ void SliceRanking::StrikeOut(std::span<float> scores, std::span<const int32_t> b
 void SliceRanking::Pick(std::span<float> scores, std::span<const int32_t> blocks,
                         std::span<const int32_t> residents, int64_t slice, int64_t count,
                         std::vector<int32_t>* picks) {
+  Begin(scores, blocks, residents, slice);
+  for (int64_t part = 0; part < parts(); ++part) LookThrough(part);
+  End(count, picks);
+}
+
+void SliceRanking::Begin(std::span<float> scores, std::span<const int32_t> blocks,
+                         std::span<const int32_t> residents, int64_t slice) {
   StrikeOut(scores, blocks, residents);
-  const size_t width = static_cast<size_t>(slice), slices = scores.size() / width;
-  best_.resize(slices);
-  for (size_t s = 0; s < slices; ++s) best_[s] = BestOf(scores.data() + s * width, width);
+  scores_ = scores;
+  blocks_ = blocks;
+  width_ = static_cast<size_t>(slice);
+  best_.resize(scores.size() / width_);
+}
+
+void SliceRanking::LookThrough(int64_t part) {
+  const size_t of_part = static_cast<size_t>(kPartSlots) / width_,
+               first = static_cast<size_t>(part) * of_part;
+  for (size_t s = first; s < std::min(first + of_part, best_.size()); ++s)
+    best_[s] = BestOf(scores_.data() + s * width_, width_);
+}
+
+void SliceRanking::End(int64_t count, std::vector<int32_t>* picks) {
+  const size_t slices = best_.size();
   const float least = LeastOfBest(static_cast<size_t>(count));
   order_.clear();
   for (size_t s = 0; s < slices; ++s) {
@@ -68,10 +87,10 @@ void SliceRanking::Pick(std::span<float> scores, std::span<const int32_t> blocks
   }
   KeepBest(best_, count, &order_);
   picks->assign(order_.begin(), order_.end());
-  if (blocks.empty()) return;
-  const int32_t per_block = kBlock / static_cast<int32_t>(slice);
+  if (blocks_.empty()) return;
+  const int32_t per_block = kBlock / static_cast<int32_t>(width_);
   for (int32_t& pick : *picks)
-    pick = blocks[static_cast<size_t>(pick / per_block)] * per_block + pick % per_block;
+    pick = blocks_[static_cast<size_t>(pick / per_block)] * per_block + pick % per_block;
 }
 
 void SliceRanking::BestBlocks(int64_t slice, int64_t count, std::vector<int32_t>* blocks) {

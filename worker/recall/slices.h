@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <vector>
 
@@ -19,6 +20,14 @@ class SliceRanking {
   // picked.
   void Pick(std::span<float> scores, std::span<const int32_t> blocks, std::span<const int32_t> residents,
             int64_t slice, int64_t count, std::vector<int32_t>* picks);
+  // The same in three steps, of which the second may run in parts, in any order and at once: part p of
+  // parts() is looked through.
+  void Begin(std::span<float> scores, std::span<const int32_t> blocks, std::span<const int32_t> residents,
+             int64_t slice);
+  static constexpr int64_t kPartSlots = 4096;
+  int64_t parts() const { return (std::ssize(scores_) + kPartSlots - 1) / kPartSlots; }
+  void LookThrough(int64_t part);
+  void End(int64_t count, std::vector<int32_t>* picks);
   // After a Pick of all blocks: the at most `count` whose best slices are best, ascending.
   void BestBlocks(int64_t slice, int64_t count, std::vector<int32_t>* blocks);
 
@@ -28,6 +37,9 @@ class SliceRanking {
   static void StrikeOut(std::span<float> scores, std::span<const int32_t> blocks,
                         std::span<const int32_t> residents);
 
+  std::span<float> scores_;
+  std::span<const int32_t> blocks_;
+  size_t width_ = 0;            // of a slice
   std::vector<float> best_;     // of each slice
   std::vector<float> runs_;     // the best of each run of slices
   std::vector<int32_t> order_;  // slices with a score
