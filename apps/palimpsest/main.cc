@@ -47,22 +47,15 @@ void OnOutOfMemory() {
 }
 
 // Also of what a library throws on a thread of its own, such as that it got no other thread.
-[[noreturn]] void EndWith(const std::exception& error) {
-  std::fprintf(stderr, "palimpsest: out of what a library needs: %s\n", error.what());
-  std::fflush(stderr);
-  _exit(1);
-}
-
 void OnUncaught() {
-  const std::exception_ptr uncaught = std::current_exception();
-  if (uncaught == nullptr) std::abort();
   try {
-    std::rethrow_exception(uncaught);
+    if (std::current_exception() != nullptr) throw;
   } catch (const std::exception& error) {
-    EndWith(error);
+    std::fprintf(stderr, "palimpsest: out of what a library needs: %s\n", error.what());
+    _exit(1);
   } catch (...) {
-    std::abort();
   }
+  std::abort();
 }
 
 }  // namespace

@@ -14,11 +14,19 @@ namespace {
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 constexpr int64_t kBlock = 64;
 
+// All steps, the parts from the last to the first.
+void Pick(SliceRanking& ranking, std::span<float> scores, std::span<const int32_t> blocks,
+          std::span<const int32_t> residents, int64_t slice, int64_t count, std::vector<int32_t>* picks) {
+  ranking.Begin(scores, blocks, residents, slice);
+  for (int64_t part = ranking.parts(); part-- > 0;) ranking.LookThrough(part);
+  ranking.End(count, picks);
+}
+
 std::vector<int32_t> Pick(std::vector<float> scores, std::vector<int32_t> residents, int64_t slice,
                           int64_t count) {
   SliceRanking ranking;
   std::vector<int32_t> picks;
-  ranking.Pick(scores, {}, residents, slice, count, &picks);
+  Pick(ranking, scores, {}, residents, slice, count, &picks);
   return picks;
 }
 
@@ -51,7 +59,9 @@ TEST(SliceRankingTest, WhereThereIsNothingNothingIsPicked) {
 TEST(SliceRankingTest, AnyScoresAnyResidents) {
   RngSequence rng{Rng(1)};
   for (int round = 0; round < 300; ++round) {
-    const int64_t slice = int64_t{8} << rng.Below(4), blocks = 1 + static_cast<int64_t>(rng.Below(20));
+    const int64_t slice = int64_t{8} << rng.Below(4);
+    const uint64_t most = rng.Below(4) == 0 ? 200 : 20;  // blocks: of several parts, or of one
+    const int64_t blocks = 1 + static_cast<int64_t>(rng.Below(most));
     std::vector<float> scores(static_cast<size_t>(blocks * kBlock));
     for (float& score : scores) score = rng.Below(4) == 0 ? kNone : static_cast<float>(rng.Below(30));
     std::set<int32_t> residents;
@@ -96,7 +106,7 @@ TEST(SliceRankingTest, SomeBlocksAreAllBlocksWhereTheOthersAreEmpty) {
     }
     SliceRanking ranking;
     std::vector<int32_t> picks;
-    ranking.Pick(some, blocks, residents, slice, count, &picks);
+    Pick(ranking, some, blocks, residents, slice, count, &picks);
     EXPECT_EQ(picks, Pick(all, residents, slice, count)) << round;
   }
 }
@@ -108,7 +118,7 @@ TEST(SliceRankingTest, BestBlocksHaveTheBestSlices) {
   scores[4 * kBlock + 63] = 6;
   SliceRanking ranking;
   std::vector<int32_t> picks, blocks;
-  ranking.Pick(scores, {}, {}, 16, 2, &picks);
+  Pick(ranking, scores, {}, {}, 16, 2, &picks);
   ranking.BestBlocks(16, 2, &blocks);
   EXPECT_EQ(blocks, (std::vector<int32_t>{1, 3})) << "the earlier of equals";
   ranking.BestBlocks(16, 9, &blocks);

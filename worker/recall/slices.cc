@@ -54,14 +54,6 @@ void SliceRanking::StrikeOut(std::span<float> scores, std::span<const int32_t> b
   }
 }
 
-void SliceRanking::Pick(std::span<float> scores, std::span<const int32_t> blocks,
-                        std::span<const int32_t> residents, int64_t slice, int64_t count,
-                        std::vector<int32_t>* picks) {
-  Begin(scores, blocks, residents, slice);
-  for (int64_t part = 0; part < parts(); ++part) LookThrough(part);
-  End(count, picks);
-}
-
 void SliceRanking::Begin(std::span<float> scores, std::span<const int32_t> blocks,
                          std::span<const int32_t> residents, int64_t slice) {
   StrikeOut(scores, blocks, residents);

@@ -17,18 +17,14 @@ class SliceRanking {
   // `blocks`: which they are, ascending; empty: all from 0 on.
   // `residents`: places (block * 64 + slot) of tokens that are there already. Writes the numbers of the at
   // most `count` best slices, ascending. `slice`: a multiple of 8. A slice without a finite score is never
-  // picked.
-  void Pick(std::span<float> scores, std::span<const int32_t> blocks, std::span<const int32_t> residents,
-            int64_t slice, int64_t count, std::vector<int32_t>* picks);
-  // The same in three steps, of which the second may run in parts, in any order and at once: part p of
-  // parts() is looked through.
+  // picked. In three steps, of which the second runs in parts, each once, in any order and at the same time.
   void Begin(std::span<float> scores, std::span<const int32_t> blocks, std::span<const int32_t> residents,
              int64_t slice);
   static constexpr int64_t kPartSlots = 4096;
   int64_t parts() const { return (std::ssize(scores_) + kPartSlots - 1) / kPartSlots; }
   void LookThrough(int64_t part);
   void End(int64_t count, std::vector<int32_t>* picks);
-  // After a Pick of all blocks: the at most `count` whose best slices are best, ascending.
+  // After a choice from all blocks: the at most `count` whose best slices are best, ascending.
   void BestBlocks(int64_t slice, int64_t count, std::vector<int32_t>* blocks);
 
  private:
