@@ -93,7 +93,7 @@ MUTANTS = [
     (SLICES, "resident = std::lower_bound(resident, residents.end(), first);", "resident = residents.begin();", RECALL_TESTS),
     (WORDS, "    if (*best < least) break;\n", "    if (*best <= 0) break;\n", RECALL_TESTS),
     (WORDS, "std::max(weight, kHalfWeightTokens / (kHalfWeightTokens + behind))", "1.0", RECALL_TESTS),
-    (RECALL, "head.near, head.struck, slice_,", "head.near, head.places, slice_,", RECALL_TESTS),
+    (RECALL, "head.near, head.struck, slice_);", "head.near, head.places, slice_);", RECALL_TESTS),
     (RECALL, "      std::erase(head.wanted, m.slice);\n", "", RECALL_TESTS),
     (RECALL, "  if (head.slice_at[place] >= 0) head.place_of.erase(head.slice_at[place]);\n", "", RECALL_TESTS),
     (RECALL, "      if (resident != head.places.end() && *resident == place + i) {", "      if (false) {", RECALL_TESTS),
