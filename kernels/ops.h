@@ -255,25 +255,27 @@ struct EncodeKvArgs {
   std::span<const EncodeHead> heads;
 };
 
-// How well the best of some queries matches each slot, by digests alone:
-//   out[i * 64 + slot] = maximum over rows and the group's heads of q . key / sqrt(D), approximately;
-//   minus infinity for slots >= count, for keys that are not finite, and where no query is finite.
-// q is rotated to where its row stands and rounded to bf16. Of the keys,
+// How well the best of some queries matches the best slot of each slice, by digests alone:
+//   out[i * 64 / slice + s] = maximum over the slice's slots that take part, over rows and over the group's
+//   heads, of q . key / sqrt(D), approximately; minus infinity where none takes part.
+// Slots take part that `slots` names and whose keys are finite; rows, whose queries are. q is rotated to
+// where its row stands and rounded to bf16. Of the keys,
 //   exact   is q . key;
 //   q2      is q . its 2-bit form, for which q times the steps of a run is rounded to bytes of magnitude <=
 //   85; minmax  is a bound above all keys of the slot's box: sum over d of max(q_d largest_d, q_d
 //   smallest_d); boxmean is sum over d of max(q_d (c_d + r_d), q_d (c_d - r_d)).
-// A slot's bits depend on its own tile and the queries only, not on the tiles or heads beside them; a row's
+// A slice's bits depend on its own slots and the queries only, not on the tiles or heads beside them; a row's
 // share in them not on the rows beside it.
 struct DigestHead {                       // one layer and KV head
   Rows<const float> q;                    // (rows, group * D) before rotation
   std::span<const uint8_t* const> tiles;  // digests, in any order
-  std::span<const int32_t> counts;        // of each tile: its digest was made of at least so many rows
-  float* out;                             // (tiles * 64)
+  std::span<const uint64_t> slots;        // of each tile, a bit a slot; of rows that its digest was made of
+  float* out;                             // (tiles * 64 / slice)
 };
 struct ScoreDigestsArgs {
   DigestKind kind;
   int64_t group, head_size;
+  int64_t slice;                       // consecutive slots: 1, 8, 16, 32 or 64
   std::span<const int64_t> positions;  // (rows) >= 0, where each query stands for ranking; for all heads
   const RopeTable* rope;
   std::span<const DigestHead> heads;

@@ -4,12 +4,14 @@
 #include <numeric>
 
 #include "apps/bench/bench_runs.h"
+#include "proto/base/recall_spec.h"
 #include "proto/base/rng.h"
 #include "proto/base/status.h"
 
 namespace palimpsest {
 namespace {
 
+constexpr int64_t kSlice = RecallSpec{}.slice, kSlicesOfTile = kTileSlots / kSlice;
 constexpr int64_t kSourceTiles = 64;  // whose keys all tiles are made of: digests do not depend on others
 
 // The index of one text.
@@ -27,14 +29,15 @@ class Index {
               (kSourceTiles + 1) * kTileSlots),
         keys_(kSourceTiles * kTileSlots * head_size_),
         digests_(heads_ * tiles_ * bytes_),
-        scores_(layer_heads_ * tiles_ * kTileSlots),
-        counts_(static_cast<size_t>(tiles_), int32_t{kTileSlots}) {
+        best_(layer_heads_ * tiles_ * kSlicesOfTile),
+        slots_(static_cast<size_t>(tiles_), ~uint64_t{0}) {
     RngSequence random(Rng(6));
     for (int64_t i = 0; i < keys_.size(); ++i) {
       keys_[i] = FloatToBf16(static_cast<float>(random.Uniform() * 4 - 2));
     }
     for (int64_t i = 0; i < heads_ * tiles_; ++i) pointers_.push_back(digests_.data() + i * bytes_);
-    counts_.back() = static_cast<int32_t>(tokens - (tiles_ - 1) * kTileSlots);
+    last_rows_ = tokens - (tiles_ - 1) * kTileSlots;
+    slots_.back() >>= kTileSlots - last_rows_;
   }
 
   void Build() {
@@ -43,7 +46,7 @@ class Index {
       backend_.BuildDigest({.kind = DigestKind::kQ2,
                             .head_size = head_size_,
                             .keys = keys_.data() + source * kTileSlots * head_size_,
-                            .rows = counts_[static_cast<size_t>(i % tiles_)],
+                            .rows = i % tiles_ + 1 == tiles_ ? last_rows_ : kTileSlots,
                             .first_position = source * kTileSlots,
                             .rope = &rope_,
                             .out = digests_.data() + i * bytes_});
@@ -75,13 +78,14 @@ class Index {
     std::vector<DigestHead> heads;
     for (int64_t h = first; h < first + layer_heads_; ++h) {
       heads.push_back({.q = {q_.data() + h * rows * columns, rows, columns, columns},
-                       .tiles = std::span(pointers_).subspan(static_cast<size_t>(h * tiles_), counts_.size()),
-                       .counts = counts_,
-                       .out = scores_.data() + (h - first) * tiles_ * kTileSlots});
+                       .tiles = std::span(pointers_).subspan(static_cast<size_t>(h * tiles_), slots_.size()),
+                       .slots = slots_,
+                       .out = best_.data() + (h - first) * tiles_ * kSlicesOfTile});
     }
     backend_.ScoreDigests({.kind = DigestKind::kQ2,
                            .group = group_,
                            .head_size = head_size_,
+                           .slice = kSlice,
                            .positions = positions_,
                            .rope = &rope_,
                            .heads = heads});
@@ -91,10 +95,11 @@ class Index {
   const int64_t head_size_, group_, layer_heads_, heads_;  // heads of a layer, of all of them
   const int64_t tiles_, bytes_;                            // tiles of a head; bytes of a digest
   const RopeTable rope_;
-  AlignedBuffer<Bf16> keys_;        // (kSourceTiles, 64, D) at rest
-  AlignedBuffer<uint8_t> digests_;  // (heads, tiles, bytes)
-  AlignedBuffer<float> scores_;     // (layer_heads, tiles, 64)
-  std::vector<int32_t> counts_;
+  AlignedBuffer<Bf16> keys_;              // (kSourceTiles, 64, D) at rest
+  AlignedBuffer<uint8_t> digests_;        // (heads, tiles, bytes)
+  AlignedBuffer<float> best_;             // (layer_heads, tiles, slices)
+  std::vector<uint64_t> slots_;           // (tiles)
+  int64_t last_rows_ = 0;                 // of the last tile
   std::vector<const uint8_t*> pointers_;  // (heads, tiles)
   AlignedBuffer<float> q_;                // (heads, rows, group * D)
   std::vector<int64_t> positions_;

@@ -282,11 +282,10 @@ void AddNiahCommand(CommandSet& commands) {
                   "which tokens stay on the device; give it again for more. full always runs")
       ->type_name("NAME:key=value,...")
       ->allow_extra_args(false);
-  niah.add_option(
-          "--recall", flags->recalls,
-          "how dropped tokens come back to the policies besides full: none, all, or "
-          "slices:budget=1024,slice=16,refresh=1,look=4,words=256,index=q2; give it again for more; default "
-          "none")
+  niah.add_option("--recall", flags->recalls,
+                  "how dropped tokens come back to the policies besides full: none, all, or "
+                  "slices:budget=1024,slice=16,refresh=1,words=256,index=q2; give it again for more; default "
+                  "none")
       ->type_name("NAME:key=value,...")
       ->allow_extra_args(false);
   niah.add_flag("--oracle", flags->oracle,

@@ -120,16 +120,17 @@ DigestBlock CpuBackend::DigestBlockOf(const ScoreDigestsArgs& args, int64_t head
   const int64_t d = args.head_size, first = head * static_cast<int64_t>(args.positions.size()) * args.group;
   const bool boxes = args.kind == DigestKind::kMinMax || args.kind == DigestKind::kBoxMean;
   return {.tiles = h.tiles.data() + tile,
-          .counts = h.counts.data() + tile,
+          .slots = h.slots.data() + tile,
           .tile_count = tiles,
           .rows = digest_queries_.counts[head],
           .head_size = d,
+          .slice = args.slice,
           .scale = 1.0f / std::sqrt(static_cast<float>(d)),
           .q_fixed = digest_queries_.fixed.data() + first * d,
           .q_units = digest_queries_.units.data() + first,
           .q = digest_queries_.turned.data() + first * d,
           .q_wide = digest_queries_.wide.data() + first * d * (boxes ? 2 : 1),
-          .out = h.out + tile * kTileSlots};
+          .out = h.out + tile * (kTileSlots / args.slice)};
 }
 
 void CpuBackend::ReserveDigestQueries(const ScoreDigestsArgs& args) {
@@ -145,6 +146,8 @@ void CpuBackend::ReserveDigestQueries(const ScoreDigestsArgs& args) {
 // Each tile is scored by one thread against all rows of its head: bits depend on neither threads nor tasks.
 void CpuBackend::ScoreDigests(const ScoreDigestsArgs& args) {
   CheckHeadSize(args.head_size);
+  PALIMPSEST_CHECK(args.slice == 1 || (args.slice >= 8 && kTileSlots % args.slice == 0), "slices of {} slots",
+                   args.slice);
   const int64_t rows = static_cast<int64_t>(args.positions.size());
   struct Task {
     int64_t head, first, tiles;
@@ -154,8 +157,8 @@ void CpuBackend::ScoreDigests(const ScoreDigestsArgs& args) {
     PALIMPSEST_CHECK(head.q.rows == rows && head.q.columns == args.group * args.head_size,
                      "queries ({}, {}) for {} positions and {} heads of {}", head.q.rows, head.q.columns,
                      rows, args.group, args.head_size);
-    PALIMPSEST_CHECK(head.tiles.size() == head.counts.size(), "{} digests, {} counts", head.tiles.size(),
-                     head.counts.size());
+    PALIMPSEST_CHECK(head.tiles.size() == head.slots.size(), "{} digests, slots of {}", head.tiles.size(),
+                     head.slots.size());
     all += static_cast<int64_t>(head.tiles.size());
   }
   ReserveDigestQueries(args);

@@ -152,13 +152,19 @@ inline void AddQuads(const uint8_t* first, const uint8_t* second, const int8_t* 
   }
 }
 
-template <int R>
-inline void ScoreRowsOf(const DigestBlock& t, int64_t tile, const FoldedTile& folded, int64_t row) {
-  const int64_t d = t.head_size;
-  const uint8_t *first = RunOf(t, tile, 0) + 2 * d, *second = RunOf(t, tile, 1) + 2 * d;
+// Not inlined: among what is folded beside it the compiler runs out of registers. kHeadSize: 0 if it is
+// another.
+template <int R, int64_t kHeadSize>
+__attribute__((noinline)) void ScoreRowsOf(const DigestBlock& t, int64_t tile, const FoldedTile& folded,
+                                           int64_t row, float* out) {
+  const int64_t d = kHeadSize > 0 ? kHeadSize : t.head_size;
+  const uint8_t *first = t.tiles[tile] + kDigestHeader + 2 * d, *second = first + d * (2 + kRunSlots / 4);
   const uint8_t* ahead = t.tiles[tile + kTilesAhead < t.tile_count ? tile + kTilesAhead : tile];
   const int8_t* q = folded.q + row * 2 * d;
-  __m512i v[R][4] = {};
+  __m512i v[R][4];
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < 4; ++c) v[r][c] = _mm512_setzero_si512();
+  }
   for (int64_t i = 0; i < d; i += 8) {
     // Two runs of ten bytes a channel: little by little, for a burst waits for itself.
     for (int64_t line = 0; line < 192; line += 64) PrefetchStream(ahead + i * 20 + line);
@@ -174,7 +180,6 @@ inline void ScoreRowsOf(const DigestBlock& t, int64_t tile, const FoldedTile& fo
       best[c] = Max(Add(Mul(_mm512_cvtepi32_ps(v[r][c]), factor), constant), best[c]);
     }
   }
-  float* out = t.out + tile * 64;
   const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
   KeepBest(out, _mm512_permutex2var_ps(best[0], even, best[1]));
@@ -183,13 +188,21 @@ inline void ScoreRowsOf(const DigestBlock& t, int64_t tile, const FoldedTile& fo
   KeepBest(out + 48, _mm512_permutex2var_ps(best[2], odd, best[3]));
 }
 
-inline void ScoreTile(const DigestBlock& t, int64_t rows, int64_t tile, const FoldedTile& folded) {
-  FetchScores(t, tile + kTilesAhead);
+template <int64_t kHeadSize>
+inline void ScoreTileOf(const DigestBlock& t, int64_t rows, int64_t tile, const FoldedTile& folded,
+                        float* scores) {
   int64_t row = 0;
-  for (; rows - row >= 4; row += 4) ScoreRowsOf<4>(t, tile, folded, row);
-  if (rows - row == 3) ScoreRowsOf<3>(t, tile, folded, row);
-  if (rows - row == 2) ScoreRowsOf<2>(t, tile, folded, row);
-  if (rows - row == 1) ScoreRowsOf<1>(t, tile, folded, row);
+  for (; rows - row >= 4; row += 4) ScoreRowsOf<4, kHeadSize>(t, tile, folded, row, scores);
+  if (rows - row == 3) ScoreRowsOf<3, kHeadSize>(t, tile, folded, row, scores);
+  if (rows - row == 2) ScoreRowsOf<2, kHeadSize>(t, tile, folded, row, scores);
+  if (rows - row == 1) ScoreRowsOf<1, kHeadSize>(t, tile, folded, row, scores);
+}
+
+inline void ScoreTile(const DigestBlock& t, int64_t rows, int64_t tile, const FoldedTile& folded,
+                      float* scores) {
+  if (t.head_size == 64) return ScoreTileOf<64>(t, rows, tile, folded, scores);
+  if (t.head_size == 128) return ScoreTileOf<128>(t, rows, tile, folded, scores);
+  ScoreTileOf<0>(t, rows, tile, folded, scores);
 }
 
 void ScoreQ2(const DigestBlock& t) { ScoreTiles<FoldedTile>(t); }

@@ -52,7 +52,7 @@ inline void ScoreRun(const FoldedRun& folded, int64_t row, int64_t d, const uint
 }
 
 inline int64_t RunsOf(const DigestBlock& t, int64_t tile) {
-  return t.counts[tile] <= 0 ? 0 : t.counts[tile] <= kRunSlots ? 1 : 2;
+  return t.slots[tile] == 0 ? 0 : t.slots[tile] >> kRunSlots == 0 ? 1 : 2;
 }
 
 inline void FoldTile(const DigestBlock& t, int64_t row, int64_t rows, int64_t tile, FoldedTile* out) {
@@ -67,14 +67,15 @@ inline void FoldTile(const DigestBlock& t, int64_t row, int64_t rows, int64_t ti
   }
 }
 
-inline void ScoreTile(const DigestBlock& t, int64_t rows, int64_t tile, const FoldedTile& folded) {
+inline void ScoreTile(const DigestBlock& t, int64_t rows, int64_t tile, const FoldedTile& folded,
+                      float* scores) {
   const int64_t d = t.head_size;
   for (int64_t run = 0; run < RunsOf(t, tile); ++run) {
     const uint8_t* codes = RunOf(t, tile, run) + 2 * d;
     const uint8_t* ahead =
         RunOf(t, tile + kTilesAhead < t.tile_count ? tile + kTilesAhead : tile, run) + 2 * d;
     FetchDigest(t, tile + kTilesAhead, run * RunBytes(t), kDigestHeader + run * RunBytes(t) + 2 * d);
-    float* out = t.out + tile * 64 + run * kRunSlots;
+    float* out = scores + run * kRunSlots;
     int64_t row = 0;
     for (; rows - row >= 3 && rows - row != 4; row += 3)
       ScoreRun<3>(folded.runs[run], row, d, codes, ahead, out);

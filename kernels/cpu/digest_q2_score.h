@@ -20,30 +20,33 @@ inline const uint8_t* RunOf(const DigestBlock& t, int64_t tile, int64_t run) {
   return t.tiles[tile] + kDigestHeader + run * RunBytes(t);
 }
 
-// Rows [row, row + rows) against tiles [first, last). Folding is a chain of few operations, products are many
-// that wait for none: the next tile is folded before this one is multiplied, so that the processor does both.
+// Rows [row, row + rows) against tiles [first, last), whose slots have `scores`. Folding is a chain of few
+// operations, products are many that wait for none: the next tile is folded before this one is multiplied, so
+// that the processor does both.
 template <typename FoldedTile>
 inline void ScoreRows(const DigestBlock& t, int64_t row, int64_t rows, int64_t first, int64_t last,
-                      FoldedTile (&folded)[2]) {
+                      float* scores, FoldedTile (&folded)[2]) {
   FoldTile(t, row, rows, first, folded + first % 2);
   for (int64_t i = first; i < last; ++i) {
     if (i + 1 < last) FoldTile(t, row, rows, i + 1, folded + (i + 1) % 2);
-    if (row == 0) ClearBest(t.out + i * 64);
-    ScoreTile(t, rows, i, folded[i % 2]);
-    if (row + rows == t.rows) KeepSlots(SlotsOf(t.tiles[i], t.counts[i]), t.out + i * 64);
+    float* best = scores + (i - first) * 64;
+    if (row == 0) ClearBest(best);
+    ScoreTile(t, rows, i, folded[i % 2], best);
+    if (row + rows == t.rows) KeepSlices(t, i, SlotsOf(t, i), best);
   }
 }
 
 template <typename FoldedTile>
 inline void ScoreTiles(const DigestBlock& t) {
   FoldedTile folded[2];
+  alignas(64) float scores[kTilesTogether * 64];
   if (t.rows == 0) {
-    for (int64_t i = 0; i < t.tile_count; ++i) ClearBest(t.out + i * 64);
+    for (int64_t i = 0; i < t.tile_count; ++i) KeepSlices(t, i, 0, scores);
   }
   for (int64_t first = 0; first < t.tile_count; first += kTilesTogether) {
     const int64_t last = first + kTilesTogether < t.tile_count ? first + kTilesTogether : t.tile_count;
     for (int64_t row = 0; row < t.rows; row += kFoldRows) {
-      ScoreRows(t, row, t.rows - row < kFoldRows ? t.rows - row : kFoldRows, first, last, folded);
+      ScoreRows(t, row, t.rows - row < kFoldRows ? t.rows - row : kFoldRows, first, last, scores, folded);
     }
   }
 }

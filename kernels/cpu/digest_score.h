@@ -11,15 +11,28 @@ using palimpsest::cpu::DigestBlock;
 
 constexpr int64_t kTilesAhead = 4;  // fetched while a tile is worked on
 
-inline uint64_t SlotsOf(const uint8_t* digest, int32_t count) {
+// Of the slots asked for, those that the digest holds.
+inline uint64_t SlotsOf(const DigestBlock& t, int64_t tile) {
   uint64_t slots;
-  __builtin_memcpy(&slots, digest, 8);
-  return count >= 64 ? slots : slots & ((uint64_t{1} << count) - 1);
+  __builtin_memcpy(&slots, t.tiles[tile], 8);
+  return slots & t.slots[tile];
 }
-// Minus infinity where a bit of `slots` is not set.
-inline void KeepSlots(uint64_t slots, float* out) {
-  if (~slots == 0) return;
-  for (int64_t s = 0; s < 64; ++s) out[s] = slots >> s & 1 ? out[s] : -__builtin_inff();
+// The scores of a tile's 64 slots end as the best of each slice; a slot that takes no part never wins.
+inline void KeepSlices(const DigestBlock& t, int64_t tile, uint64_t slots, float* scores) {
+  if (~slots != 0) {
+    for (int64_t s = 0; s < 64; ++s) scores[s] = slots >> s & 1 ? scores[s] : -__builtin_inff();
+  }
+  float* out = t.out + tile * (64 / t.slice);
+  for (int64_t first = 0; t.slice >= 16 && first < 64; first += t.slice) {
+    F32x16 best = Load(scores + first);
+    for (int64_t s = 16; s < t.slice; s += 16) best = Max(best, Load(scores + first + s));
+    *out++ = ReduceMax(best);
+  }
+  for (int64_t first = 0; t.slice < 16 && first < 64; first += t.slice) {
+    float best = scores[first];
+    for (int64_t s = 1; s < t.slice; ++s) best = scores[first + s] > best ? scores[first + s] : best;
+    *out++ = best;
+  }
 }
 inline float WidenOne(const uint8_t* bf16) {
   uint16_t half;
@@ -35,14 +48,8 @@ inline void ClearBest(float* out) {
 // Max takes its second operand when the first is not a number.
 inline void KeepBest(float* out, F32x16 score) { Store(out, Max(score, Load(out))); }
 
-// A store that waits for memory holds up all those behind it.
-inline void FetchScores(const DigestBlock& t, int64_t tile) {
-  if (tile >= t.tile_count) return;
-  for (int64_t s = 0; s < 64; s += 16) PrefetchStream(t.out + tile * 64 + s);
-}
 inline void FetchDigest(const DigestBlock& t, int64_t tile, int64_t first, int64_t last) {
   if (tile >= t.tile_count) return;
-  FetchScores(t, tile);
   for (int64_t i = first; i < last; i += 64) PrefetchStream(t.tiles[tile] + i);
 }
 

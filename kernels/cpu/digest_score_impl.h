@@ -21,7 +21,7 @@ inline void ScoreExactTiles(const DigestBlock& t) {
   for (int64_t i = 0; i < t.tile_count; ++i) {
     const uint16_t* keys = reinterpret_cast<const uint16_t*>(t.tiles[i]);
     const int64_t ahead = i + 1 < t.tile_count ? reinterpret_cast<const uint16_t*>(t.tiles[i + 1]) - keys : 0;
-    float* out = t.out + i * 64;
+    alignas(64) float out[64];
     ClearBest(out);
     int64_t row = 0;
     for (; row + kGemmRows <= t.rows; row += kGemmRows) {
@@ -31,7 +31,7 @@ inline void ScoreExactTiles(const DigestBlock& t) {
       for (; row + 3 <= t.rows; row += 3) ScoreExactRows<3, kStream>(t, row, keys, ahead, out);
     }
     for (; row < t.rows; ++row) ScoreExactRows<1, kStream>(t, row, keys, ahead, out);
-    KeepSlots(t.counts[i] >= 64 ? ~uint64_t{0} : (uint64_t{1} << t.counts[i]) - 1, out);
+    KeepSlices(t, i, t.slots[i], out);
   }
 }
 
@@ -59,7 +59,7 @@ inline void ScoreBox(const DigestBlock& t, int64_t row, const uint16_t* box, flo
 void ScoreBoxes(const DigestBlock& t) {
   const int64_t box_bytes = t.head_size * 4;
   for (int64_t i = 0; i < t.tile_count; ++i) {
-    float* out = t.out + i * 64;
+    alignas(64) float out[64];
     for (int64_t box = 0; box < 64 / kBoxSlots; ++box) {
       const uint8_t* numbers = t.tiles[i] + kDigestHeader + box * box_bytes;
       FetchDigest(t, i + kTilesAhead, box * box_bytes, (box + 1) * box_bytes);
@@ -70,7 +70,7 @@ void ScoreBoxes(const DigestBlock& t) {
       for (; row < t.rows; ++row) ScoreBox<1>(t, row, reinterpret_cast<const uint16_t*>(numbers), &best);
       for (int64_t s = 0; s < kBoxSlots; s += 16) Store(out + box * kBoxSlots + s, Set1(best));
     }
-    KeepSlots(SlotsOf(t.tiles[i], t.counts[i]), out);
+    KeepSlices(t, i, SlotsOf(t, i), out);
   }
 }
 

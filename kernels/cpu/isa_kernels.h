@@ -124,19 +124,21 @@ struct DigestKeys {
   uint8_t* out;
 };
 
-// Rows of queries of one KV head against digests; each row by itself, of which each slot keeps the best.
+// Rows of queries of one KV head against digests; each row by itself, of which each slot keeps the best, and
+// each slice the best of its slots.
 struct DigestBlock {
   const uint8_t* const* tiles;
-  const int32_t* counts;  // of each tile, slots in use
+  const uint64_t* slots;  // of each tile, those that take part
   int64_t tile_count;
   int64_t rows, head_size;
+  int64_t slice;           // slots of one number of `out`
   float scale;             // 1 / sqrt(head_size)
   const int16_t* q_fixed;  // q2: (rows, head_size), each row over its largest magnitude times 32767
   const float* q_units;    // q2: (rows, and 3 more) that magnitude / 32767 * scale
   const uint16_t* q;       // exact: bf16 (rows, head_size)
   const float* q_wide;     // exact and wide_left: q widened; boxes: (rows, 2, head_size), the factors of a
                            // box's two numbers
-  float* out;              // (tile_count, 64)
+  float* out;              // (tile_count, 64 / slice)
 };
 
 struct IsaKernels {

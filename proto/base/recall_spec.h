@@ -16,10 +16,9 @@ struct RecallSpec {
   enum class Index { kQ2, kExact, kMinMax, kBoxMean };  // what ranks slices; in the order of DigestKind
   Kind kind = Kind::kNone;
   // slices: tokens that come back for each layer and KV head at most; tokens of a slice (8, 16, 32 or 64);
-  // each so many tokens of the answer the newest one chooses anew; of these choices each so many look at all
-  // of the index, the others where it was best; of the budget, tokens of passages that share rare words with
-  // the question, the same in all heads (0: none, half of the budget at most).
-  int64_t budget = 1024, slice = 16, refresh = 1, look = 4, words = 256;
+  // each so many tokens of the answer the newest one chooses anew; of the budget, tokens of passages that
+  // share rare words with the question, the same in all heads (0: none, half of the budget at most).
+  int64_t budget = 1024, slice = 16, refresh = 1, words = 256;
   Index index = Index::kQ2;
 
   bool on() const { return kind == Kind::kSlices || kind == Kind::kAll; }

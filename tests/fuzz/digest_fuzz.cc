@@ -31,7 +31,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const RopeTable kRope(kHeadSize, kHeadSize, 1e4, {}, 64);
   if (size < 2) return 0;
   const auto kind = static_cast<DigestKind>(data[0] % 4);
-  const int32_t count = data[1] % (kSlots + 1);
+  const int64_t count = data[1] % (kSlots + 1);
+  const uint64_t slots = count == kSlots ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
   // On the heap and of just its size, so that a read beside it is seen. What is missing is 0.
   std::vector<uint8_t> digest(static_cast<size_t>(DigestBytes(kind, kHeadSize)));
   std::copy_n(data + 2, std::min(size - 2, digest.size()), digest.begin());
@@ -42,11 +43,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<float> out(kSlots);
   const DigestHead head{.q = {query.data(), 1, kGroup * kHeadSize, kGroup * kHeadSize},
                         .tiles = {&tile, 1},
-                        .counts = {&count, 1},
+                        .slots = {&slots, 1},
                         .out = out.data()};
   Kernels().ScoreDigests({.kind = kind,
                           .group = kGroup,
                           .head_size = kHeadSize,
+                          .slice = 1,
                           .positions = {&position, 1},
                           .rope = &kRope,
                           .heads = {&head, 1}});

@@ -24,6 +24,7 @@ class DigestWorld {
       : d_(head_size),
         rows_(std::move(rows)),
         counts_(rows_),
+        struck_(rows_.size(), 0),
         rope_{head_size, head_size, 1e4, {}},
         table_(head_size, head_size, 1e4, {}, 300),
         rng_(Rng(seed)) {
@@ -74,25 +75,30 @@ class DigestWorld {
     return {q_.data() + first * (group_ * d_ + 5), count, group_ * d_, group_ * d_ + 5};
   }
 
-  // Rows [row, row + rows) against tiles cut where `cuts` say; a guard follows each score.
-  std::vector<float> Score(Backend& backend, int64_t row, int64_t rows, const std::vector<int64_t>& cuts) {
-    std::vector<float> out(rows_.size() * 64 + 8, 12345.0f);
+  // Rows [row, row + rows) against tiles cut where `cuts` say; a guard follows the scores.
+  std::vector<float> Score(Backend& backend, int64_t row, int64_t rows, const std::vector<int64_t>& cuts,
+                           int64_t slice = 1) {
+    const size_t of_tile = At(64 / slice), all = rows_.size() * of_tile;
+    std::vector<float> out(all + 8, 12345.0f);
     std::vector<DigestHead> heads;
+    std::vector<uint64_t> slots;
+    for (size_t i = 0; i < rows_.size(); ++i) slots.push_back(FirstSlots(counts_[i]) & ~struck_[i]);
     for (size_t i = 0; i + 1 < cuts.size(); ++i) {
       const size_t first = At(cuts[i]), count = At(cuts[i + 1]) - first;
       heads.push_back({.q = Queries(row, rows),
                        .tiles = std::span(pointers_).subspan(first, count),
-                       .counts = std::span(counts_).subspan(first, count),
-                       .out = out.data() + first * 64});
+                       .slots = std::span(slots).subspan(first, count),
+                       .out = out.data() + first * of_tile});
     }
     backend.ScoreDigests({.kind = kind_,
                           .group = group_,
                           .head_size = d_,
+                          .slice = slice,
                           .positions = std::span(positions_).subspan(At(row), At(rows)),
                           .rope = &table_,
                           .heads = heads});
-    for (size_t i = rows_.size() * 64; i < out.size(); ++i) EXPECT_EQ(out[i], 12345.0f);
-    out.resize(rows_.size() * 64);
+    for (size_t i = all; i < out.size(); ++i) EXPECT_EQ(out[i], 12345.0f);
+    out.resize(all);
     return out;
   }
   std::vector<float> Score(Backend& backend) {
@@ -150,12 +156,18 @@ class DigestWorld {
   int64_t First(size_t tile) const { return static_cast<int64_t>(tile) * 64 + 7; }
   std::vector<Bf16>& keys(int64_t tile) { return keys_[At(tile)]; }
   std::vector<int32_t>& counts() { return counts_; }
+  uint64_t& struck(int64_t tile) { return struck_[At(tile)]; }  // slots that do not take part
   const std::vector<std::vector<uint8_t>>& digests() const { return digests_; }
   float& Query(int64_t row, int64_t i) { return q_[At(row * (group_ * d_ + 5) + i)]; }
 
  private:
   int64_t d_, group_ = 1;
+  static uint64_t FirstSlots(int32_t count) {
+    return count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+  }
+
   std::vector<int32_t> rows_, counts_;
+  std::vector<uint64_t> struck_;
   reference::Rope rope_;
   RopeTable table_;
   RngSequence rng_;
@@ -267,6 +279,33 @@ TEST_P(DigestContractTest, ScoresAreNoNansWhateverTheNumbers) {
   }
 }
 
+// Of slots that take part; where none does, nothing is found.
+TEST_P(DigestContractTest, ASliceIsWorthItsBestSlot) {
+  RngSequence rng{Rng(3380)};
+  for (const DigestKind kind : kKinds) {
+    for (const int64_t rows : {1, 3, 45}) {
+      DigestWorld world(64, {64, 64, 50, 64, 64, 3}, 3381);
+      world.Build(*backend_, kind);
+      world.Ask(rows, 3);
+      const std::vector<float> whole = world.Score(*backend_);
+      for (int64_t tile = 0; tile < 4; ++tile) world.struck(tile) = rng.Next() & rng.Next();
+      world.struck(3) = ~uint64_t{0};
+      world.struck(4) = ~uint64_t{0} << 32;
+      for (const int64_t slice : {1, 8, 16, 32, 64}) {
+        const std::vector<float> got = world.Score(*backend_, 0, rows, {0, 4, world.tiles()}, slice);
+        for (int64_t i = 0; i < world.tiles() * 64 / slice; ++i) {
+          float best = kUnseen;
+          for (int64_t slot = i * slice; slot < (i + 1) * slice; ++slot) {
+            const bool struck = (world.struck(slot / 64) >> slot % 64 & 1) != 0;
+            if (!struck) best = std::max(best, whole[At(slot)]);
+          }
+          EXPECT_EQ(got[At(i)], best) << DigestKindName(kind) << ", slice " << i << " of " << slice;
+        }
+      }
+    }
+  }
+}
+
 // Whole against random cuts of the tiles into heads and of the rows into calls, over several thread counts.
 TEST_P(DigestContractTest, ScoresDoNotDependOnThreadsNorCuts) {
   RngSequence rng{Rng(3400)};
@@ -341,14 +380,16 @@ TEST_P(DigestPathsTest, TwoBitScoresAreTheSameBitsOnEveryPath) {
                              .rope = &still,
                              .out = digest.data()});
     const uint8_t* const tile = digest.data();
+    const uint64_t slots = ~uint64_t{0};  // of which the digest has `count`
     std::vector<float> out(64);
     const DigestHead head{.q = {q.data(), 7, group * d, group * d},
                           .tiles = std::span(&tile, 1),
-                          .counts = std::span(&count, 1),
+                          .slots = std::span(&slots, 1),
                           .out = out.data()};
     (*backend)->ScoreDigests({.kind = DigestKind::kQ2,
                               .group = group,
                               .head_size = d,
+                              .slice = 1,
                               .positions = positions,
                               .rope = &still,
                               .heads = std::span(&head, 1)});

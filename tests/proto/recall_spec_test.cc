@@ -13,14 +13,13 @@ using ::testing::HasSubstr;
 TEST(RecallSpecTest, EachFormIsReadAndPrintedBack) {
   EXPECT_EQ(ParseRecall("none")->kind, RecallSpec::Kind::kNone);
   EXPECT_EQ(ParseRecall("all")->kind, RecallSpec::Kind::kAll);
-  const RecallSpec slices = *ParseRecall("slices:budget=1K,slice=32,refresh=4,look=7,words=96,index=minmax");
+  const RecallSpec slices = *ParseRecall("slices:budget=1K,slice=32,refresh=4,words=96,index=minmax");
   EXPECT_EQ(slices.kind, RecallSpec::Kind::kSlices);
   EXPECT_EQ(slices.budget, 1024);
   EXPECT_EQ(slices.slice, 32);
   EXPECT_EQ(slices.refresh, 4);
-  EXPECT_EQ(slices.look, 7);
   EXPECT_EQ(slices.index, RecallSpec::Index::kMinMax);
-  EXPECT_EQ(RecallText(slices), "slices:budget=1024,slice=32,refresh=4,look=7,words=96,index=minmax");
+  EXPECT_EQ(RecallText(slices), "slices:budget=1024,slice=32,refresh=4,words=96,index=minmax");
   for (const char* text :
        {"none", "all", "slices", "slices:slice=8", "slices:index=exact,budget=64", "slices:words=0"}) {
     const auto recall = ParseRecall(text);
@@ -51,7 +50,6 @@ TEST(RecallSpecTest, WhatCannotBeNamesTheNumberAndTheRange) {
   EXPECT_THAT(error("slices:budget=8"), HasSubstr("budget=8 is less than one slice=16: budget of 16 to"));
   EXPECT_THAT(error("slices:slice=24"), HasSubstr("slice='24' is not 8, 16, 32 or 64"));
   EXPECT_THAT(error("slices:refresh=0"), HasSubstr("refresh='0'"));
-  EXPECT_THAT(error("slices:look=0"), HasSubstr("look='0'"));
   EXPECT_THAT(error("slices:words=-1"), HasSubstr("words='-1' is not a number of tokens from 0 to"));
   EXPECT_THAT(error("slices:index=q3"), HasSubstr("index='q3' is not q2, exact, minmax or boxmean"));
   EXPECT_THAT(error("all:budget=4"), HasSubstr("budget"));

@@ -24,13 +24,13 @@ std::vector<RecallCase> Cases() {
       {"exact", kExact, "snapkv:budget=70,window=20,kernel=5", "slices:budget=96,slice=16"},
       {"exact_no_words", kExact, "snapkv:budget=70,window=20", "slices:budget=96,slice=16,words=0"},
       {"exact_random_small_slices", kExact, "random:budget=90,seed=3", "slices:budget=64,slice=8,refresh=3"},
-      {"exact_few_looks", kExact, "snapkv:budget=70,window=20", "slices:budget=16,slice=8,look=3"},
+      {"exact_two_slices", kExact, "snapkv:budget=70,window=20", "slices:budget=16,slice=8"},
       {"exact_exact_keys", kExact, "snapkv:budget=70,window=20", "slices:budget=100,slice=32,index=exact"},
       {"exact_bounds", kExact, "snapkv:budget=70,window=20", "slices:budget=64,slice=64,index=minmax"},
       {"exact_all", kExact, "snapkv:budget=70,window=20", "all"},
       {"anchored", kAnchored, "snapkv:budget=80,window=20,kernel=5", "slices:budget=128,slice=16"},
       {"anchored_boxes", kAnchored, "random:budget=90", "slices:budget=64,slice=16,index=boxmean"},
-      {"anchored_few_looks", kAnchored, "snapkv:budget=80,window=20", "slices:budget=16,slice=16,look=100"},
+      {"anchored_one_slice", kAnchored, "snapkv:budget=80,window=20", "slices:budget=16,slice=16"},
       {"anchored_all", kAnchored, "snapkv:budget=80,window=20", "all"}};
 }
 

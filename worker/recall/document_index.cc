@@ -1,6 +1,7 @@
 #include "worker/recall/document_index.h"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 
 namespace palimpsest {
@@ -11,8 +12,9 @@ std::shared_ptr<const DocumentIndex> DocumentIndex::Load(TieredStore& store, Dig
   const int64_t heads = store.shape().tiles(), bytes = DigestBytes(kind, store.shape().head_size);
   const size_t count = blocks.size();
   index->kind_ = kind;
-  index->none_.assign(static_cast<size_t>(bytes), 0);
-  index->digests_.assign(static_cast<size_t>(heads) * count, index->none_.data());
+  index->data_ = AlignedBuffer<uint8_t>(heads * static_cast<int64_t>(count) * bytes);
+  for (int64_t offset = 0; offset < index->data_.size(); offset += bytes)
+    index->digests_.push_back(index->data_.data() + offset);
   index->counts_.assign(count, 0);
   constexpr size_t kAhead = 64;  // blocks that are read ahead
   std::vector<BlockId> ids;
@@ -29,11 +31,11 @@ std::shared_ptr<const DocumentIndex> DocumentIndex::Load(TieredStore& store, Dig
       continue;
     }
     for (int64_t head = 0; head < heads; ++head) {
-      index->digests_[static_cast<size_t>(head) * count + b] = digests->data + head * bytes;
+      const int64_t place = head * static_cast<int64_t>(count) + static_cast<int64_t>(b);
+      std::memcpy(index->data_.data() + place * bytes, digests->data + head * bytes,
+                  static_cast<size_t>(bytes));
     }
     index->counts_[b] = static_cast<int32_t>(block.rows);
-    index->bytes_ += heads * bytes;
-    index->owners_.push_back(digests->owner);
   }
   index->blocks_ = std::move(blocks);
   return index;

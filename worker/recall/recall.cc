@@ -9,12 +9,7 @@
 #include "proto/base/status.h"
 
 namespace palimpsest {
-namespace {
-
-// Blocks that are looked at between two looks at all: a quarter, and enough to choose from.
-constexpr int64_t kNearShare = 4, kNearBudgets = 4;
-
-}  // namespace
+namespace {}  // namespace
 
 // `all` is one slice a block, as many as there are.
 Recall::Recall(RecallSetup setup)
@@ -24,23 +19,16 @@ Recall::Recall(RecallSetup setup)
                                                         : setup_.spec.budget / setup_.spec.slice),
       watched_(PlacesOf(setup_.watched)),
       heads_(setup_.residents.size()),
-      changed_(static_cast<size_t>(setup_.config->kv_heads)),
-      near_count_(std::max(DivideUp(static_cast<int64_t>(setup_.index->blocks().size()), kNearShare),
-                           kNearBudgets * DivideUp(count_ * slice_, kTileSlots))) {
+      changed_(static_cast<size_t>(setup_.config->kv_heads)) {
   const std::span<const IndexedBlock> blocks = setup_.index->blocks();
-  scores_.resize(static_cast<size_t>(setup_.config->kv_heads) * blocks.size() * kTileSlots);
+  best_.resize(static_cast<size_t>(setup_.config->kv_heads * SlicesOfHead()));
   const bool all = setup_.spec.kind == RecallSpec::Kind::kAll;
   const int64_t places = std::min<int64_t>(all ? count_ : setup_.budgets_kept * count_,
                                            static_cast<int64_t>(blocks.size()) * kTileSlots / slice_);
   for (size_t i = 0; i < heads_.size(); ++i) {
     Head& head = heads_[i];
     head.places = PlacesOf(setup_.residents[i]);
-    head.struck = head.places;
-    for (const int32_t slice : setup_.named) {
-      for (int32_t place = 0; place < slice_; ++place)
-        head.struck.push_back(slice * static_cast<int32_t>(slice_) + place);
-    }
-    std::sort(head.struck.begin(), head.struck.end());
+    head.slots = SlotsToRank(head.places);
     head.slice_at.assign(static_cast<size_t>(places), -1);
     head.used.assign(static_cast<size_t>(places), -1);
     head.slab.resize(static_cast<size_t>(places * 2 * slice_ * setup_.config->head_size));
@@ -67,6 +55,20 @@ std::vector<int32_t> Recall::PlacesOf(std::span<const int32_t> tokens) const {
   return places;
 }
 
+std::vector<uint64_t> Recall::SlotsToRank(std::span<const int32_t> places) const {
+  std::vector<uint64_t> slots;
+  for (const int32_t count : setup_.index->counts())
+    slots.push_back(count >= kTileSlots ? ~uint64_t{0} : (uint64_t{1} << count) - 1);
+  const auto strike = [&](int64_t place) {
+    slots[static_cast<size_t>(place / kTileSlots)] &= ~(uint64_t{1} << place % kTileSlots);
+  };
+  for (const int32_t place : places) strike(place);
+  for (const int32_t slice : setup_.named) {
+    for (int64_t i = 0; i < slice_; ++i) strike(slice * slice_ + i);
+  }
+  return slots;
+}
+
 double Recall::WatchedSeen() const {
   int64_t seen = 0;
   for (const Head& head : heads_) {
@@ -81,7 +83,7 @@ double Recall::WatchedSeen() const {
 }
 
 void Recall::Choose(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) {
-  if (layer == 0) BeginTurn(q.rows);
+  if (layer == 0) ++turn_;
   if (setup_.spec.kind == RecallSpec::Kind::kAll) {
     if (turn_ == 1) WantAll(layer);
   } else if (setup_.oracle) {
@@ -105,38 +107,6 @@ void Recall::BeforeAttention(int64_t layer, Rows<const float> q, std::span<const
   counts_.seconds += Seconds(setup_.clock->Now() - start);
 }
 
-// The question's tokens choose by all of the index, and so does the first of the answer: near to what many
-// tokens want is not near to what one wants.
-void Recall::BeginTurn(int64_t rows) {
-  ++turn_;
-  const bool of_question = rows > 1 || turn_ == 1;
-  looks_ = of_question || looked_ago_ == 0 || looked_ago_ >= setup_.spec.look ||
-           near_count_ >= static_cast<int64_t>(setup_.index->blocks().size());
-  looked_ago_ = of_question ? 0 : looks_ ? 1 : looked_ago_ + 1;
-}
-
-void Recall::RememberAsked(Head& head) const {
-  const int32_t per_block = static_cast<int32_t>(kTileSlots / slice_);
-  head.asked.clear();
-  for (const int32_t slice : head.wanted) {
-    if (head.asked.empty() || head.asked.back() != slice / per_block) head.asked.push_back(slice / per_block);
-  }
-}
-
-void Recall::RememberNear(int64_t head_number) {
-  Head& head = heads_[static_cast<size_t>(head_number)];
-  head.ranking.BestBlocks(slice_, near_count_, &head.near);
-  head.near.insert(head.near.end(), head.asked.begin(), head.asked.end());
-  std::sort(head.near.begin(), head.near.end());
-  head.near.erase(std::unique(head.near.begin(), head.near.end()), head.near.end());
-  head.near_digests.clear();
-  head.near_counts.clear();
-  for (const int32_t block : head.near) {
-    head.near_digests.push_back(setup_.index->digests(head_number)[static_cast<size_t>(block)]);
-    head.near_counts.push_back(setup_.index->counts()[static_cast<size_t>(block)]);
-  }
-}
-
 void Recall::WantAll(int64_t layer) {
   for (int64_t h = 0; h < setup_.config->kv_heads; ++h) {
     Head& head = HeadOf(layer, h);
@@ -148,7 +118,7 @@ void Recall::WantAll(int64_t layer) {
 }
 
 void Recall::WantWatched(int64_t layer) {
-  const int64_t slices = static_cast<int64_t>(setup_.index->blocks().size()) * (kTileSlots / slice_);
+  const int64_t slices = SlicesOfHead();
   for (int64_t h = 0; h < setup_.config->kv_heads; ++h) {
     Head& head = HeadOf(layer, h);
     RngSequence chance(Rng(1, static_cast<uint64_t>(layer * setup_.config->kv_heads + h)));
@@ -169,49 +139,30 @@ void Recall::WantWatched(int64_t layer) {
 void Recall::Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> positions) {
   const ModelConfig& config = *setup_.config;
   const int64_t group = config.heads / config.kv_heads, columns = group * config.head_size;
-  const int64_t slots = static_cast<int64_t>(setup_.index->blocks().size()) * kTileSlots;
+  const int64_t slices = SlicesOfHead();
   rank_positions_.assign(positions.begin(), positions.end());
   if (setup_.rank_position >= 0)
     std::fill(rank_positions_.begin(), rank_positions_.end(), setup_.rank_position);
   std::vector<DigestHead> heads;
   for (int64_t h = 0; h < config.kv_heads; ++h) {
-    const Head& head = HeadOf(layer, h);
-    DigestHead asked{.q = {q.data + h * columns, q.rows, columns, q.stride},
-                     .tiles = head.near_digests,
-                     .counts = head.near_counts,
-                     .out = scores_.data() + h * slots};
-    if (looks_) {
-      asked.tiles = setup_.index->digests(layer * config.kv_heads + h);
-      asked.counts = setup_.index->counts();
-    }
-    heads.push_back(asked);
+    heads.push_back({.q = {q.data + h * columns, q.rows, columns, q.stride},
+                     .tiles = setup_.index->digests(layer * config.kv_heads + h),
+                     .slots = HeadOf(layer, h).slots,
+                     .out = best_.data() + h * slices});
   }
   setup_.backend->ScoreDigests({.kind = setup_.index->kind(),
                                 .group = group,
                                 .head_size = config.head_size,
+                                .slice = slice_,
                                 .positions = rank_positions_,
                                 .rope = setup_.rope,
                                 .heads = heads});
-  int64_t parts = 0;  // most of a head: there are few heads, and threads should have the same to do
-  for (int64_t h = 0; h < config.kv_heads; ++h) {
-    Head& head = HeadOf(layer, h);
-    const size_t count = heads[static_cast<size_t>(h)].tiles.size() * kTileSlots;
-    head.ranking.Begin(std::span(scores_).subspan(static_cast<size_t>(h * slots), count),
-                       looks_ ? std::span<const int32_t>() : head.near, head.struck, slice_);
-    parts = std::max(parts, head.ranking.parts());
-  }
-  setup_.backend->pool().ParallelFor(config.kv_heads * parts, [&](int64_t task, int) {
-    SliceRanking& ranking = HeadOf(layer, task / parts).ranking;
-    if (task % parts < ranking.parts()) ranking.LookThrough(task % parts);
-  });
   setup_.backend->pool().ParallelFor(config.kv_heads, [&](int64_t h, int) {
     Head& head = HeadOf(layer, h);
-    head.ranking.End(count_ - static_cast<int64_t>(setup_.named.size()), &head.wanted);
+    PickSlices(std::span(best_).subspan(static_cast<size_t>(h * slices), static_cast<size_t>(slices)),
+               count_ - static_cast<int64_t>(setup_.named.size()), &head.order, &head.wanted);
     head.wanted.insert(head.wanted.end(), setup_.named.begin(), setup_.named.end());
     std::sort(head.wanted.begin(), head.wanted.end());
-    if (setup_.spec.look == 1) return;
-    if (looked_ago_ == 0) RememberAsked(head);
-    if (looks_ && looked_ago_ == 1) RememberNear(layer * config.kv_heads + h);
   });
 }
 

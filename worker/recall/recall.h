@@ -5,13 +5,9 @@
 // When   : the question's queries together, before its first attention in each layer; then the newest
 //          token's, each `refresh` tokens. Each choice replaces the one before. (The question's last token
 //          choosing by itself was tried: within the window 74 of 100 for 73, beyond it 7 of 20 for 10.)
-// Index  : what stands near the best seldom changes from one token to the next: each `look`-th choice of the
-//          answer reads all of the index, those between it only the blocks that ranked best then, and those
-//          that the question chose: a head that wanted nothing at the look (the induction model's do, by
-//          turns) would otherwise be left with blocks that mean nothing.
-// Where  : slices stand in the order of the document, at their own positions where all of it fits the model's
-//          window, otherwise one after the other behind what is resident, in a place of fixed size, so that
-//          the question's position does not depend on what comes back.
+// Index  : all of it is read for every choice. (Only a quarter, near what the last but three chose, was
+// tried:
+//          it misses a tenth of the best slices and made a token of the answer a sixth faster.)
 // Words  : of the budget, slices that share rare words with the question come to every head and stay for the
 //          answer (shared_words.h); the rest is each head's own choice.
 // Twice  : a token that is resident is neither ranked nor brought.
@@ -93,7 +89,7 @@ class Recall final : public LayerHook {
   // Slices of one head that came, in places of a slab that are used again.
   struct Head {
     std::vector<int32_t> places;  // of residents: block * 64 + slot
-    std::vector<int32_t> struck;  // they, and places of what comes anyway
+    std::vector<uint64_t> slots;  // (blocks) a bit for each token that is ranked
     std::vector<int32_t> slices;  // that are there now, ascending
     std::vector<int32_t> wanted;
     absl::flat_hash_map<int32_t, int32_t> place_of;  // of slices that came: place in the slab
@@ -103,20 +99,17 @@ class Recall final : public LayerHook {
     std::vector<KvSource> sources;
     std::vector<int32_t> positions;
     std::vector<int32_t> came;  // of each source: block * 64 + slot
-    SliceRanking ranking;
-    std::vector<int32_t> asked;                // blocks that the question chose, ascending
-    std::vector<int32_t> near;                 // they, and those that ranked best when all were looked at
-    std::vector<const uint8_t*> near_digests;  // theirs
-    std::vector<int32_t> near_counts;
+    SliceOrder order;
   };
-
-  void BeginTurn(int64_t rows);
-  void RememberAsked(Head& head) const;
-  void RememberNear(int64_t head_number);
 
   void Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> positions);
   void WantAll(int64_t layer);
   void WantWatched(int64_t layer);
+  int64_t SlicesOfHead() const {
+    return static_cast<int64_t>(setup_.index->blocks().size()) * (kTileSlots / slice_);
+  }
+  // Of each block: neither at one of these places nor in a slice that comes anyway.
+  std::vector<uint64_t> SlotsToRank(std::span<const int32_t> places) const;
   std::vector<int32_t> PlacesOf(std::span<const int32_t> tokens) const;
   void Fetch(int64_t layer);
   std::vector<std::optional<Mover::FoundTile>> GetTiles(std::span<const Mover::TileRequest> requests) const;
@@ -133,13 +126,10 @@ class Recall final : public LayerHook {
   const int64_t slice_, count_;         // tokens of a slice; slices at most
   const std::vector<int32_t> watched_;  // places: block * 64 + slot
   std::vector<Head> heads_;
-  std::vector<float> scores_;  // (kv_heads, blocks, 64)
+  std::vector<float> best_;  // (kv_heads, slices)
   std::vector<int64_t> rank_positions_;
   std::vector<uint8_t> changed_;  // (kv_heads)
   int64_t turn_ = 0;
-  const int64_t near_count_;  // blocks of each head, beside those that the question chose
-  bool looks_ = true;         // in this turn, at all blocks
-  int64_t looked_ago_ = 0;    // choices of the answer since all blocks were looked at; 0: of the question
   RecallCounts counts_;
 };
 
