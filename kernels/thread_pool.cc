@@ -1,33 +1,12 @@
 #include "kernels/thread_pool.h"
 
-#include <pthread.h>
-#include <sched.h>
-
 #include <algorithm>
 #include <chrono>
 
+#include "proto/base/cores.h"
+
 namespace palimpsest {
 namespace {
-
-std::vector<int> AllowedCores() {
-  std::vector<int> cores;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0) {
-    for (int core = 0; core < CPU_SETSIZE; ++core) {
-      if (CPU_ISSET(core, &set)) cores.push_back(core);
-    }
-  }
-  if (cores.empty()) cores.push_back(0);
-  return cores;
-}
-
-void PinThisThread(int core) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(core, &set);
-  pthread_setaffinity_np(pthread_self(), sizeof set, &set);  // a hint: failing costs speed only
-}
 
 void Pause() {
 #if defined(__x86_64__)
@@ -51,7 +30,7 @@ bool SpinUntil(int64_t us, Done done) {
 }  // namespace
 
 ThreadPool::ThreadPool(const Options& options)
-    : cores_(AllowedCores()), pin_(options.pin), spin_us_(options.spin_us) {
+    : cores_(ProcessCores()), pin_(options.pin), spin_us_(options.spin_us) {
   const int threads = options.threads > 0 ? options.threads : static_cast<int>(cores_.size());
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
 }
@@ -64,7 +43,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::PinCaller() const {
-  if (pin_) PinThisThread(cores_[0]);
+  if (pin_) RunOnCore(cores_[0]);
 }
 
 void ThreadPool::Run(int64_t tasks, Call call, void* context) {
@@ -88,7 +67,7 @@ void ThreadPool::TakeTasks(int thread) {
 }
 
 void ThreadPool::Work(int thread) {
-  if (pin_) PinThisThread(cores_[static_cast<size_t>(thread) % cores_.size()]);
+  if (pin_) RunOnCore(cores_[static_cast<size_t>(thread) % cores_.size()]);
   uint32_t seen = 0;
   while (true) {
     const auto changed = [&] { return epoch_.load(std::memory_order_acquire) != seen; };

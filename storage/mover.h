@@ -72,6 +72,10 @@ struct MoverStats {
 
 class Mover {
  public:
+  // Values that one reader brings together. They are tiles that lie side by side, so many at a time: more
+  // make longer reads, fewer begin sooner and leave work to the other readers.
+  static constexpr size_t kReadTogether = 8;
+
   // Either tier may be null. `key` null: SSD holds plain values.
   Mover(const MoverOptions& options, std::unique_ptr<Tier> host, std::unique_ptr<Tier> ssd,
         std::shared_ptr<DataKey> key);
@@ -94,8 +98,11 @@ class Mover {
   };
   std::optional<Found> Get(const TierKey& key);
   // Begins to bring these from SSD; each is taken by a Get soon after. Those that follow one another here and
-  // were put together are read together, in the order of their file. More than a few dozen are not worth it.
+  // were put together are read together, in the order of their file. More than ReadAhead are not worth it.
   void Prefetch(std::span<const TierKey> keys);
+  // Values of so many bytes to prefetch beyond the one that is needed: twice what all readers take, within
+  // 192 MiB.
+  size_t ReadAhead(int64_t value_bytes) const;
 
   // Single tiles, opened and checked against their place.
   struct TileRequest {

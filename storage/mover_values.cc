@@ -10,9 +10,6 @@ namespace {
 
 constexpr size_t kPrefetchedMax = 256;     // values that nobody came for
 constexpr size_t kTypicalBytes = 4 << 20;  // of a value
-// Values that one reader brings together. They are tiles that lie side by side, so many at a time: more make
-// longer reads, fewer begin sooner and leave work to the other readers.
-constexpr size_t kTogether = 8;
 
 }  // namespace
 
@@ -169,14 +166,21 @@ bool Mover::MayPrefetch(const TierKey& key) const {
   return (host_ == nullptr || !host_->Contains(key)) && ssd_->Contains(key);
 }
 
+size_t Mover::ReadAhead(int64_t value_bytes) const {
+  constexpr int64_t kBytesMax = int64_t{192} << 20;
+  const size_t readers = static_cast<size_t>(options_.readers);
+  return std::clamp(static_cast<size_t>(kBytesMax / value_bytes), 2 * kReadTogether,
+                    2 * kReadTogether * readers);
+}
+
 void Mover::Prefetch(std::span<const TierKey> keys) {
   if (ssd_ == nullptr) return;
   std::vector<TierKey> wanted;
   for (const TierKey& key : keys) {
     if (MayPrefetch(key)) wanted.push_back(key);
   }
-  for (size_t first = 0; first < wanted.size(); first += kTogether) {
-    const auto some = std::span(wanted).subspan(first, std::min(kTogether, wanted.size() - first));
+  for (size_t first = 0; first < wanted.size(); first += kReadTogether) {
+    const auto some = std::span(wanted).subspan(first, std::min(kReadTogether, wanted.size() - first));
     Readings readings = StartReading(some);
     std::lock_guard lock(mu_);
     for (size_t i = 0; i < readings.size(); ++i) {

@@ -44,7 +44,6 @@ absl::Status Engine::Load(const GgufFile& file) {
                            tokenizer_->vocabulary_size(), config_.vocabulary);
   }
   PALIMPSEST_ASSIGN_OR_RETURN(backend_, MakeBackend(options_.backend));
-  backend_->pool().PinCaller();
   if (!backend_->Supports(options_.weights)) {
     return Unimplemented("device.numerics int8 is not available on {}; use bf16", backend_->name());
   }
@@ -96,6 +95,7 @@ absl::Status Engine::Load(const GgufFile& file) {
   name_loss("ssd", mover_->has_ssd(), options_.ssd.format);
   schema_ = SchemaOf(config_, model_hash, numerics_class_, kv_dtype);
   key_schema_ = CanonicalText(schema_);
+  backend_->pool().PinCaller();  // last: threads that others start here begin where this one runs
   return absl::OkStatus();
 }
 

@@ -13,7 +13,6 @@
 namespace palimpsest {
 namespace {
 
-constexpr size_t kBlocksAhead = 32;                     // that are read ahead of the one that is needed
 constexpr auto kStoredWait = std::chrono::seconds(60);  // most that an ingest waits for its last writes
 
 // Each worker of a machine has a tier of its own: the first that no other has.
@@ -75,18 +74,20 @@ absl::Status Engine::OpenTiers() {
   return absl::OkStatus();
 }
 
-// The blocks after the next one, while that one is brought in: an SSD answers many at once as fast as one.
+// The blocks after the next one, while that one is brought in: an SSD answers many at once as fast as one. Of
+// a text whose view is there nothing will be asked for but what stands before it.
 void Engine::PrefetchBlocks(Job& job) {
   if (!mover_->has_ssd()) return;
-  const size_t end = std::min({job.blocks.size(), job.next_block + kBlocksAhead});
-  if (job.prefetched > job.next_block && job.prefetched + kBlocksAhead / 2 > end && end < job.blocks.size())
-    return;
+  const size_t ahead = mover_->ReadAhead(store_->shape().group_bytes(kTileSlots));
+  const size_t end = std::min(job.blocks.size(), job.next_block + ahead);
+  if (job.prefetched > job.next_block && job.prefetched + ahead / 2 > end && end < job.blocks.size()) return;
   std::vector<BlockId> ids;
-  for (size_t i = std::max(job.prefetched, job.next_block); i < end; ++i) {
-    if (!job.blocks[i].shared) break;
-    ids.push_back(job.blocks[i].id);
+  const bool viewed = job.compression != nullptr && job.compression->view != nullptr;
+  for (job.prefetched = std::max(job.prefetched, job.next_block); job.prefetched < end; ++job.prefetched) {
+    const Job::Block& block = job.blocks[job.prefetched];
+    if (!block.shared || (viewed && block.first + block.rows > FindableEnd(job))) break;
+    ids.push_back(block.id);
   }
-  job.prefetched = std::max(job.prefetched, end);
   if (!ids.empty()) store_->Prefetch(ids);
 }
 

@@ -1,7 +1,8 @@
 // The SSD tier beside its disk: sealed groups written through the mover, and read back cold as recall reads
-// them (single tiles at random) and as a restore does (whole groups in order). Sealing, encryption and
-// verification count; the yardstick is a plain file of the same size on the same disk, read and written past
-// the page cache in pieces of the same size by as many threads. Numbers are of no meaning.
+// them (single tiles at random) and as a restore does (whole groups in order, of which a read takes a head's
+// tiles of eight). Sealing, encryption and verification count; the yardstick is a plain file of the same size
+// on the same disk, read and written past the page cache in pieces of the same size by as many threads.
+// Numbers are of no meaning.
 #include <algorithm>
 #include <filesystem>
 #include <numeric>
@@ -20,7 +21,6 @@ namespace palimpsest {
 namespace {
 
 constexpr int64_t kGroupsTogether = 32;              // a span of 2,048 tokens is put and committed together
-constexpr int64_t kGroupsAhead = 32;                 // that a restore begins to read before it needs them
 constexpr int64_t kTilesPerHead = 48;                // that a recall reads of each head
 constexpr size_t kTilesPerCall = 432;                // that a recall asks for together
 constexpr auto kPatience = std::chrono::minutes(5);  // a slow disk is measured, not given up
@@ -87,12 +87,11 @@ class StoredText {
   absl::Status ReadGroups() {
     std::vector<TierKey> keys;
     for (int64_t i = 0; i < groups_; ++i) keys.push_back(IdOf(i));
+    const size_t ahead = mover_->ReadAhead(group_bytes());
     for (size_t i = 0; i < keys.size(); ++i) {
       PALIMPSEST_RETURN_IF_ERROR(cancel_.Check());
-      if (i % (kGroupsAhead / 2) == 0) {
-        const size_t ahead = std::min<size_t>(kGroupsAhead, keys.size() - i);
-        mover_->Prefetch(std::span(keys).subspan(i, ahead));
-      }
+      if (i % (ahead / 2) == 0)
+        mover_->Prefetch(std::span(keys).subspan(i, std::min(ahead, keys.size() - i)));
       if (!mover_->Get(keys[i]).has_value()) return Missing();
     }
     return absl::OkStatus();
@@ -234,10 +233,11 @@ absl::Status Bench::Tiers(int64_t depth) {
     PALIMPSEST_RETURN_IF_ERROR(text->Open());
     return timed([&] { return text->ReadGroups(); });
   };
-  const auto raw_groups = [&] {
-    std::vector<int64_t> in_order(static_cast<size_t>(groups));
+  const auto raw_groups = [&] {  // as a restore reads: a head's tiles of so many groups
+    const int64_t together = Mover::kReadTogether;
+    std::vector<int64_t> in_order(static_cast<size_t>(tiles / together));
     std::iota(in_order.begin(), in_order.end(), 0);
-    return read_raw(std::move(in_order), group_bytes);
+    return read_raw(std::move(in_order), together * tile_bytes);
   };
   PALIMPSEST_ASSIGN_OR_RETURN(const Measured in_order, MeasureBeside(raw_groups, read_groups));
   report("tier groups", tiles, "read", in_order);

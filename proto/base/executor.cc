@@ -1,5 +1,6 @@
 #include "proto/base/executor.h"
 
+#include "proto/base/cores.h"
 #include "proto/base/status.h"
 
 namespace palimpsest {
@@ -53,6 +54,7 @@ absl::Status ThreadExecutor::RunAfter(Duration delay, Task task) {
 }
 
 void ThreadExecutor::Work() {
+  RunOnAllCores();
   std::unique_lock<std::mutex> lock(mu_);
   while (true) {
     if (std::optional<Task> task = queue_.PopDue(clock().Now())) {

@@ -64,6 +64,7 @@ class TaskQueue {
   std::map<std::pair<TimePoint, uint64_t>, Task> tasks_;  // by due time, then order of calls
 };
 
+// Its threads run on all cores of the process, whoever makes it.
 // Threads: any thread.
 class ThreadExecutor final : public Executor {
  public:

@@ -3,6 +3,7 @@
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
 #include <rocksdb/options.h>
 #include <rocksdb/sst_file_manager.h>
 #include <rocksdb/sst_file_writer.h>
@@ -18,6 +19,7 @@
 #include "proto/base/quote.h"
 #include "proto/base/status.h"
 #include "storage/tier/rocksdb_coding.h"
+#include "storage/tier/rocksdb_file_system.h"
 
 namespace palimpsest {
 namespace {
@@ -163,8 +165,8 @@ RocksDbDatabase::RocksDbDatabase(const RocksDbFolder& folder, const RocksDbTierO
     : folder_(folder),
       at_point_(options.at_point),
       direct_(options.direct_reads && folder.AllowsDirectIo()),
-      own_env_(options.file_system == nullptr ? nullptr : rocksdb::NewCompositeEnv(options.file_system)),
-      env_(own_env_ == nullptr ? rocksdb::Env::Default() : own_env_.get()) {}
+      env_(rocksdb::NewCompositeEnv(ReadThroughHugePages(
+          options.file_system == nullptr ? rocksdb::FileSystem::Default() : options.file_system))) {}
 
 RocksDbDatabase::~RocksDbDatabase() {
   if (db_ == nullptr) return;
@@ -175,7 +177,7 @@ RocksDbDatabase::~RocksDbDatabase() {
 }
 
 absl::Status RocksDbDatabase::OpenIn(const std::string& path, bool create) {
-  rocksdb::DBOptions options = DatabaseOptions(env_, direct_);
+  rocksdb::DBOptions options = DatabaseOptions(env_.get(), direct_);
   options.create_if_missing = options.create_missing_column_families = options.error_if_exists = create;
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
   for (size_t kind = 0; kind < kValueKinds; ++kind) {
@@ -246,8 +248,9 @@ absl::StatusOr<std::unique_ptr<RocksDbDatabase::NewFile>> RocksDbDatabase::Write
   const auto is_of_kind = [&](const StoredValue& value) { return value.key.kind == kind; };
   if (family != kDirectory && std::none_of(values.begin(), values.end(), is_of_kind)) return nullptr;
   auto file = std::make_unique<NewFile>(
-      env_, fmt::format("{}/{}.{}.sst", folder_.NewPath(), values[0].batch, families_[family]->GetName()),
-      direct_, FamilyOptions(family != kDirectory));
+      env_.get(),
+      fmt::format("{}/{}.{}.sst", folder_.NewPath(), values[0].batch, families_[family]->GetName()), direct_,
+      FamilyOptions(family != kDirectory));
   PALIMPSEST_RETURN_IF_ERROR(FromRocksDb(
       family == kDirectory ? file->FillDirectory(values) : file->FillParts(kind, items, values), "writing"));
   return file;

@@ -121,8 +121,7 @@ class RocksDbDatabase {
   const RocksDbFolder& folder_;
   const std::function<void(std::string_view)> at_point_;
   const bool direct_;
-  const std::unique_ptr<rocksdb::Env> own_env_;  // null: the machine's
-  rocksdb::Env* const env_;
+  const std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;  // by kind, then the directory, then RocksDB's default
   std::atomic<bool> failed_{false};  // a write failed: RocksDB may refuse others until it is asked
