@@ -2,12 +2,14 @@
 """The needle tables of docs/results.md: policies and budgets, lengths, question hidden and visible.
 
 usage: results.py --model FILE.gguf --all [--into docs/results.md] [--induction 64K,256K] [any of the flags below]
+       results.py --model FILE.gguf --policies [--into docs/results.md] [any of the flags below]
        results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20]
                   [--task single_prose] [--depths 0,25,50,75,100] [--turns N] [--question hidden|visible|both]
                   [--policy NAME:key=value,...]... [--recall NAME:key=value,...]... [--oracle] [--state FOLDER] [--jobs N]
 
 --all makes the main table (MAIN says of what) and that of the induction model (induction.py), and writes both into the file
---into, between the lines that say so. Without it the table of the flags is printed.
+--into, between the lines that say so. --policies does so with the table of every policy at three budgets (FIELD). Without
+either the table of the flags is printed.
 
 Each cell of the table has depths x --seeds samples, of --turns questions each; of conversations a second table has the
 share of right answers turn by turn, and the share of answers that are word for word those of full. One run of `palimpsest niah` for
@@ -46,7 +48,22 @@ MAIN = {"lengths": "1024,2048,4096,8192", "seeds": 3, "depths": DEPTHS, "questio
         "policy": ["snapkv:budget=25%", "infinipot:pot=25%", "lookm:budget=25%", "streaming:recent=25%", "h2o:heavy=15%,recent=10%"],
         "recall": ["none", "slices:budget=256"]}
 ONE = {"lengths": "2048,3584", "seeds": 20, "depths": DEPTHS, "question": "both", "policy": POLICIES, "recall": ["none"]}
-BEGIN, END = "<!-- results.py --all: from here -->", "<!-- results.py --all: to here -->"
+
+def of_share(share: int) -> list[str]:
+    """Every policy, each with so many percent of the text."""
+    # Of a tenth of a short text there is no room for half of the pot beside the catalyst.
+    pot = f"infinipot:pot={share}%" + (",keep=4%" if share < 20 else "")
+    two = f"heavy={share * 3 // 5}%,recent={share - share * 3 // 5}%"  # of h2o
+    return [f"snapkv:budget={share}%", pot, f"streaming:recent={share}%", f"random:budget={share}%", f"h2o:{two}",
+            f"h2o:{two},normalize=queries", f"lookm:budget={share}%,recent={share // 2}%", *(f"{name}:budget={share}%" for name in (
+                "tova", "roco", "knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv", "kvzip"))]
+
+
+# The table of every policy; and what follows any of them, on one that keeps much and one that keeps little of a needle.
+FIELD = {"seeds": 10, "depths": DEPTHS, "question": "both", "recall": ["none"], "policy": [
+    *(policy for share in (10, 25, 50) for policy in of_share(share)), "snapkv:budget=25%,target=0.999", "snapkv:budget=25%,merge=values",
+    "kvzip:budget=25%,merge=values", "h2o:heavy=15%,recent=10%,decode=evict", "tova:budget=25%,decode=evict", "roco:budget=25%,decode=evict"]}
+FIELD_TEXTS = {"single_prose": "1536,3584", "niah_multikey_1": "1536"}
 Z = 1.959963984540054  # 97.5 % of the normal distribution lie below
 MIB = 1 << 20
 
@@ -160,16 +177,30 @@ class Row:
     def decoded(self) -> str:
         return f"{statistics.median(self.decode):.0f}" if self.decode else ""
 
-    def score(self) -> str:
+    def score(self, worst: bool = True) -> str:
         low, high = wilson(self.right.total(), self.n.total())
         depth = min(self.n, key=lambda one: (self.right[one] / self.n[one], one))
-        worst = f", {100 * self.right[depth] / self.n[depth]:.0f} at {depth:g} %" if len(self.n) > 1 else ""
-        return f"{100 * self.right.total() / self.n.total():.0f} ({100 * low:.0f} to {100 * high:.0f}){worst}"
+        at = f", {100 * self.right[depth] / self.n[depth]:.0f} at {depth:g} %" if worst and len(self.n) > 1 else ""
+        return f"{100 * self.right.total() / self.n.total():.0f} ({100 * low:.0f} to {100 * high:.0f}){at}"
 
 
 def how(cell: dict) -> str:
     """The policy, and what comes back for a question."""
     return cell["policy"] if cell["recall"] == "none" else f"{cell['policy']} + {cell['recall']}"
+
+
+def field_table(rows: dict[tuple, Row]) -> list[str]:
+    """`rows` by task, policy, length and question. A row for each policy, a column for each of the others."""
+    columns = list(dict.fromkeys((task, length, question) for task, _, length, question in rows))
+    shown = max((one for one in columns if one[2] == "hidden"), key=lambda one: one[1])
+    lines = ["| policy | " + " | ".join(f"{task} {length:,}, {question}" for task, length, question in columns)
+             + f" | resident MiB at {shown[1]:,} | decode, tok/s |", "| --- |" + " --- |" * (len(columns) + 2)]
+    for policy in dict.fromkeys(policy for _, policy, _, _ in rows):
+        cells = [rows.get((task, policy, length, question)) for task, length, question in columns]
+        row = rows[shown[0], policy, *shown[1:]]
+        lines.append(f"| `{policy}` | " + " | ".join("" if cell is None else cell.score(worst=False) for cell in cells)
+                     + f" | {row.mean('resident_bytes') / MIB:.1f} | {row.decoded()} |")
+    return lines
 
 
 def turns_table(rows: dict[tuple, Row]) -> list[str]:
@@ -227,8 +258,8 @@ def markdown(reports: list[dict], heading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def needles(options) -> str:
-    """The grid of the options as Markdown."""
+def measured(options) -> tuple[list[dict], str]:
+    """The grid of the options, and what it was made with."""
     version = induction.version_of(options.palimpsest)
     options.state.mkdir(parents=True, exist_ok=True)
     haystack = options.haystack or bible(options.state / "bible.txt")
@@ -245,7 +276,19 @@ def needles(options) -> str:
                f"({options.model.name}), {run['numerics']}, {limit}, {version}, text {haystack.name} (SHA-256 "
                f"{sha256(haystack)[:12]}). Of {tokens:,} tokens of texts {computed:,} were computed, the others found.\n"
                f"`{induction.shown_command('deploy/results.py')}`")
-    return markdown(reports, heading)
+    return reports, heading
+
+
+def field(options) -> str:
+    """The table of every policy as Markdown."""
+    rows, given = {}, options.lengths
+    for options.task, lengths in FIELD_TEXTS.items():
+        options.lengths = given or lengths
+        reports, heading = measured(options)
+        rows |= {(options.task, *key): row for key, row in rows_of(reports).items()}
+    counts = sorted({row.n.total() for row in rows.values()})
+    lines = field_table(rows)
+    return "\n".join([heading, "", f"Answers in each cell: {' or '.join(map(str, counts))}. % correct (95 % interval):", "", *lines]) + "\n"
 
 
 def induction_model(options) -> str:
@@ -259,12 +302,13 @@ def induction_model(options) -> str:
     return run.stdout.decode()
 
 
-def around_tables(path: pathlib.Path) -> tuple[str, str]:
-    """What stands in the file before and behind the tables, their two lines with it."""
-    before, begin, rest = path.read_text().partition(BEGIN + "\n")
-    _, end, after = rest.partition(END + "\n")
+def around_tables(path: pathlib.Path, flag: str) -> tuple[str, str]:
+    """What stands in the file before and behind the tables of --flag, their two lines with it."""
+    first, last = (f"<!-- results.py --{flag}: {where} here -->" for where in ("from", "to"))
+    before, begin, rest = path.read_text().partition(first + "\n")
+    _, end, after = rest.partition(last + "\n")
     if not begin or not end:
-        sys.exit(f"results.py: {path} does not have the lines {BEGIN} and {END}, between which the tables stand")
+        sys.exit(f"results.py: {path} does not have the lines {first} and {last}, between which the tables stand")
     return before + begin, end + after
 
 
@@ -279,6 +323,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--policies", action="store_true")
     parser.add_argument("--into", type=pathlib.Path, default=ROOT / "docs/results.md")
     parser.add_argument("--induction", default="64K,256K")
     parser.add_argument("--writer", type=pathlib.Path)
@@ -296,16 +341,22 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/needles")
     options = parser.parse_args()
-    for name, value in (MAIN if options.all else ONE).items():
+    if options.all and options.policies:
+        parser.error("--all and --policies are two tables: ask for one of them")
+    for name, value in (MAIN if options.all else FIELD if options.policies else ONE).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if options.all:
-        around_tables(options.into)  # before an hour's work
-        tables = f"{needles(options)}\nThe induction model:\n\n{induction_model(options)}"
-        before, after = around_tables(options.into)
+    if options.all or options.policies:
+        flag = "all" if options.all else "policies"
+        around_tables(options.into, flag)  # before an hour's work
+        if options.all:
+            tables = f"{markdown(*measured(options))}\nThe induction model:\n\n{induction_model(options)}"
+        else:
+            tables = field(options)
+        before, after = around_tables(options.into, flag)
         write_whole(options.into, f"{before}\n{tables}\n{after}")
     else:
-        print(needles(options), end="")
+        print(markdown(*measured(options)), end="")
 
 
 if __name__ == "__main__":

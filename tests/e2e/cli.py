@@ -90,13 +90,13 @@ class CliTest(unittest.TestCase):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
 
-    def tiny_model(self) -> pathlib.Path:
+    def tiny_model(self, context: int = TINY_WINDOW) -> pathlib.Path:
         """A model that answers nonsense, at once; the default one of this test's data folder."""
         path = self.data / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
         if not path.exists():
             for folder in (self.data, path.parent):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            subprocess.run([os.environ["PALIMPSEST_TEST_TINY_MODEL_WRITER"], path, str(TINY_WINDOW)], check=True)
+            subprocess.run([os.environ["PALIMPSEST_TEST_TINY_MODEL_WRITER"], path, str(context)], check=True)
         return path
 
     def real_model(self) -> pathlib.Path:

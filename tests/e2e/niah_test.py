@@ -329,10 +329,10 @@ class ServerTest(serving.ServeTest):
 class ResultsTest(cli.CliTest):
     """deploy/results.py, which runs the command in parts."""
 
-    def results(self, *arguments) -> subprocess.CompletedProcess:
+    def results(self, *arguments, policies=("--policy", "full")) -> subprocess.CompletedProcess:
         command = [sys.executable, "-B", cli.SOURCE / "deploy/results.py", "--model", self.tiny_model(), "--haystack",
                    self.write("prose.txt", prose()), "--palimpsest", os.environ["PALIMPSEST_TEST_BINARY"], "--lengths", "1600",
-                   "--seeds", "3", "--policy", "full", "--state", self.folder / "state", *arguments]
+                   "--seeds", "3", *policies, "--state", self.folder / "state", *arguments]
         return subprocess.run([str(part) for part in command], env=self.environment(), capture_output=True, text=True)
 
     def test_parts_that_ran_are_not_run_again_and_the_table_counts_all(self):
@@ -368,6 +368,22 @@ class ResultsTest(cli.CliTest):
         self.assertRegex(text, r"(?m)^\| 10,240 \| anchored \| `snapkv:budget=512`, recall `slices:words=0` \| 10 of 10 \| yes \|")
         page.write_text("nothing")
         self.assertIn("page.md does not have the lines", self.results(*arguments).stderr)
+
+    def test_the_table_of_every_policy_has_a_row_for_each(self):
+        page = self.folder / "page.md"
+        begin, end = "<!-- results.py --policies: from here -->\n", "<!-- results.py --policies: to here -->\n"
+        page.write_text(f"{begin}{end}")
+        self.tiny_model(context=4096)  # a tenth of 3,000 tokens is a pot that has room for the question, byte by byte
+        run = self.results("--policies", "--into", page, "--lengths", "3000", "--seeds", "1", "--depths", "50", policies=())
+        self.assertEqual((run.returncode, run.stdout), (0, ""), run.stderr)
+        rows = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+        named = {re.match(r"\| `([a-z0-9]+)", row)[1] for row in rows}
+        first_table = (cli.SOURCE / "docs/policies.md").read_text().split("\n## ")[0]
+        self.assertEqual(named, set(re.findall(r"(?m)^\| `([a-z0-9]+)` \|", first_table)))
+        shares = r"( \d+ \(\d+ to \d+\) \|){4} \d+\.\d \| \d* \|$"
+        self.assertEqual([row for row in rows if not re.search(shares, row)], [])
+        self.assertEqual(len(rows), len(set(row.split("|")[1] for row in rows)))
+        self.assertIn("ask for one of them", self.results("--policies", "--all").stderr)
 
     def test_conversations_have_a_table_of_turns(self):
         run = self.results("--seeds", "1", "--task", "facts_prose", "--turns", "2", "--depths", "10,60", "--question", "hidden",
