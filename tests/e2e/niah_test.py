@@ -511,7 +511,7 @@ class NeedleTest(cli.CliTest):
         process = self.start("niah", "--model", self.real_model(), "--task", "single_noise,single_prose", "--haystack",
                              self.write("prose.txt", long_prose()), "--lengths", "512", "--depths", "10,90", "--seeds", "2",
                              "--policy", "random:budget=25%", "--json")
-        done = self.finish(process, timeout=240)
+        done = self.finish(process, timeout=540)  # under ThreadSanitizer
         self.assertEqual(done.status, cli.DONE, str(done))
         run = done.json
         self.expect_form(run["run"], RUN)
