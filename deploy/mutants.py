@@ -76,8 +76,6 @@ MUTANTS = [
     (ROCKSDB, "stats_.used_bytes + bytes - stats_.capacity_bytes", "stats_.used_bytes - stats_.capacity_bytes",
      ("storage_tier_contract_test", "storage_rocksdb_tier_test")),
     (RECOVERY, "(kinds & ~found->second.kinds) == 0", "true", ROCKSDB_TESTS),
-    (RECOVERY, "    directory->next_batch = std::max(directory->next_batch, batch + 1);\n    PALIMPSEST_RETURN_IF_ERROR(discard(batch, {}));",
-     "    PALIMPSEST_RETURN_IF_ERROR(discard(batch, {}));", ROCKSDB_TESTS),
     (RECOVERY, "(seen.insert(value->key).second ? kept : older)", "kept", ROCKSDB_TESTS),
     (KEY, "  ++counter_;\n", "", ("storage_data_key_test",)),
     (KEY, "counter_ == kCounterEnd || forks_ != Forks()", "counter_ == kCounterEnd", ("storage_data_key_test",)),

@@ -136,10 +136,7 @@ absl::Status RocksDbDatabase::DropWithoutFiles(std::span<const StoredValue> valu
       PALIMPSEST_RETURN_IF_ERROR(discard(batch, together));
     }
   }
-  for (const auto& [batch, unknown] : files) {
-    directory->next_batch = std::max(directory->next_batch, batch + 1);
-    PALIMPSEST_RETURN_IF_ERROR(discard(batch, {}));
-  }
+  for (const auto& [batch, unknown] : files) PALIMPSEST_RETURN_IF_ERROR(discard(batch, {}));
   return absl::OkStatus();
 }
 

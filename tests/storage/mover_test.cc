@@ -43,6 +43,8 @@ TEST_F(MoverTest, WhatIsOnItsWayIsFound) {
   EXPECT_TRUE(mover_->Contains(Key(1)));
   ExpectFound(1, Level::kHost);
   EXPECT_EQ(ExpectTiles(1, Level::kHost), static_cast<int>(kParts));
+  const Mover::TileRequest beyond[] = {{Key(1), kParts}, {Key(1), 1u << 30}};
+  for (const auto& tile : mover_->GetTiles(beyond)) EXPECT_FALSE(tile.has_value());
   ASSERT_TRUE(mover_->Flush(kLong));
   ExpectFound(1, Level::kSsd);
 }

@@ -1,6 +1,8 @@
 // F2, F4, F10 and F27 of the fault matrix: whatever happened to the files of a tier on SSD, opening it
 // succeeds, and a Get is right, an error or a miss; never other bytes.
 #include <gtest/gtest.h>
+#include <rocksdb/convenience.h>
+#include <rocksdb/db.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -274,6 +277,36 @@ TEST_F(RocksDbTierDamageTest, ADirectoryOfManyFilesIsMergedAtOpen) {
     EXPECT_FALSE(tier_->Contains(TestBlockId(500)));
     for (const uint64_t i : {10, 499, 1049, 2000, 2009}) ExpectFound({item(i)});
   }
+}
+
+// Entries of a merged directory outlive a crash between the drops of a batch's kinds: what is left of the
+// batch is not called whole.
+TEST_F(RocksDbTierDamageTest, ABatchThatLostOneOfItsKindsIsDropped) {
+  Fill(folder_, 1, 3);
+  {
+    const rocksdb::Options options;
+    std::vector<std::string> names;
+    const std::string path = folder_ + "/db";
+    ASSERT_TRUE(rocksdb::DB::ListColumnFamilies(options, path, &names).ok());
+    std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    for (const std::string& name : names) families.emplace_back(name, rocksdb::ColumnFamilyOptions());
+    std::vector<rocksdb::ColumnFamilyHandle*> handles;
+    rocksdb::DB* opened = nullptr;
+    ASSERT_TRUE(rocksdb::DB::Open(options, path, families, &handles, &opened).ok());
+    const std::unique_ptr<rocksdb::DB> db(opened);
+    for (rocksdb::ColumnFamilyHandle* const handle : handles) {
+      if (handle->GetName() == NameOf(ValueKind::kPicks)) {
+        ASSERT_TRUE(rocksdb::DeleteFilesInRange(db.get(), handle, nullptr, nullptr).ok());
+      }
+      ASSERT_TRUE(db->DestroyColumnFamilyHandle(handle).ok());
+    }
+  }
+  ASSERT_TRUE(Open().ok());
+  EXPECT_EQ(report_.dropped_batches, 1);  // the third has picks
+  for (const TierItem& item : BatchOf(3)) EXPECT_FALSE(tier_->Contains(item.key));
+  for (const uint64_t number : {1, 2}) ExpectFound(BatchOf(number));
+  ASSERT_TRUE(tier_->Put(BatchOf(3)).ok());
+  ExpectFound(BatchOf(3));
 }
 
 // F3: valid tables in each other's place.

@@ -129,6 +129,25 @@ TEST_F(RocksDbTierTest, BatchNumbersMayComeAgain) {
   }
 }
 
+// The folder as a crash leaves it: that the key was erased before it was put again is forgotten.
+TEST_F(RocksDbTierTest, OfAKeyThatWasPutTwiceACrashLeavesTheNewer) {
+  const TierItem older = ItemOf(TestBlockId(1), 2, 500), newer = ItemOf(TestBlockId(1), 2, 700);
+  const TierItem other = ItemOf(TestBlockId(2), 2, 300);
+  ASSERT_TRUE(Open().ok());
+  ASSERT_TRUE(tier_->Put(std::vector{older, other}).ok());
+  ASSERT_TRUE(tier_->Erase(older.key).ok());
+  ASSERT_TRUE(tier_->Put(std::vector{newer}).ok());
+  const std::string crashed = temporary_.File("crashed");
+  fs::copy(folder_, crashed, fs::copy_options::recursive);
+  ASSERT_TRUE(Open({.folder = crashed}).ok());
+  EXPECT_EQ(report_.values, 2);
+  ExpectFound({newer, other});
+  ASSERT_TRUE(tier_->Erase(newer.key).ok());
+  ASSERT_TRUE(Open({.folder = crashed}).ok());
+  EXPECT_FALSE(tier_->Contains(newer.key));
+  ExpectFound({other});
+}
+
 TEST_F(RocksDbTierTest, ADamagedValueIsReportedOnceAndThenAMiss) {
   for (const bool direct : {true, false}) {
     SCOPED_TRACE(direct);

@@ -229,6 +229,16 @@ TEST(RecallChoiceTest, ABudgetForAllOfItIsAll) {
   }
 }
 
+// What is resident is not ranked, so with room for everything a slice that is resident whole does not come.
+TEST(RecallChoiceTest, WhatIsResidentIsNotWanted) {
+  constexpr int64_t kDocument = 5 * kTileSlots, kHeads = 4, kSlice = 16;
+  Request asked = CompressionRequest(kExact, "snapkv:budget=65,window=64",
+                                     RolePrompt({kDocument}, 37, 1, /*prefix=*/0), 1);
+  asked.recall = *ParseRecall("slices:budget=1024,slice=16,words=0");
+  const Outcome outcome = RunOk(*MakeTinyEngine(TinyModel({}), Options(200)), asked);
+  EXPECT_EQ(Recalled(outcome), kHeads * (kDocument - 64) / kSlice);  // the window is the last block
+}
+
 // The question's rare word stands once in the document: with `words` every head of every layer sees the
 // place, by themselves few look for it. What was dropped of it comes back within the same budget.
 TEST(RecallChoiceTest, TheWordsOfTheQuestionAreSeenByEveryHead) {
