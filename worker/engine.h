@@ -228,7 +228,7 @@ class Engine {
   absl::Status OpenTiers();
   void PrefetchBlocks(Job& job);
   std::shared_ptr<const View> FindView(const Hash256& key, TieredStore::Source* source);
-  void KeepView(const Hash256& key, std::shared_ptr<const View> view);
+  void KeepView(const Hash256& key, const std::shared_ptr<const View>& view);
   Level LevelOf(const BlockId& id) const;
   bool Declines(Job& job) const;
   double ComputeSeconds() const;

@@ -138,7 +138,7 @@ std::shared_ptr<const View> Engine::FindView(const Hash256& key, TieredStore::So
   return view;
 }
 
-void Engine::KeepView(const Hash256& key, std::shared_ptr<const View> view) {
+void Engine::KeepView(const Hash256& key, const std::shared_ptr<const View>& view) {
   views_.Put(key, view);
   const TierKey picks(BlockId{key}, ValueKind::kPicks);
   if (!mover_->has_ssd() || mover_->OnSsd(picks)) return;

@@ -92,6 +92,7 @@ absl::Status RawFile::Read(std::span<const int64_t> offsets, int64_t bytes, int 
     }
   };
   std::vector<std::thread> readers;
+  readers.reserve(static_cast<size_t>(threads));
   for (int i = 0; i < threads; ++i) readers.emplace_back(read);
   for (std::thread& reader : readers) reader.join();
   return error == 0 ? absl::OkStatus() : Failed("reading", error);

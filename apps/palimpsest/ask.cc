@@ -110,7 +110,7 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
 }
 
 absl::Status RunOrSayWhatStays(const Flags& flags, const CommandContext& context) {
-  const absl::Status status = Run(flags, context);
+  absl::Status status = Run(flags, context);
   if (status.code() != absl::StatusCode::kCancelled) return status;
   return Error(absl::StatusCode::kCancelled,
                "interrupted; documents that were read are kept, ask again to go on");

@@ -59,8 +59,8 @@ class HugePageReads final : public rocksdb::FileSystemWrapper {
 
 }  // namespace
 
-std::shared_ptr<rocksdb::FileSystem> ReadThroughHugePages(std::shared_ptr<rocksdb::FileSystem> base) {
-  return std::make_shared<HugePageReads>(std::move(base));
+std::shared_ptr<rocksdb::FileSystem> ReadThroughHugePages(const std::shared_ptr<rocksdb::FileSystem>& base) {
+  return std::make_shared<HugePageReads>(base);
 }
 
 }  // namespace palimpsest

@@ -15,6 +15,6 @@ class FileSystem;
 namespace palimpsest {
 
 // Errors and everything but direct reads of 16 KiB to 2 MiB: as `base` has them.
-std::shared_ptr<rocksdb::FileSystem> ReadThroughHugePages(std::shared_ptr<rocksdb::FileSystem> base);
+std::shared_ptr<rocksdb::FileSystem> ReadThroughHugePages(const std::shared_ptr<rocksdb::FileSystem>& base);
 
 }  // namespace palimpsest

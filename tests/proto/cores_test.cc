@@ -28,7 +28,7 @@ std::vector<int> MyCores() {
 
 // What an engine's thread starts once read an SSD with eight threads on one core.
 TEST(CoresTest, WhatAPinnedThreadStartsRunsOnAllCores) {
-  const std::vector<int> all = ProcessCores();
+  const std::vector<int>& all = ProcessCores();
   if (all.size() < 2) GTEST_SKIP() << "this machine has one core";
   std::thread pinned([&] {
     RunOnCore(all.back());

@@ -13,11 +13,13 @@ std::shared_ptr<const DocumentIndex> DocumentIndex::Load(TieredStore& store, Dig
   const size_t count = blocks.size();
   index->kind_ = kind;
   index->data_ = AlignedBuffer<uint8_t>(heads * static_cast<int64_t>(count) * bytes);
+  index->digests_.reserve(static_cast<size_t>(heads) * count);
   for (int64_t offset = 0; offset < index->data_.size(); offset += bytes)
     index->digests_.push_back(index->data_.data() + offset);
   index->counts_.assign(count, 0);
   constexpr size_t kAhead = 64;  // blocks that are read ahead
   std::vector<BlockId> ids;
+  ids.reserve(count);
   for (const IndexedBlock& block : blocks) ids.push_back(block.id);
   for (size_t b = 0; b < count; ++b) {
     if (b % kAhead == 0) {
