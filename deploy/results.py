@@ -49,6 +49,7 @@ MAIN = {"lengths": "1024,2048,4096,8192", "seeds": 3, "depths": DEPTHS, "questio
         "recall": ["none", "slices:budget=256"]}
 ONE = {"lengths": "2048,3584", "seeds": 20, "depths": DEPTHS, "question": "both", "policy": POLICIES, "recall": ["none"]}
 
+
 def of_share(share: int) -> list[str]:
     """Every policy, each with so many percent of the text."""
     # Of a tenth of a short text there is no room for half of the pot beside the catalyst.

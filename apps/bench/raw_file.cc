@@ -1,17 +1,16 @@
 #include "apps/bench/raw_file.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <cstdlib>
 #include <system_error>
 #include <thread>
 #include <vector>
 
+#include "kernels/tensor.h"
 #include "proto/base/cores.h"
 #include "proto/base/quote.h"
 #include "proto/base/rng.h"
@@ -20,19 +19,10 @@
 namespace palimpsest {
 namespace {
 
-struct Free {
-  void operator()(uint8_t* bytes) const { std::free(bytes); }
-};
-using Buffer = std::unique_ptr<uint8_t[], Free>;
-
 // In huge pages: a disk fills them faster than scattered ones.
-Buffer AlignedBytes(int64_t bytes) {
+AlignedBuffer<uint8_t> HugePages(int64_t bytes) {
   constexpr int64_t kHugePage = 2 << 20;
-  const auto rounded = static_cast<size_t>((bytes + kHugePage - 1) / kHugePage * kHugePage);
-  Buffer buffer(static_cast<uint8_t*>(std::aligned_alloc(kHugePage, rounded)));
-  PALIMPSEST_CHECK(buffer != nullptr, "no memory for {} bytes", bytes);
-  ::madvise(buffer.get(), rounded, MADV_HUGEPAGE);  // a hint
-  return buffer;
+  return AlignedBuffer<uint8_t>(std::max(bytes, kHugePage));
 }
 
 // 0, or the error of one pread.
@@ -68,12 +58,12 @@ absl::Status RawFile::Failed(const char* doing, int error) const {
 
 absl::Status RawFile::Append(int64_t bytes) {
   constexpr int64_t kPiece = 1 << 20;
-  const Buffer buffer = AlignedBytes(kPiece);
+  const AlignedBuffer<uint8_t> buffer = HugePages(kPiece);
   RngSequence random(Rng(8));  // a disk that drops zeros or packs would be too fast
-  for (int64_t i = 0; i < kPiece; ++i) buffer[static_cast<size_t>(i)] = static_cast<uint8_t>(random.Next());
+  for (int64_t i = 0; i < kPiece; ++i) buffer[i] = static_cast<uint8_t>(random.Next());
   for (const int64_t end = bytes_ + bytes; bytes_ < end;) {
     const int64_t piece = std::min(kPiece, end - bytes_);
-    const ssize_t n = ::pwrite(file_.get(), buffer.get(), static_cast<size_t>(piece), bytes_);
+    const ssize_t n = ::pwrite(file_.get(), buffer.data(), static_cast<size_t>(piece), bytes_);
     if (n < 0 && errno != EINTR) return Failed("writing", errno);
     if (n > 0) bytes_ += n;
   }
@@ -85,9 +75,9 @@ absl::Status RawFile::Read(std::span<const int64_t> offsets, int64_t bytes, int 
   std::atomic<int> error{0};
   const auto read = [&] {
     RunOnAllCores();
-    const Buffer buffer = AlignedBytes(bytes);
+    const AlignedBuffer<uint8_t> buffer = HugePages(bytes);
     for (size_t i = next++; i < offsets.size() && error == 0; i = next++) {
-      if (const int failed = ReadWhole(file_.get(), buffer.get(), bytes, offsets[i]); failed != 0)
+      if (const int failed = ReadWhole(file_.get(), buffer.data(), bytes, offsets[i]); failed != 0)
         error = failed;
     }
   };

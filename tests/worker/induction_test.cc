@@ -255,6 +255,20 @@ INSTANTIATE_TEST_SUITE_P(
         {"anchored_everything", kAnchored, "random:budget=64", "all"}}),
     [](const auto& test) { return test.param.name; });
 
+// At the first token of an answer only one of two KV heads looks for anything. END, which no scout looks for,
+// is found here because no block ends between it and slot 6.
+TEST(InductionTest, OfManyBlocksNothingIsLostThatTheQuestionFound) {
+  constexpr int64_t kTokens = 6000;  // 94 blocks
+  const std::vector<Needle> needles = SpreadNeedles(kTokens, 10, 14);
+  InductionReader reader(Document(kTokens, needles, 14), InductionEngine());
+  for (const char* recall : {"slices", "slices:budget=64,slice=32,words=0"}) {
+    for (const Needle& needle : needles) {
+      EXPECT_EQ(reader.Ask(needle.key, {kExact, "snapkv:budget=64", recall}), Whole(needle))
+          << recall << " at " << needle.first;
+    }
+  }
+}
+
 // What a span's tokens did not see of their needle no recall brings back.
 TEST(InductionTest, ASpanThatEndsInANeedleLosesTheRestOfIt) {
   constexpr int64_t kTokens = 2000, kEnd1 = 1000;

@@ -5,9 +5,11 @@
 // When   : the question's queries together, before its first attention in each layer; then the newest
 //          token's, each `refresh` tokens. Each choice replaces the one before. (The question's last token
 //          choosing by itself was tried: within the window 74 of 100 for 73, beyond it 7 of 20 for 10.)
-// Index  : all of it is read for every choice. (Only a quarter, near what the last but three chose, was
-// tried:
-//          it misses a tenth of the best slices and made a token of the answer a sixth faster.)
+// Index  : all of it is read for every choice. (A quarter for three choices of four was tried: it missed a
+//          tenth of the best slices and made a token of the answer a sixth faster.)
+// Where  : slices stand in the order of the document, at their own positions where all of it fits the model's
+//          window, otherwise one after the other behind what is resident, in a place of fixed size, so that
+//          the question's position does not depend on what comes back.
 // Words  : of the budget, slices that share rare words with the question come to every head and stay for the
 //          answer (shared_words.h); the rest is each head's own choice.
 // Twice  : a token that is resident is neither ranked nor brought.
