@@ -168,9 +168,8 @@ bool Mover::MayPrefetch(const TierKey& key) const {
 
 size_t Mover::ReadAhead(int64_t value_bytes) const {
   constexpr int64_t kBytesMax = int64_t{192} << 20;
-  const size_t readers = static_cast<size_t>(options_.readers);
-  return std::clamp(static_cast<size_t>(kBytesMax / value_bytes), 2 * kReadTogether,
-                    2 * kReadTogether * readers);
+  const size_t most = std::min(2 * kReadTogether * static_cast<size_t>(options_.readers), kPrefetchedMax);
+  return std::clamp(static_cast<size_t>(kBytesMax / value_bytes), 2 * kReadTogether, most);
 }
 
 void Mover::Prefetch(std::span<const TierKey> keys) {

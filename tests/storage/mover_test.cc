@@ -90,6 +90,14 @@ TEST_F(MoverTest, APrefetchedValueIsTakenOnce) {
 }
 
 // What was taken counts no longer among those that nobody came for, which are dropped when there are many.
+TEST_F(MoverTest, NoMoreIsReadAheadThanIsKept) {
+  for (const int readers : {1, 8, 256}) {
+    const Mover mover({.readers = readers}, nullptr, MakeHostTier({.capacity_bytes = 1 << 20}), nullptr);
+    EXPECT_EQ(mover.ReadAhead(int64_t{1} << 30), 16u);
+    EXPECT_EQ(mover.ReadAhead(1), readers == 1 ? 16u : readers == 8 ? 128u : 256u);
+  }
+}
+
 TEST_F(MoverTest, AValueThatIsPrefetchedAgainIsNotDroppedForTheFirstTime) {
   constexpr int kMany = 256;
   Make(/*host_bytes=*/0);
