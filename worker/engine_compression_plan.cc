@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "proto/base/log.h"
 #include "proto/base/status.h"
 #include "storage/resident_blocks.h"
 #include "worker/compression/view_format.h"
@@ -118,8 +117,8 @@ absl::Status Engine::PlanCompression(Job& job) const {
     }
     if (const int64_t asked = c->spec.budget.value;
         c->spec.kind == PolicySpec::Kind::kLookM && c->budget > asked) {
-      PALIMPSEST_LOG(kInfo, "policy lookm keeps all text: {} tokens, {} over its budget", c->budget,
-                     c->budget - asked);
+      job.outcome.receipt.add_degraded(fmt::format(
+          "policy lookm keeps all text: {} tokens, {} over its budget", c->budget, c->budget - asked));
     }
     c->budget = std::min(c->budget, context);
     // Where kept tokens stand at their own positions, a large head costs nothing but its tiles.

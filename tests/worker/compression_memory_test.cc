@@ -61,17 +61,22 @@ TEST_F(CompressionMemoryTest, OfImagesAndTextWhatStaysIsHeld) {
   struct Case {
     const char* policy;
     int64_t budget;
+    const char* degraded = nullptr;
   };
-  for (const auto& [policy, budget] :
+  for (const auto& [policy, budget, degraded] :
        {Case{"lookm:budget=200,recent=30,images=21-500", 200},
         Case{"lookm:budget=200,recent=30,images=21-500,merge=averaged", 200},
-        Case{"lookm:budget=200,recent=30,images=21-500,text_prior=hard,merge=pivotal", 242},
+        Case{"lookm:budget=200,recent=30,images=21-500,text_prior=hard,merge=pivotal", 242,
+             "policy lookm keeps all text: 242 tokens, 42 over its budget"},
         Case{"lookm:budget=300,recent=30,images=21-500,text_prior=hard,merge=values", 300},
         Case{"snapkv:budget=200,window=20,merge=values", 200}}) {
     Make(CompressionEngine(100));
     const Outcome outcome = RunOk(*engine_, CompressionRequest(kExact, policy, RolePrompt({700}, 37), 20));
     EXPECT_EQ(outcome.receipt.resident_tokens(), static_cast<double>(budget + 37)) << policy;
     EXPECT_EQ(outcome.receipt.device_bytes().resident(), (DivideUp(budget, 64) + 1) * group_bytes())
+        << policy;
+    const std::vector<std::string> said(outcome.receipt.degraded().begin(), outcome.receipt.degraded().end());
+    EXPECT_EQ(said, degraded == nullptr ? std::vector<std::string>() : std::vector<std::string>{degraded})
         << policy;
     ExpectAllReturned(*engine_);
   }
@@ -417,7 +422,8 @@ TEST_F(CompressionMemoryTest, EveryTokenIsBelowBeforeItsTilesGo) {
     }
     const Outcome outcome = std::move(Drain(*engine_, {job})[0]);
     EXPECT_EQ(engine_->store().stats().lost, 0) << c.name;
-    EXPECT_EQ(outcome.receipt.degraded_size(), 0);
+    // All text is over the budget of this one.
+    EXPECT_EQ(outcome.receipt.degraded_size(), c.name == "exact_lookm_hard" ? 1 : 0) << c.name;
     // All of the context; of a pot all that is behind the last token kept, too.
     EXPECT_GE(record.bytes, 392 * token_bytes) << c.name;
     EXPECT_EQ(outcome.receipt.spilled_bytes().host() > 0, true);
