@@ -3,7 +3,7 @@
 #include <rocksdb/file_system.h>
 #include <sys/mman.h>
 
-#include <cstdlib>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -13,16 +13,33 @@ namespace {
 constexpr size_t kHugePage = 2 << 20;
 constexpr size_t kLongRead = 16 << 10;  // a tile; of less the copy costs about as much as scattered pages do
 
-// Of this thread, for as long as it lives. Null: the machine has no memory for it.
-char* HugePage() {
-  struct Free {
-    void operator()(char* p) const { std::free(p); }
-  };
-  thread_local std::unique_ptr<char, Free> page;
-  if (page == nullptr) {
-    page.reset(static_cast<char*>(std::aligned_alloc(kHugePage, kHugePage)));
-    if (page != nullptr) ::madvise(page.get(), kHugePage, MADV_HUGEPAGE);  // a hint; may be refused
+// Mapped, not of the heap: what the heap gives may have been used before, in small pages, and stays so.
+class HugePage {
+ public:
+  HugePage() {
+    void* const map = ::mmap(nullptr, kMapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return;
+    map_ = map;
+    const auto at = reinterpret_cast<uintptr_t>(map);
+    page_ = static_cast<char*>(map) + ((at + kHugePage - 1) / kHugePage * kHugePage - at);
+    ::madvise(page_, kHugePage, MADV_HUGEPAGE);  // a hint; may be refused
   }
+  ~HugePage() {
+    if (map_ != nullptr) ::munmap(map_, kMapped);
+  }
+  HugePage(const HugePage&) = delete;
+  HugePage& operator=(const HugePage&) = delete;
+  char* get() { return page_; }  // null: the machine has no memory for it
+
+ private:
+  static constexpr size_t kMapped = 2 * kHugePage;  // one of them is aligned; the rest is never touched
+  void* map_ = nullptr;
+  char* page_ = nullptr;
+};
+
+// Of this thread, for as long as it lives.
+char* ThreadsPage() {
+  thread_local HugePage page;
   return page.get();
 }
 
@@ -32,7 +49,7 @@ class DirectFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
 
   rocksdb::IOStatus Read(uint64_t offset, size_t n, const rocksdb::IOOptions& options, rocksdb::Slice* result,
                          char* scratch, rocksdb::IODebugContext* debug) const override {
-    char* const page = n >= kLongRead && n <= kHugePage ? HugePage() : nullptr;
+    char* const page = n >= kLongRead && n <= kHugePage ? ThreadsPage() : nullptr;
     if (page == nullptr) return target()->Read(offset, n, options, result, scratch, debug);
     rocksdb::IOStatus status = target()->Read(offset, n, options, result, page, debug);
     if (status.ok()) {
