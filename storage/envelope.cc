@@ -226,38 +226,20 @@ std::optional<size_t> TileEnvelopeBytes(std::span<const uint8_t> bytes) {
   return kEnvelopeHeaderBytes + static_cast<size_t>(payload);
 }
 
-namespace {
-
-// `to` says where a payload that is encrypted goes.
-template <typename To>
-absl::StatusOr<OpenedTile> Verify(std::span<const uint8_t> bytes, const DataKey* key, Require require,
-                                  To to) {
+absl::StatusOr<OpenedTile> VerifyTile(std::span<const uint8_t> bytes, const DataKey* key,
+                                      std::vector<uint8_t>* plain, Require require) {
   PALIMPSEST_ASSIGN_OR_RETURN(const Header header, Begin(bytes, key, require));
   OpenedTile opened = {header.id, header.geometry, bytes.subspan(kEnvelopeHeaderBytes)};
   if (header.algorithm == kXxh3) {
     PALIMPSEST_RETURN_IF_ERROR(CheckSum(bytes, header));
   } else {
-    const std::span<uint8_t> plain = to(opened.payload.size());
-    PALIMPSEST_RETURN_IF_ERROR(Decrypt(bytes, header, *key, plain));
-    opened.payload = plain;
+    PALIMPSEST_CHECK(plain != nullptr, "nowhere to decrypt to");
+    plain->resize(opened.payload.size());  // which is what lies in `bytes`, so no count is believed
+    PALIMPSEST_RETURN_IF_ERROR(Decrypt(bytes, header, *key, *plain));
+    opened.payload = *plain;
   }
   PALIMPSEST_RETURN_IF_ERROR(CheckFields(bytes, header));
   return opened;
-}
-
-}  // namespace
-
-absl::StatusOr<OpenedTile> VerifyTile(std::span<const uint8_t> bytes, const DataKey* key,
-                                      std::vector<uint8_t>* plain, Require require) {
-  return Verify(bytes, key, require, [&](size_t size) -> std::span<uint8_t> {
-    PALIMPSEST_CHECK(plain != nullptr, "nowhere to decrypt to");
-    plain->resize(size);  // which is what lies in `bytes`, so no count is believed
-    return *plain;
-  });
-}
-
-absl::StatusOr<OpenedTile> VerifyTileInPlace(std::span<uint8_t> bytes, const DataKey* key, Require require) {
-  return Verify(bytes, key, require, [&](size_t) { return bytes.subspan(kEnvelopeHeaderBytes); });
 }
 
 bool InPlace(const BlockId& id, uint32_t part, const OpenedTile& tile) {

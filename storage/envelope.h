@@ -91,11 +91,6 @@ std::optional<size_t> TileEnvelopeBytes(std::span<const uint8_t> bytes);
 absl::StatusOr<OpenedTile> VerifyTile(std::span<const uint8_t> bytes, const DataKey* key,
                                       std::vector<uint8_t>* plain, Require require = Require::kAny);
 
-// VerifyTile for a reader that needs the bytes no longer: an encrypted payload is decrypted where it is, and
-// `payload` points there. Unless OK, what the payload holds is not said.
-absl::StatusOr<OpenedTile> VerifyTileInPlace(std::span<uint8_t> bytes, const DataKey* key,
-                                             Require require = Require::kAny);
-
 // Does a checked tile stand where its header says it belongs: part layer * kv_heads + kv_head of the value of
 // its id? Picks are one tile, of layer 0 and head 0.
 bool InPlace(const BlockId& id, uint32_t part, const OpenedTile& tile);

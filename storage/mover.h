@@ -36,6 +36,7 @@
 #include "storage/data_key.h"
 #include "storage/envelope.h"
 #include "storage/tier.h"
+#include "storage/value_opener.h"
 
 namespace palimpsest {
 
@@ -155,12 +156,10 @@ class Mover {
   std::optional<int64_t> PutToHost(const Waiting& value);
   std::optional<TierView> GetFromHost(const TierKey& key);
   void Written(const Batch& batch, bool stored, int64_t bytes);
-  TierValue OpenForm(const TierKey& key, std::vector<uint8_t> bytes, const DataKey* with,
-                     uint32_t* parts) const;
   std::shared_ptr<Reading> TakeReading(const TierKey& key);
   TierValue WaitingValue(const TierKey& key) const;
   Readings StartReading(std::span<const TierKey> keys);
-  TierValue Open(const TierKey& key, absl::StatusOr<std::vector<uint8_t>> read);
+  TierValue Opened(const TierKey& key, const absl::Status& read, ValueOpener opener);
   bool MayPrefetch(const TierKey& key) const;
   std::optional<FoundTile> ReadTile(const TileRequest& request, Level level);
   std::optional<FoundTile> WaitingTile(const TileRequest& request);

@@ -61,8 +61,9 @@ std::optional<TierView> Mover::GetFromHost(const TierKey& key) {
     return std::nullopt;
   }
   if (options_.host_format == BlockFormat::kBf16) return *std::move(value);
-  uint32_t parts = 0;
-  const TierValue open = OpenForm(key, {value->bytes.begin(), value->bytes.end()}, nullptr, &parts);
+  ValueOpener opener(key.id, nullptr);
+  opener.Take(0, value->bytes.size(), value->bytes);
+  const TierValue open = std::move(opener).Finish();
   if (open == nullptr) {
     CountDamaged(key, host_.get());
     return std::nullopt;
@@ -97,9 +98,14 @@ Mover::Readings Mover::StartReading(std::span<const TierKey> keys) {
   }
   const absl::Status started =
       readers_->Run([this, keys = std::vector<TierKey>(keys.begin(), keys.end()), readings] {
-        std::vector<absl::StatusOr<std::vector<uint8_t>>> read = ssd_->GetTogether(keys);
+        std::vector<ValueOpener> openers;
+        for (const TierKey& key : keys) openers.emplace_back(key.id, key_.get());
+        const std::vector<absl::Status> read = ssd_->GetTogether(
+            keys, [&](size_t i, uint64_t offset, uint64_t total, std::span<const uint8_t> bytes) {
+              openers[i].Take(offset, total, bytes);
+            });
         for (size_t i = 0; i < keys.size(); ++i) {
-          TierValue value = Open(keys[i], std::move(read[i]));
+          TierValue value = Opened(keys[i], read[i], std::move(openers[i]));
           std::lock_guard lock(readings[i]->mu);
           readings[i]->value = std::move(value);
           readings[i]->done = true;
@@ -109,52 +115,21 @@ Mover::Readings Mover::StartReading(std::span<const TierKey> keys) {
   return started.ok() ? readings : Readings();
 }
 
-// Of a value as it was read: what a caller gets, and host memory too; null: a miss.
-TierValue Mover::Open(const TierKey& key, absl::StatusOr<std::vector<uint8_t>> read) {
-  DiskAnswered(read.status());
+// Of a value that was read: what a caller gets, and host memory too; null: a miss.
+TierValue Mover::Opened(const TierKey& key, const absl::Status& read, ValueOpener opener) {
+  DiskAnswered(read);
   if (!read.ok()) {
-    if (read.status().code() == absl::StatusCode::kDataLoss) CountDamaged(key, nullptr);
+    if (read.code() == absl::StatusCode::kDataLoss) CountDamaged(key, nullptr);
     return nullptr;
   }
-  uint32_t parts = 0;
-  TierValue value = OpenForm(key, *std::move(read), key_.get(), &parts);
+  const uint32_t parts = opener.parts();
+  TierValue value = std::move(opener).Finish();
   if (value == nullptr) {
     CountDamaged(key, ssd_.get());
   } else {
     PutToHost({key, value, parts});
   }
   return value;
-}
-
-// A value as it lies in a tier, `with` a key encrypted: opened, and sealed in the open form; where it is, if
-// its format stays. Null: damaged.
-TierValue Mover::OpenForm(const TierKey& key, std::vector<uint8_t> bytes, const DataKey* with,
-                          uint32_t* parts) const {
-  // The first header says how large a tile is; a lie makes some tile fail its check.
-  const std::optional<size_t> tile_bytes = TileEnvelopeBytes(bytes);
-  if (!tile_bytes.has_value() || bytes.size() % *tile_bytes != 0) return nullptr;
-  *parts = static_cast<uint32_t>(bytes.size() / *tile_bytes);
-  const Require require = with != nullptr ? Require::kEncrypted : Require::kAny;
-  std::vector<uint8_t> decoded;
-  uint32_t format = 0;  // of all tiles
-  for (uint32_t part = 0; part < *parts; ++part) {
-    std::span<uint8_t> tile = std::span(bytes).subspan(part * *tile_bytes, *tile_bytes);
-    absl::StatusOr<OpenedTile> opened = VerifyTileInPlace(tile, with, require);
-    if (!opened.ok() || int64_t{*parts} != TilesOfValue(opened->geometry) || !InPlace(key.id, part, *opened))
-      return nullptr;
-    if (part == 0) format = opened->geometry.format;
-    if (opened->geometry.format != format) return nullptr;
-    if (DecodedFormat(format) != format) {
-      const size_t at = decoded.size(), size = kEnvelopeHeaderBytes + DecodedPayloadBytes(*opened);
-      if (part == 0) decoded.reserve(size * *parts);
-      decoded.resize(at + size);
-      tile = std::span(decoded).subspan(at);
-      if (!DecodeInto(*opened, tile.subspan(kEnvelopeHeaderBytes)).ok()) return nullptr;
-      opened->geometry.format = DecodedFormat(format);
-    }
-    SealTile(key.id, opened->geometry, tile, nullptr);
-  }
-  return std::make_shared<const std::vector<uint8_t>>(std::move(decoded.empty() ? bytes : decoded));
 }
 
 // Is it only on SSD, and nobody has begun to read it?

@@ -22,17 +22,14 @@ absl::Status Tier::Put(const TierKey& key, std::vector<uint8_t> value, uint32_t 
   return Put({&item, 1});
 }
 
-std::vector<absl::StatusOr<std::vector<uint8_t>>> Tier::GetTogether(std::span<const TierKey> keys) {
-  std::vector<absl::StatusOr<std::vector<uint8_t>>> values;
-  for (const TierKey& key : keys) {
-    const absl::StatusOr<TierView> view = Get(key);
-    if (view.ok()) {
-      values.emplace_back(std::vector<uint8_t>(view->bytes.begin(), view->bytes.end()));
-    } else {
-      values.emplace_back(view.status());
-    }
+std::vector<absl::Status> Tier::GetTogether(std::span<const TierKey> keys, const TakeParts& take) {
+  std::vector<absl::Status> answers;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const absl::StatusOr<TierView> view = Get(keys[i]);
+    if (view.ok()) take(i, 0, view->bytes.size(), view->bytes);
+    answers.push_back(view.status());
   }
-  return values;
+  return answers;
 }
 
 absl::Status CheckTierItems(std::string_view tier, std::span<const TierItem> items) {

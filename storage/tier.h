@@ -34,6 +34,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -82,6 +83,12 @@ struct TierView {
   std::span<const uint8_t> bytes;
 };
 
+// Takes values while they are read: the next bytes of the value of keys[i], which begin at `offset` of its
+// `total` ones and are whole parts. They are the reader's, until it returns. Those of several values come by
+// turns. A value that is read again begins again at 0; what came of it before counts no more.
+using TakeParts =
+    std::function<void(size_t i, uint64_t offset, uint64_t total, std::span<const uint8_t> bytes)>;
+
 // What a listing says of a value.
 struct TierEntry {
   TierKey key;
@@ -117,9 +124,10 @@ class Tier {
   virtual absl::StatusOr<TierView> Get(const TierKey& key) = 0;
   virtual absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) = 0;
   // For each key, in the order given, what Get would have answered: a failure of one is not that of another.
+  // `take` has had all bytes of a value that is OK, and perhaps some of others; it is called by this thread.
   // A tier of files reads what was put together in the order of its file, which is much faster than value by
-  // value. The bytes are the caller's own, who may change them.
-  virtual std::vector<absl::StatusOr<std::vector<uint8_t>>> GetTogether(std::span<const TierKey> keys);
+  // value.
+  virtual std::vector<absl::Status> GetTogether(std::span<const TierKey> keys, const TakeParts& take);
   // As Get would make them recent, from the first to the last; nothing is read and nothing counted. What is
   // not here is passed over.
   virtual void Touch(std::span<const TierKey> keys) = 0;
@@ -128,6 +136,23 @@ class Tier {
   // What Get would find now, in any order. No value is read, and none becomes the most recent.
   virtual std::vector<TierEntry> List() const = 0;
   virtual TierStats Stats() const = 0;
+};
+
+// Makes whole values of what TakeParts is given: `take` is one.
+class GatheredValues {
+ public:
+  explicit GatheredValues(size_t values) : values_(values) {}
+  TakeParts take() {
+    return [this](size_t i, uint64_t offset, uint64_t total, std::span<const uint8_t> bytes) {
+      if (offset == 0) values_[i].clear();
+      values_[i].reserve(total);
+      values_[i].insert(values_[i].end(), bytes.begin(), bytes.end());
+    };
+  }
+  std::vector<uint8_t>& operator[](size_t i) { return values_[i]; }
+
+ private:
+  std::vector<std::vector<uint8_t>> values_;
 };
 
 // For implementations, so that all word these alike. InvalidArgument for the first item that the contract

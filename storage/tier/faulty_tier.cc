@@ -86,29 +86,25 @@ class FaultyTierImpl final : public FaultyTier {
     return AfterGet({key, part, std::move(view)});
   }
 
-  std::vector<absl::StatusOr<std::vector<uint8_t>>> GetTogether(std::span<const TierKey> keys) override {
-    std::vector<absl::StatusOr<std::vector<uint8_t>>> values;
+  std::vector<absl::Status> GetTogether(std::span<const TierKey> keys, const TakeParts& take) override {
+    std::vector<absl::Status> answers;
     std::vector<TierKey> asked;
-    std::vector<size_t> places;  // of what is asked for among the values
+    std::vector<size_t> places;  // of what is asked for among the answers
     for (const TierKey& key : keys) {
-      const absl::Status fault = BeforeGet(key);
-      values.emplace_back(std::vector<uint8_t>());
-      if (!fault.ok()) {
-        values.back() = fault;
-        continue;
-      }
-      places.push_back(values.size() - 1);
+      answers.push_back(BeforeGet(key));
+      if (!answers.back().ok()) continue;
+      places.push_back(answers.size() - 1);
       asked.push_back(key);
     }
-    std::vector<absl::StatusOr<std::vector<uint8_t>>> read = inner_->GetTogether(asked);
-    for (size_t i = 0; i < read.size(); ++i) {
-      absl::StatusOr<std::vector<uint8_t>>& value = values[places[i]];
-      value = std::move(read[i]);
-      if (!value.ok()) continue;
-      const TierView view = AfterGet({asked[i], kWhole, ViewOf(*std::move(value))});
-      value = std::vector<uint8_t>(view.bytes.begin(), view.bytes.end());
+    GatheredValues read(asked.size());
+    const std::vector<absl::Status> inner = inner_->GetTogether(asked, read.take());
+    for (size_t i = 0; i < asked.size(); ++i) {
+      answers[places[i]] = inner[i];
+      if (!inner[i].ok()) continue;
+      const TierView view = AfterGet({asked[i], kWhole, ViewOf(std::move(read[i]))});
+      take(places[i], 0, view.bytes.size(), view.bytes);
     }
-    return values;
+    return answers;
   }
 
   void Touch(std::span<const TierKey> keys) override { inner_->Touch(keys); }

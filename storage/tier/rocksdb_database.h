@@ -76,9 +76,9 @@ class RocksDbDatabase {
 
   absl::StatusOr<TierView> ReadPart(const StoredValue& value, uint32_t part) const;
   absl::StatusOr<TierView> ReadValue(const StoredValue& value) const;
-  // Those of one batch and kind in one pass over its file; where that fails, each by itself. In the order
-  // given.
-  std::vector<absl::StatusOr<std::vector<uint8_t>>> ReadTogether(std::span<const StoredValue> values) const;
+  // As Tier::GetTogether: those of one batch and kind in one pass over its file; where that fails, each by
+  // itself.
+  std::vector<absl::Status> ReadTogether(std::span<const StoredValue> values, const TakeParts& take) const;
 
   // Their directory entries. They are gone for good when the batch is dropped or the database closed; after a
   // crash before that they may be back. Their bytes stay until Drop.
@@ -115,8 +115,8 @@ class RocksDbDatabase {
   void MergeDirectory();
 
   // rocksdb_read.cc
-  bool ScanTogether(std::span<const StoredValue> values, std::span<std::vector<uint8_t>> to) const;
-  absl::StatusOr<std::vector<uint8_t>> ReadPartByPart(const StoredValue& value) const;
+  bool ScanTogether(std::span<const StoredValue> values, const TakeParts& take) const;
+  absl::Status ReadPartByPart(std::span<const StoredValue> values, size_t i, const TakeParts& take) const;
 
   const RocksDbFolder& folder_;
   const std::function<void(std::string_view)> at_point_;

@@ -40,14 +40,14 @@ absl::StatusOr<TierView> RocksDbDatabase::ReadPart(const StoredValue& value, uin
   return TierView{bytes, ToSpan(*bytes)};
 }
 
-absl::StatusOr<std::vector<uint8_t>> RocksDbDatabase::ReadPartByPart(const StoredValue& value) const {
-  std::vector<uint8_t> whole;
-  whole.reserve(value.parts * value.part_bytes);
+absl::Status RocksDbDatabase::ReadPartByPart(std::span<const StoredValue> values, size_t i,
+                                             const TakeParts& take) const {
+  const StoredValue& value = values[i];
   for (uint32_t part = 0; part < value.parts; ++part) {
     PALIMPSEST_ASSIGN_OR_RETURN(const TierView view, ReadPart(value, part));
-    whole.insert(whole.end(), view.bytes.begin(), view.bytes.end());
+    take(i, part * value.part_bytes, value.parts * value.part_bytes, view.bytes);
   }
-  return whole;
+  return absl::OkStatus();
 }
 
 namespace {
@@ -85,17 +85,13 @@ Route RouteOf(std::span<const StoredValue> values) {
 
 }  // namespace
 
-// Appends their parts, in the order of the file; false: not all were there. `values`: of one batch and kind,
-// by place, each once.
-bool RocksDbDatabase::ScanTogether(std::span<const StoredValue> values,
-                                   std::span<std::vector<uint8_t>> to) const {
+// In the order of the file; false: not all parts were there. `values`: of one batch and kind, by place, each
+// once.
+bool RocksDbDatabase::ScanTogether(std::span<const StoredValue> values, const TakeParts& take) const {
   const Route route = RouteOf(values);
   if (route.count == values.size()) return false;  // nothing lies side by side
   uint32_t parts = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    parts = std::max(parts, values[i].parts);
-    to[i].reserve(values[i].parts * values[i].part_bytes);
-  }
+  for (const StoredValue& value : values) parts = std::max(parts, value.parts);
   rocksdb::ReadOptions options;
   // A jump reads its first part and so much more. What RocksDB adds to a part is less than 64 bytes.
   const uint64_t part_bytes = values[0].part_bytes, padding = 64 * (route.stretch / part_bytes);
@@ -108,18 +104,18 @@ bool RocksDbDatabase::ScanTogether(std::span<const StoredValue> values,
       db_->NewIterator(options, families_[static_cast<size_t>(values[0].key.kind)]));
   for (uint32_t part = 0; part < parts; ++part) {
     for (size_t i = 0; i < values.size(); ++i) {
-      if (part >= values[i].parts) continue;
-      const std::string key = PartKey(values[i].batch, part, values[i].place);
+      const StoredValue& value = values[i];
+      if (part >= value.parts) continue;
+      const std::string key = PartKey(value.batch, part, value.place);
       if (route.jumps[i] || !at->Valid()) {
         at->Seek(key);
       } else {
         while (at->Valid() && at->key().compare(key) < 0) at->Next();
       }
       // RocksDB believes what it noted of a file's range; of a file in another's place it may return any key.
-      if (!at->Valid() || at->key() != rocksdb::Slice(key) || at->value().size() != values[i].part_bytes)
+      if (!at->Valid() || at->key() != rocksdb::Slice(key) || at->value().size() != value.part_bytes)
         return false;
-      const std::span<const uint8_t> bytes = ToSpan(at->value());
-      to[i].insert(to[i].end(), bytes.begin(), bytes.end());
+      take(i, part * value.part_bytes, value.parts * value.part_bytes, ToSpan(at->value()));
     }
   }
   return true;
@@ -127,38 +123,35 @@ bool RocksDbDatabase::ScanTogether(std::span<const StoredValue> values,
 
 absl::StatusOr<TierView> RocksDbDatabase::ReadValue(const StoredValue& value) const {
   if (value.parts == 1) return ReadPart(value, 0);
-  absl::StatusOr<std::vector<uint8_t>> read = std::move(ReadTogether({&value, 1})[0]);
-  if (!read.ok()) return read.status();
-  const auto owner = std::make_shared<const std::vector<uint8_t>>(*std::move(read));
+  GatheredValues read(1);
+  PALIMPSEST_RETURN_IF_ERROR(ReadTogether({&value, 1}, read.take())[0]);
+  const auto owner = std::make_shared<const std::vector<uint8_t>>(std::move(read[0]));
   return TierView{owner, *owner};
 }
 
-std::vector<absl::StatusOr<std::vector<uint8_t>>> RocksDbDatabase::ReadTogether(
-    std::span<const StoredValue> values) const {
-  const auto order = [](const StoredValue& value) {
-    return std::tuple(value.batch, value.key.kind, value.place);
-  };
+std::vector<absl::Status> RocksDbDatabase::ReadTogether(std::span<const StoredValue> values,
+                                                        const TakeParts& take) const {
+  const auto file = [](const StoredValue& value) { return std::tuple(value.batch, value.key.kind); };
   std::vector<size_t> sorted(values.size());
   std::iota(sorted.begin(), sorted.end(), 0);
-  std::sort(sorted.begin(), sorted.end(),
-            [&](size_t a, size_t b) { return order(values[a]) < order(values[b]); });
-  std::vector<absl::StatusOr<std::vector<uint8_t>>> read(values.size(), std::vector<uint8_t>());
+  std::sort(sorted.begin(), sorted.end(), [&](size_t a, size_t b) {
+    return std::tuple(file(values[a]), values[a].place) < std::tuple(file(values[b]), values[b].place);
+  });
+  std::vector<absl::Status> answers(values.size());
   for (size_t first = 0, last = 0; first < sorted.size(); first = last) {
     std::vector<StoredValue> of_file;
-    for (; last < sorted.size(); ++last) {
-      const StoredValue& value = values[sorted[last]];
-      if (value.batch != values[sorted[first]].batch || value.key.kind != values[sorted[first]].key.kind)
-        break;
-      of_file.push_back(value);
-    }
-    std::vector<std::vector<uint8_t>> bytes(of_file.size());
-    const bool all = ScanTogether(of_file, bytes);
-    for (size_t i = 0; i < of_file.size(); ++i) {
-      // Whose fault it was: a neighbour's damage is not theirs.
-      read[sorted[first + i]] = all ? std::move(bytes[i]) : ReadPartByPart(of_file[i]);
-    }
+    for (; last < sorted.size() && file(values[sorted[last]]) == file(values[sorted[first]]); ++last)
+      of_file.push_back(values[sorted[last]]);
+    const TakeParts take_of_file = [&](size_t i, uint64_t offset, uint64_t total,
+                                       std::span<const uint8_t> bytes) {
+      take(sorted[first + i], offset, total, bytes);
+    };
+    if (ScanTogether(of_file, take_of_file)) continue;
+    // Whose fault it was: a neighbour's damage is not theirs.
+    for (size_t i = 0; i < of_file.size(); ++i)
+      answers[sorted[first + i]] = ReadPartByPart(of_file, i, take_of_file);
   }
-  return read;
+  return answers;
 }
 
 }  // namespace palimpsest

@@ -48,7 +48,7 @@ class RocksDbTier final : public Tier {
 
   absl::StatusOr<TierView> Get(const TierKey& key) override { return Read(key, std::nullopt); }
   absl::StatusOr<TierView> GetPart(const TierKey& key, uint32_t part) override { return Read(key, part); }
-  std::vector<absl::StatusOr<std::vector<uint8_t>>> GetTogether(std::span<const TierKey> keys) override;
+  std::vector<absl::Status> GetTogether(std::span<const TierKey> keys, const TakeParts& take) override;
 
   void Touch(std::span<const TierKey> keys) override { directory_.Touch(keys); }
   bool Contains(const TierKey& key) const override { return directory_.Contains(key); }
@@ -177,34 +177,35 @@ absl::StatusOr<TierView> RocksDbTier::Read(const TierKey& key, std::optional<uin
   return view;
 }
 
-std::vector<absl::StatusOr<std::vector<uint8_t>>> RocksDbTier::GetTogether(std::span<const TierKey> keys) {
-  std::vector<absl::StatusOr<std::vector<uint8_t>>> values(keys.size(), std::vector<uint8_t>());
-  absl::flat_hash_map<TierKey, size_t, TierKeyHash> first;  // where a key stands first
+std::vector<absl::Status> RocksDbTier::GetTogether(std::span<const TierKey> keys, const TakeParts& take) {
+  std::vector<absl::Status> answers(keys.size());
+  absl::flat_hash_map<TierKey, size_t, TierKeyHash> number;  // of a key's value among those read
   std::vector<StoredValue> stored;
-  std::vector<size_t> places;  // of what is stored among the values
+  std::vector<std::vector<size_t>> places;  // where among the keys each stands
   for (size_t i = 0; i < keys.size(); ++i) {
-    if (!first.emplace(keys[i], i).second) continue;
+    const auto [known, is_new] = number.emplace(keys[i], stored.size());
+    if (!is_new) {
+      places[known->second].push_back(i);
+      continue;
+    }
     const absl::StatusOr<StoredValue> value = directory_.Use(keys[i], std::nullopt);
-    if (value.ok()) {
-      stored.push_back(*value);
-      places.push_back(i);
-    } else {
-      values[i] = value.status();
+    answers[i] = value.status();
+    if (!value.ok()) {
+      number.erase(known);
+      continue;
     }
+    stored.push_back(*value);
+    places.push_back({i});
   }
-  std::vector<absl::StatusOr<std::vector<uint8_t>>> read = database_->ReadTogether(stored);
-  for (size_t i = 0; i < read.size(); ++i) {
-    const absl::Status answer = Answered(stored[i], read[i].status());
-    if (answer.ok()) {
-      values[places[i]] = std::move(read[i]);
-    } else {
-      values[places[i]] = answer;
-    }
+  const std::vector<absl::Status> read = database_->ReadTogether(
+      stored, [&](size_t n, uint64_t offset, uint64_t total, std::span<const uint8_t> bytes) {
+        for (const size_t i : places[n]) take(i, offset, total, bytes);
+      });
+  for (size_t n = 0; n < read.size(); ++n) {
+    const absl::Status answer = Answered(stored[n], read[n]);
+    for (const size_t i : places[n]) answers[i] = answer;
   }
-  for (size_t i = 0; i < keys.size(); ++i) {
-    if (const size_t at = first.at(keys[i]); at != i) values[i] = values[at];
-  }
-  return values;
+  return answers;
 }
 
 absl::Status RocksDbTier::GiveUp(const StoredValue& value, absl::Status damage) {
@@ -230,17 +231,17 @@ void RocksDbTier::Visit(const std::function<bool(const TierKey& key, uint32_t pa
       return value.batch == values[first].batch && value.key.kind == values[first].key.kind;
     };
     while (last < values.size() && together(values[last])) ++last;
-    std::vector<absl::StatusOr<std::vector<uint8_t>>> read =
-        database_->ReadTogether(std::span(values).subspan(first, last - first));
+    GatheredValues bytes(last - first);
+    const std::vector<absl::Status> read =
+        database_->ReadTogether(std::span(values).subspan(first, last - first), bytes.take());
     for (size_t i = 0; i < read.size(); ++i) {
       const StoredValue& value = values[first + i];
       absl::StatusOr<TierView> view = TierView();
       if (read[i].ok()) {
-        const auto owner = std::make_shared<const std::vector<uint8_t>>(*std::move(read[i]));
+        const auto owner = std::make_shared<const std::vector<uint8_t>>(std::move(bytes[i]));
         view = TierView{owner, *owner};
       } else {
-        view = read[i].status().code() == absl::StatusCode::kDataLoss ? GiveUp(value, read[i].status())
-                                                                      : read[i].status();
+        view = read[i].code() == absl::StatusCode::kDataLoss ? GiveUp(value, read[i]) : read[i];
         if (view.status().code() == absl::StatusCode::kNotFound) continue;
       }
       if (!visit(value.key, value.parts, view)) return;

@@ -128,16 +128,24 @@ TEST_P(TierContractTest, ValuesAreReadTogetherAsOneByOne) {
     some.erase(some.begin() + static_cast<std::ptrdiff_t>(count), some.end());
     if (count > 2) some.push_back(some[1]);
     const TierStats before = tier->Stats();
-    auto values = tier->GetTogether(some);
+    GatheredValues values(some.size());
+    std::vector<uint64_t> taken(some.size()), totals(some.size());
+    const TakeParts gather = values.take();
+    const auto answers = tier->GetTogether(
+        some, [&](size_t i, uint64_t offset, uint64_t total, std::span<const uint8_t> bytes) {
+          EXPECT_TRUE(offset == 0 || offset == taken[i]) << offset << " behind " << taken[i];
+          taken[i] = offset + bytes.size();
+          totals[i] = total;
+          gather(i, offset, total, bytes);
+        });
     const TierStats after = tier->Stats();
-    ASSERT_EQ(values.size(), some.size());
+    ASSERT_EQ(answers.size(), some.size());
     for (size_t i = 0; i < some.size(); ++i) {
       const auto expected = tier->Get(some[i]);
-      ASSERT_EQ(values[i].status().code(), expected.status().code()) << some[i].ToString();
+      ASSERT_EQ(answers[i].code(), expected.status().code()) << some[i].ToString();
       if (!expected.ok()) continue;
-      EXPECT_EQ(*values[i], Bytes(*expected)) << some[i].ToString();
-      values[i]->assign(values[i]->size(), 0);  // they are the caller's own
-      EXPECT_NE(*values[i], Bytes(*tier->Get(some[i])));
+      EXPECT_EQ(values[i], Bytes(*expected)) << some[i].ToString();
+      EXPECT_EQ(totals[i], values[i].size()) << some[i].ToString();
     }
     if (count == 30) {
       EXPECT_GT(after.hits, before.hits + 20);

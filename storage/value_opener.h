@@ -1,0 +1,43 @@
+// A value on its way from a tier to whoever asked for it: out of the tier's form into the open one (tiles
+// sealed with a checksum, of blocks in bf16), tile by tile as they are read. So a tile is decrypted while it
+// is in the cache, and one reader waits for the disk while another computes.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "storage/data_key.h"
+#include "storage/envelope.h"
+#include "storage/tier.h"
+
+namespace palimpsest {
+
+class ValueOpener {
+ public:
+  // `key` (which outlives it) null: tiles are not encrypted; else they must be.
+  ValueOpener(const BlockId& id, const DataKey* key) : id_(id), key_(key) {}
+
+  // As TakeParts of one value.
+  void Take(uint64_t offset, uint64_t total, std::span<const uint8_t> bytes);
+
+  // The value, once all of it was taken; null: a tile is missing, damaged or not where it belongs.
+  TierValue Finish() &&;
+  uint32_t parts() const { return parts_; }  // of the value, once it is finished
+
+ private:
+  bool OpenTiles(uint64_t total, std::span<const uint8_t> bytes);
+  bool OpenNext(std::span<const uint8_t> tile);
+
+  BlockId id_;
+  const DataKey* key_;
+  uint64_t taken_ = 0, total_ = 0;  // bytes, in the tier's form
+  size_t tile_bytes_ = 0;           // in that form
+  uint32_t parts_ = 0, opened_ = 0;
+  uint32_t format_ = 0;  // of all tiles, in that form
+  bool damaged_ = false;
+  std::vector<uint8_t> plain_;  // the payload of one tile
+  std::vector<uint8_t> value_;
+};
+
+}  // namespace palimpsest
