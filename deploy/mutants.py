@@ -26,10 +26,12 @@ ENVELOPE = "storage/envelope.cc"
 IDS = "storage/block_id.cc"
 MOVER = "storage/mover.cc"
 VALUES = "storage/mover_values.cc"
+OPENER = "storage/value_opener.cc"
 TILES = "storage/mover_tiles.cc"
 STORE = "storage/tiered_store.cc"
 HOST = "storage/tier/host_tier.cc"
 ROCKSDB = "storage/tier/rocksdb_directory.cc"
+ROCKSDB_READ = "storage/tier/rocksdb_read.cc"
 RECOVERY = "storage/tier/rocksdb_recovery.cc"
 KEY = "storage/data_key.cc"
 FORMAT = "storage/block_format.cc"
@@ -42,6 +44,7 @@ INDEX = "worker/recall/document_index.cc"
 
 ENVELOPE_TESTS = ("storage_envelope_test", "storage_mover_test")
 MOVER_TESTS = ("storage_mover_test", "storage_tiered_store_test")
+OPENER_TESTS = ("storage_value_opener_test",)
 ROCKSDB_TESTS = ("storage_rocksdb_tier_test", "storage_rocksdb_tier_damage_test", "storage_rocksdb_tier_crash_test")
 READING_TESTS = ("worker_reading_test",)
 RECALL_TESTS = ("worker_slices_test", "worker_recall_test")
@@ -61,7 +64,12 @@ MUTANTS = [
     (MOVER, "  if (!status.ok() && tries_left > 1) {", "  if (false) {", MOVER_TESTS),
     (MOVER, "  if (ssd_->Contains(key)) return true;\n", "", MOVER_TESTS),
     (MOVER, "  waiting_.emplace(key, std::pair(shared, parts));\n", "", MOVER_TESTS),
-    (VALUES, "int64_t{*parts} != TilesOfValue(opened->geometry) || ", "", MOVER_TESTS),
+    (OPENER, "int64_t{parts_} != TilesOfValue(opened->geometry) || ", "", MOVER_TESTS),
+    (OPENER, " || taken_ != total_", "", OPENER_TESTS),
+    (OPENER, "    taken_ = opened_ = 0;\n", "", OPENER_TESTS),
+    (OPENER, "  if (opened->geometry.format != format_) return false;\n", "", OPENER_TESTS),
+    (ROCKSDB_READ, "    if (ScanTogether(of_file, take_of_file)) continue;\n", "    ScanTogether(of_file, take_of_file);\n    continue;\n",
+     ROCKSDB_TESTS),
     (VALUES, "  std::erase(prefetched_, key);  // else", "  // else", MOVER_TESTS),
     (TILES, "!InPlace(request.key.id, request.part, *tile)", "false", MOVER_TESTS),
     (TILES, "if (waiting == waiting_.end() || request.part >= waiting->second.second)", "if (waiting == waiting_.end())",
