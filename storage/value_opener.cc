@@ -10,17 +10,15 @@ namespace palimpsest {
 
 void ValueOpener::Take(uint64_t offset, uint64_t total, std::span<const uint8_t> bytes) {
   if (offset == 0) {
-    taken_ = opened_ = 0;
+    opened_ = 0;
     damaged_ = false;
     value_.clear();
   }
   damaged_ = damaged_ || !OpenTiles(total, bytes);  // each tile says where it belongs
-  taken_ += bytes.size();
-  total_ = total;
 }
 
 TierValue ValueOpener::Finish() && {
-  if (damaged_ || opened_ == 0 || taken_ != total_) return nullptr;
+  if (damaged_ || opened_ == 0 || opened_ != parts_) return nullptr;
   return std::make_shared<const std::vector<uint8_t>>(std::move(value_));
 }
 

@@ -31,8 +31,7 @@ class ValueOpener {
 
   BlockId id_;
   const DataKey* key_;
-  uint64_t taken_ = 0, total_ = 0;  // bytes, in the tier's form
-  size_t tile_bytes_ = 0;           // in that form
+  size_t tile_bytes_ = 0;  // in the tier's form
   uint32_t parts_ = 0, opened_ = 0;
   uint32_t format_ = 0;  // of all tiles, in that form
   bool damaged_ = false;
