@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<Client>> OpenClient(const Config& config, ClientO
 }
 
 absl::StatusOr<std::unique_ptr<DocumentsClient>> OpenDocumentsClient(const Config& config,
-                                                                     ClientOptions options) {
+                                                                     const ClientOptions& options) {
   if (!options.server.empty()) return ServerClient::Open(config, options);
   PALIMPSEST_ASSIGN_OR_RETURN(std::unique_ptr<Catalog> catalog, Catalog::Open(config.data_dir));
   return std::make_unique<LocalDocuments>(std::move(catalog));

@@ -74,6 +74,6 @@ struct ClientOptions {
 };
 absl::StatusOr<std::unique_ptr<Client>> OpenClient(const Config& config, ClientOptions options);
 absl::StatusOr<std::unique_ptr<DocumentsClient>> OpenDocumentsClient(const Config& config,
-                                                                     ClientOptions options);
+                                                                     const ClientOptions& options);
 
 }  // namespace palimpsest

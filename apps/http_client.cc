@@ -156,7 +156,7 @@ absl::Status Step(const Begin& begin, const Close& close, error_code& error,
     error = result;
     done = true;
   });
-  const absl::Status waited = wait(done);
+  absl::Status waited = wait(done);
   if (waited.ok()) return waited;
   close();
   while (!done && io.run_one() > 0) {

@@ -48,7 +48,10 @@ std::string Bits(char form, const Places& places) {
   return code + content;
 }
 
-std::string Shorter(std::string a, std::string b) { return b.size() < a.size() ? std::move(b) : a; }
+std::string Shorter(std::string a, std::string b) {
+  if (b.size() < a.size()) return b;
+  return a;
+}
 
 std::string Shortest(char form, const Places& places) {
   return Shorter(Runs(form, places), Bits(form, places));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -81,6 +82,12 @@ int64_t AutomaticTierBytes(const fs::path& folder) {
   return kLeast;
 }
 
+BlockFormat FormatOf(const std::string& name) {
+  const std::optional<BlockFormat> format = ParseBlockFormat(name);
+  PALIMPSEST_CHECK(format.has_value(), "the configuration takes no other names");
+  return *format;
+}
+
 }  // namespace
 
 absl::StatusOr<EngineOptions> StoringEngineOptionsOf(const Config& config) {
@@ -89,7 +96,7 @@ absl::StatusOr<EngineOptions> StoringEngineOptionsOf(const Config& config) {
   options.ssd.folder = config.ssd.folder.empty() ? config.data_dir + "/tier" : config.ssd.folder;
   options.ssd.bytes =
       config.ssd.store_bytes > 0 ? config.ssd.store_bytes : AutomaticTierBytes(options.ssd.folder);
-  options.ssd.format = ParseBlockFormat(config.ssd.format).value();
+  options.ssd.format = FormatOf(config.ssd.format);
   options.ssd.readers = static_cast<int>(config.ssd.readers);
   if (config.ssd.encryption == "on") options.ssd.key_file = config.data_dir + "/keys/tier.key";
   return options;
@@ -111,7 +118,7 @@ absl::StatusOr<EngineOptions> EngineOptionsOf(const Config& config) {
   options.weights = config.device.numerics == "int8" ? WeightFormat::kInt8 : WeightFormat::kBf16;
   options.arena_bytes = config.device.arena_bytes;
   options.host_bytes = config.host.store_bytes;
-  options.host_format = ParseBlockFormat(config.host.format).value();
+  options.host_format = FormatOf(config.host.format);
   options.view_bytes = config.host.view_bytes;
   options.index_bytes = config.host.index_bytes;
   options.digests = true;

@@ -174,35 +174,31 @@ AttentionShare MeanOf(std::span<const AttentionShare> layers) {
   return mean;
 }
 
-json::object AuditJson(const Inspection& inspection) {
+json::object AuditJson(const Outcome::Audit& audit, std::string_view recall) {
   const auto share = [](const AttentionShare& of) {
     return json::object{{"resident", of.resident}, {"seen", of.seen}, {"error", of.error}};
   };
   json::array layers;
-  for (const AttentionShare& layer : inspection.audit->layers) layers.push_back(share(layer));
-  return {{"tokens", inspection.audit->tokens},
-          {"recall", inspection.recall},
-          {"mean", share(MeanOf(inspection.audit->layers))},
+  for (const AttentionShare& layer : audit.layers) layers.push_back(share(layer));
+  return {{"tokens", audit.tokens},
+          {"recall", recall},
+          {"mean", share(MeanOf(audit.layers))},
           {"layers", std::move(layers)}};
 }
 
-std::string AuditText(const Inspection& inspection) {
+std::string AuditText(const Outcome::Audit& audit, std::string_view recall) {
   std::string text = fmt::format(
       "attention of the last {} tokens, recall {}\n    share on what stays, with what comes back; error of "
       "the output\n",
-      inspection.audit->tokens, inspection.recall);
+      audit.tokens, recall);
   const auto line = [&](std::string_view name, const AttentionShare& of) {
     text += fmt::format("{:>9} {:9.4f} {:9.4f} {:9.4f}\n", name, of.resident, of.seen, of.error);
   };
-  for (size_t layer = 0; layer < inspection.audit->layers.size(); ++layer)
-    line(fmt::format("layer {}", layer), inspection.audit->layers[layer]);
-  line("mean", MeanOf(inspection.audit->layers));
+  for (size_t layer = 0; layer < audit.layers.size(); ++layer)
+    line(fmt::format("layer {}", layer), audit.layers[layer]);
+  line("mean", MeanOf(audit.layers));
   return text;
 }
-
-}  // namespace
-
-namespace {
 
 // Of one policy: all but the text's own ids.
 json::object PolicyInspectionJson(const Inspection& inspection) {
@@ -218,7 +214,7 @@ json::object PolicyInspectionJson(const Inspection& inspection) {
     for (const Outcome::Kept& kept : inspection.cycles) cycles.push_back(KeptJson(kept));
     all["cycles"] = std::move(cycles);
   }
-  if (inspection.audit.has_value()) all["audit"] = AuditJson(inspection);
+  if (inspection.audit.has_value()) all["audit"] = AuditJson(*inspection.audit, inspection.recall);
   all["generated"] = json::array(inspection.generated.begin(), inspection.generated.end());
   return all;
 }
@@ -239,7 +235,7 @@ std::string PolicyInspectionText(const Inspection& inspection, const Tokenizer& 
         inspection.resident_tokens, inspection.ids.size(),
         inspection.cycles.empty() ? "" : fmt::format(", after {} cycles", inspection.cycles.size()));
   }
-  if (inspection.audit.has_value()) text += AuditText(inspection);
+  if (inspection.audit.has_value()) text += AuditText(*inspection.audit, inspection.recall);
   if (inspection.generated.empty()) return text;
   return text + fmt::format("generated: {}\n", tokenizer.Decode(inspection.generated, /*with_special=*/true));
 }

@@ -80,7 +80,7 @@ absl::Status ServerError(int status, const json::value& body) {
 
 absl::Status ServerError(const HttpReply& reply) {
   const absl::StatusOr<json::value> body = Parse(reply.body);
-  const absl::Status status = ServerError(reply.status, body.ok() ? *body : json::value());
+  absl::Status status = ServerError(reply.status, body.ok() ? *body : json::value());
   const auto retry = reply.headers.find("retry-after");
   if (retry == reply.headers.end()) return status;
   return Error(status.code(), "{}; come again in {} s", Message(status), OneLine(retry->second, 16));
@@ -216,7 +216,7 @@ absl::StatusOr<std::unique_ptr<ServerClient>> ServerClient::Open(const Config& c
   return std::unique_ptr<ServerClient>(new ServerClient(config, options, std::move(http)));
 }
 
-absl::StatusOr<std::string> ServerClient::Fetch(HttpCall call) {
+absl::StatusOr<std::string> ServerClient::Fetch(const HttpCall& call) {
   PALIMPSEST_ASSIGN_OR_RETURN(HttpReply reply, http_->Send(call));
   if (reply.status >= kOk && reply.status < kFailed) return std::move(reply.body);
   return ServerError(reply);

@@ -34,7 +34,7 @@ class ServerClient final : public Client, public DocumentsClient {
  private:
   ServerClient(const Config& config, ClientOptions options, std::unique_ptr<HttpClient> http)
       : config_(config), options_(std::move(options)), http_(std::move(http)) {}
-  absl::StatusOr<std::string> Fetch(HttpCall call);  // the body, if the status is 2xx
+  absl::StatusOr<std::string> Fetch(const HttpCall& call);  // the body, if the status is 2xx
   absl::StatusOr<DocumentId> FindDocument(const std::string& name);
 
   const Config config_;

@@ -50,8 +50,9 @@ absl::StatusOr<std::optional<std::string>> ReadRecord(const View& view, RecordKi
 absl::StatusOr<std::optional<InfoRecord>> ReadInfo(const View& view, const Hash256& content) {
   const auto body = ReadRecord(view, RecordKind::kInfo, InfoKey(content));
   if (!body.ok()) return Damaged(IdOf(content), body.status());
-  if (!body->has_value()) return std::nullopt;
-  auto info = DecodeInfo(**body);
+  const std::optional<std::string>& record = *body;
+  if (!record.has_value()) return std::nullopt;
+  auto info = DecodeInfo(*record);
   if (!info.ok()) return Damaged(IdOf(content), info.status());
   return std::move(*info);
 }

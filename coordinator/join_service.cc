@@ -122,7 +122,7 @@ class GrpcJoinService final : public JoinService, private proto::CoordinatorServ
                      welcome.status());
       return welcome.status();
     }
-    const absl::Status ended = Follow(stream, *welcome, hello, listed);
+    absl::Status ended = Follow(stream, *welcome, hello, listed);
     registry_.Leave(welcome->incarnation());
     if (ended.code() != absl::StatusCode::kCancelled) {
       PALIMPSEST_LOG(kWarn, "worker sent away incarnation {} address {} status {}", welcome->incarnation(),

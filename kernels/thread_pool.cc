@@ -29,9 +29,8 @@ bool SpinUntil(int64_t us, Done done) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(const Options& options)
-    : cores_(ProcessCores()), pin_(options.pin), spin_us_(options.spin_us) {
-  const int threads = options.threads > 0 ? options.threads : static_cast<int>(cores_.size());
+ThreadPool::ThreadPool(const Options& options) : pin_(options.pin), spin_us_(options.spin_us) {
+  const int threads = options.threads > 0 ? options.threads : static_cast<int>(ProcessCores().size());
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
 }
 
@@ -43,7 +42,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::PinCaller() const {
-  if (pin_) RunOnCore(cores_[0]);
+  if (pin_) RunOnCore(ProcessCores()[0]);
 }
 
 void ThreadPool::Run(int64_t tasks, Call call, void* context) {
@@ -67,7 +66,8 @@ void ThreadPool::TakeTasks(int thread) {
 }
 
 void ThreadPool::Work(int thread) {
-  if (pin_) RunOnCore(cores_[static_cast<size_t>(thread) % cores_.size()]);
+  const std::vector<int>& cores = ProcessCores();
+  if (pin_) RunOnCore(cores[static_cast<size_t>(thread) % cores.size()]);
   uint32_t seen = 0;
   while (true) {
     const auto changed = [&] { return epoch_.load(std::memory_order_acquire) != seen; };

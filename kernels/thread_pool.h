@@ -52,7 +52,6 @@ class ThreadPool {
   void Work(int thread);
   void TakeTasks(int thread);
 
-  std::vector<int> cores_;
   bool pin_ = false;
   int64_t spin_us_ = 0;
   // Written by Run before epoch_ is raised, read by workers after they saw it.

@@ -132,7 +132,7 @@ std::optional<int64_t> Mover::PutToHost(const Waiting& value) {
   return known ? 0 : static_cast<int64_t>(item.value->size());
 }
 
-void Mover::Write(std::shared_ptr<Batch> batch, int tries_left) {
+void Mover::Write(const std::shared_ptr<Batch>& batch, int tries_left) {
   std::vector<TierItem> items;
   int64_t bytes = 0;
   for (const Waiting& value : *batch) {

@@ -151,7 +151,7 @@ class Mover {
   };
 
   void CommitLocked();
-  void Write(std::shared_ptr<Batch> batch, int tries_left);
+  void Write(const std::shared_ptr<Batch>& batch, int tries_left);
   std::optional<std::vector<uint8_t>> Seal(const Waiting& value, BlockFormat format, DataKey* key) const;
   std::optional<int64_t> PutToHost(const Waiting& value);
   std::optional<TierView> GetFromHost(const TierKey& key);

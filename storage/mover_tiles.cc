@@ -96,13 +96,14 @@ std::vector<std::optional<Mover::FoundTile>> Mover::GetTiles(std::span<const Til
   auto batch = std::make_shared<TileBatch>();
   std::vector<size_t> missing;
   for (size_t i = 0; i < tiles.size(); ++i) {
-    found[i] = CachedTileOf(tiles[i]);
-    if (!found[i].has_value() && host_ != nullptr && host_->Contains(tiles[i].key)) {
-      found[i] = ReadTile(tiles[i], Level::kHost);
+    std::optional<FoundTile> tile = CachedTileOf(tiles[i]);
+    if (!tile.has_value() && host_ != nullptr && host_->Contains(tiles[i].key)) {
+      tile = ReadTile(tiles[i], Level::kHost);
     }
-    if (!found[i].has_value()) found[i] = WaitingTile(tiles[i]);
-    if (found[i].has_value()) {
-      CountHit(Level::kHost, found[i]->payload.size());
+    if (!tile.has_value()) tile = WaitingTile(tiles[i]);
+    if (tile.has_value()) {
+      CountHit(Level::kHost, tile->payload.size());
+      found[i] = *std::move(tile);
     } else if (OnSsd(tiles[i].key) && DiskAllowed()) {
       missing.push_back(i);
       batch->requests.push_back(tiles[i]);

@@ -99,6 +99,7 @@ Mover::Readings Mover::StartReading(std::span<const TierKey> keys) {
   const absl::Status started =
       readers_->Run([this, keys = std::vector<TierKey>(keys.begin(), keys.end()), readings] {
         std::vector<ValueOpener> openers;
+        openers.reserve(keys.size());
         for (const TierKey& key : keys) openers.emplace_back(key.id, key_.get());
         const std::vector<absl::Status> read = ssd_->GetTogether(
             keys, [&](size_t i, uint64_t offset, uint64_t total, std::span<const uint8_t> bytes) {

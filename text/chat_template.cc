@@ -81,7 +81,7 @@ absl::StatusOr<PromptFrame> CutAt(const ChatTemplate& chat_template, const ChatT
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const ChatTemplate>> ChatTemplate::Parse(std::string source) {
+absl::StatusOr<std::shared_ptr<const ChatTemplate>> ChatTemplate::Parse(const std::string& source) {
   if (static_cast<int64_t>(source.size()) > jinja::kSourceBytesMax) {
     return InvalidArgument("the chat template has {} bytes, more than {}; use a shorter template",
                            source.size(), jinja::kSourceBytesMax);

@@ -33,7 +33,7 @@ struct ChatMessage {
 
 class ChatTemplate {
  public:
-  static absl::StatusOr<std::shared_ptr<const ChatTemplate>> Parse(std::string source);
+  static absl::StatusOr<std::shared_ptr<const ChatTemplate>> Parse(const std::string& source);
   virtual ~ChatTemplate() = default;
 
   struct Options {

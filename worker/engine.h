@@ -243,7 +243,7 @@ class Engine {
   static bool LacksSlices(Job& job);
   void BeginRecall(Job& job);
   std::shared_ptr<const DocumentIndex> IndexOf(const Job& job, const RecallSpec& recall);
-  void BeginAudit(Job& job, RecallSetup* audited);
+  void BeginAudit(Job& job, const RecallSpec& spec, RecallSetup* audited);
   static bool Recalls(const Job& job);
   static LayerHook* HookAt(const Job& job, int64_t token);
   static void DescribeRecall(Job& job);
@@ -288,7 +288,7 @@ class Engine {
   std::vector<std::vector<int32_t>> PicksOf(Job& job);
   void EndExact(Job& job);
   std::vector<RestBlock> ContextAtRest(Job& job, int64_t first);
-  void KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
+  void KeepExactView(Job& job, const Hash256& key, std::span<const std::vector<int32_t>> kept,
                      std::span<const std::vector<Bf16>> merged, std::span<const std::vector<float>> sums);
   void TakeExactView(Job& job);
   // engine_reading.cc

@@ -84,10 +84,9 @@ void Engine::GoOnSumming(Job& job, std::span<const std::vector<float>> sums) {
   for (size_t h = 0; h < sums.size(); ++h) {
     const int64_t layer = static_cast<int64_t>(h) / config_.kv_heads,
                   first = static_cast<int64_t>(h) % config_.kv_heads * group, n = std::ssize(sums[h]) / rows;
+    const std::vector<int32_t> columns = Range(0, n);
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t i = 0; i < n; ++i) {
-        c.sums.Set(layer, first + row % group, row >= group, i, sums[h][static_cast<size_t>(row * n + i)]);
-      }
+      c.sums.SetAt(layer, first + row % group, /*squares=*/row >= group, columns, sums[h].data() + row * n);
     }
   }
 }

@@ -85,7 +85,7 @@ void Engine::EndExact(Job& job) {
   } else {
     AppendPacked(*packed, front, 0, next);
   }
-  if (c.view_key.has_value()) KeepExactView(job, kept, merged, sums);
+  if (c.view_key.has_value()) KeepExactView(job, *c.view_key, kept, merged, sums);
   if (c.takes_rest()) {  // what was picked from may go below now
     c.span_decided = true;
     SealFull(job);
@@ -124,7 +124,7 @@ std::vector<RestBlock> Engine::ContextAtRest(Job& job, int64_t first) {
 }
 
 // The next question takes what is kept without reading the context.
-void Engine::KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
+void Engine::KeepExactView(Job& job, const Hash256& key, std::span<const std::vector<int32_t>> kept,
                            std::span<const std::vector<Bf16>> merged,
                            std::span<const std::vector<float>> sums) {
   Compression& c = *job.compression;
@@ -147,7 +147,7 @@ void Engine::KeepExactView(Job& job, std::span<const std::vector<int32_t>> kept,
       if (!sums.empty()) view->heads[h].sums = sums[h];
     });
     c.view = std::move(view);
-    KeepView(*c.view_key, c.view);
+    KeepView(key, c.view);
   }
   c.found.clear();
 }

@@ -75,11 +75,8 @@ void Engine::TakeReading(Job& job) {
                 .head_size = config_.head_size},
                places.data());
     for (int64_t row = 0; row < c.sum_rows(group); ++row) {
-      const float* const said = c.read->heads[h].sums.data() + row * count;
-      for (int64_t i = 0; i < count; ++i) {
-        c.sums.Set(layer, head * group + row % group, /*squares=*/row >= group,
-                   places[static_cast<size_t>(i)], said[i]);
-      }
+      c.sums.SetAt(layer, head * group + row % group, /*squares=*/row >= group, places,
+                   c.read->heads[h].sums.data() + row * count);
     }
   }
 }

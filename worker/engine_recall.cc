@@ -129,12 +129,12 @@ void Engine::BeginRecall(Job& job) {
   RecallSetup audited;
   if (job.request.audit.has_value()) audited = setup;
   c.recall = std::make_unique<Recall>(std::move(setup));
-  if (job.request.audit.has_value()) BeginAudit(job, &audited);
+  if (job.request.audit.has_value()) BeginAudit(job, *job.request.audit, &audited);
   job.recall_seconds += Since(start);
 }
 
 // Beside a recall of everything, which is `c.recall`.
-void Engine::BeginAudit(Job& job, RecallSetup* audited) {
+void Engine::BeginAudit(Job& job, const RecallSpec& spec, RecallSetup* audited) {
   Compression& c = *job.compression;
   AttentionAudit::Setup audit{.config = &config_,
                               .backend = backend_.get(),
@@ -144,10 +144,10 @@ void Engine::BeginAudit(Job& job, RecallSetup* audited) {
                               .tiles = std::move(audited->tiles),
                               .everything = c.recall.get(),
                               .chooser = nullptr,
-                              .refresh = job.request.audit->refresh};
-  if (job.request.audit->on()) {
-    audited->spec = *job.request.audit;
-    audited->index = IndexOf(job, audited->spec);
+                              .refresh = spec.refresh};
+  if (spec.on()) {
+    audited->spec = spec;
+    audited->index = IndexOf(job, spec);
     audited->budgets_kept = 0;  // it fetches nothing
     audit.chooser = std::make_unique<Recall>(std::move(*audited));
   }

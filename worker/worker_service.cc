@@ -175,7 +175,8 @@ class GrpcWorkerService final : public WorkerService, private proto::WorkerServi
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<WorkerService>> WorkerService::Start(WorkerHost& host, Options options) {
+absl::StatusOr<std::unique_ptr<WorkerService>> WorkerService::Start(WorkerHost& host,
+                                                                    const Options& options) {
   auto service = std::make_unique<GrpcWorkerService>(host);
   PALIMPSEST_RETURN_IF_ERROR(service->Listen(options));
   return service;

@@ -29,7 +29,7 @@ class WorkerService {
     ClusterTls tls;
     int64_t requests_max = 256;  // as the host's: what is more is refused by the host, in words
   };
-  static absl::StatusOr<std::unique_ptr<WorkerService>> Start(WorkerHost& host, Options options);
+  static absl::StatusOr<std::unique_ptr<WorkerService>> Start(WorkerHost& host, const Options& options);
   virtual ~WorkerService() = default;  // Stop
 
   virtual const std::string& address() const = 0;  // where it is reached, with the port it got

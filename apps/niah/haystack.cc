@@ -110,8 +110,9 @@ absl::StatusOr<std::unique_ptr<Haystack>> MakeProseHaystack(std::string_view tex
   }
   auto prose = std::make_unique<ProseHaystack>(text, name);
   if (prose->starts() < kSentencesMin) {
-    return InvalidArgument("haystack {} has {} sentences, expected {} or more: give a longer text in prose",
-                           Quoted(name, 1024), prose->starts(), kSentencesMin);
+    return InvalidArgument(
+        "haystack {} has too few sentences, {} where {} or more are needed: give a longer text in prose",
+        Quoted(name, 1024), prose->starts(), kSentencesMin);
   }
   return prose;
 }

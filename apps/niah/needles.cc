@@ -57,8 +57,8 @@ std::string Capital(std::string text) {
 // Where the needles stand that no depth was asked for: RULER draws among these, each once.
 std::vector<double> RandomDepths(RngSequence& random) {
   constexpr int kDepths = 40;
-  std::vector<double> depths;
-  for (int i = 0; i < kDepths; ++i) depths.push_back(std::round(100.0 * i / (kDepths - 1)));
+  std::vector<double> depths(kDepths);
+  for (int i = 0; i < kDepths; ++i) depths[static_cast<size_t>(i)] = std::round(100.0 * i / (kDepths - 1));
   Shuffle(depths, random);
   return depths;
 }

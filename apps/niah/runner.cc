@@ -159,7 +159,7 @@ class Runner {
     std::vector<std::pair<const NiahPolicy*, absl::Status>> refused;
     for (const bool visible : options_.visible) {
       for (const NiahPolicy& policy : policies_) {
-        const absl::Status status = answerer_.Check(sample, policy, visible);
+        absl::Status status = answerer_.Check(sample, policy, visible);
         if (status.ok()) {
           asked->runs.push_back({&policy, visible});
         } else if (policy.recall.on() && !IsOverWindow(status)) {

@@ -105,6 +105,7 @@ double OneLabel(std::string_view output, std::string_view reference, std::string
 
 double RecordsF1(std::string_view output, const std::vector<std::string>& references) {
   std::vector<Record> expected;
+  expected.reserve(references.size());
   for (const std::string& reference : references) expected.push_back(RecordOf(reference));
   const std::vector<Record> found = RecordsIn(output);
   const auto total = static_cast<double>(expected.size() + found.size());

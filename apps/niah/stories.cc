@@ -93,6 +93,7 @@ class Stories final : public NiahTask {
   Story StoryOf(std::string_view who, std::string_view thing, double depth, RngSequence& random) const {
     const std::vector<uint64_t> numbers = RandomNumbersBelow(kStoryPlaces.size(), 4, random);
     std::vector<std::string> sentences;
+    sentences.reserve(numbers.size() + 1);
     for (const uint64_t number : numbers) sentences.push_back(Goes(who, kStoryPlaces[number]));
     if (facts_ > 1) sentences.insert(sentences.begin() + 2, fmt::format("{} took the {}.", who, thing));
     std::vector<double> depths = Before(depth, sentences.size() - 1, random);

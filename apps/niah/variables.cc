@@ -57,12 +57,11 @@ class Variables final : public NiahTask {
                          .answer_prefix = fmt::format(" The variables that have the value {} are:", value),
                          .depth_percent = depth},
                 .insertions = {}};
-    std::vector<double> depths;
-    for (int hop = 0; hop < kHops; ++hop) {
-      depths.push_back(depth + (100 - depth) * static_cast<double>(random.Below(1000)) / 1000);
+    std::vector<double> depths(kHops + 1, depth);
+    for (size_t hop = 1; hop < depths.size(); ++hop) {
+      depths[hop] += (100 - depth) * static_cast<double>(random.Below(1000)) / 1000;
     }
-    std::sort(depths.begin(), depths.end());
-    depths.insert(depths.begin(), depth);
+    std::sort(depths.begin() + 1, depths.end());
     std::string before = value;
     for (const double at : depths) {
       const std::string name = RandomLetters(random, kLetters, 'A');

@@ -14,8 +14,6 @@
 #include "proto/base/log.h"
 #include "proto/base/status.h"
 
-extern char** environ;
-
 namespace palimpsest {
 namespace {
 

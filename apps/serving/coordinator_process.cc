@@ -152,9 +152,8 @@ class OneCoordinatorProcess final : public CoordinatorProcess {
     admin.port = server.admin_port;
     admin.keys = nullptr;
     admin.config.server.tls_certificate = admin.config.server.tls_key = "";
-    PALIMPSEST_ASSIGN_OR_RETURN(api_, http::HttpServer::Start(std::move(api), http::MakePublicRouter(parts)));
-    PALIMPSEST_ASSIGN_OR_RETURN(admin_,
-                                http::HttpServer::Start(std::move(admin), http::MakeAdminRouter(parts)));
+    PALIMPSEST_ASSIGN_OR_RETURN(api_, http::HttpServer::Start(api, http::MakePublicRouter(parts)));
+    PALIMPSEST_ASSIGN_OR_RETURN(admin_, http::HttpServer::Start(admin, http::MakeAdminRouter(parts)));
     return absl::OkStatus();
   }
 

@@ -90,7 +90,7 @@ absl::StatusOr<std::vector<WorkerCommand>> WorkerCommands(const ServingOptions& 
                          settings,     "--cluster-listen", folder.Socket(fmt::format("worker-{}.sock", i))};
     for (const auto& [name, value] : options.environment) {
       if (!name.starts_with("PALIMPSEST_") && name != "NOTIFY_SOCKET")
-        command.environment.push_back(name + "=" + value);
+        command.environment.push_back(fmt::format("{}={}", name, value));
     }
     if (workers > 1 && !shared) command.cpus = shares[static_cast<size_t>(i)];
     commands.push_back(std::move(command));
@@ -165,7 +165,7 @@ absl::Status RunCoordinator(const ServingOptions& options) {
   PALIMPSEST_ASSIGN_OR_RETURN(
       const auto process, CoordinatorProcess::Start(
                               {.config = options.config, .owner = "palimpsest coordinator", .on_join = {}}));
-  const absl::Status status = Run(options, *process, nullptr, started);
+  absl::Status status = Run(options, *process, nullptr, started);
   process->Stop();
   return status;
 }
@@ -194,7 +194,7 @@ absl::Status RunServe(const ServingOptions& options) {
     const std::lock_guard lock(mu);
     told = supervisor.get();
   }
-  const absl::Status status = Run(options, *process, supervisor.get(), started);
+  absl::Status status = Run(options, *process, supervisor.get(), started);
   supervisor->Stop(kWorkerStopLimit);
   process->Stop();  // nobody is told of a Join after this
   return status;

@@ -27,6 +27,7 @@ constexpr int kExecFailed = 127;
 
 std::vector<char*> Pointers(std::vector<std::string>& texts) {
   std::vector<char*> pointers;
+  pointers.reserve(texts.size() + 1);
   for (std::string& text : texts) pointers.push_back(text.data());
   pointers.push_back(nullptr);
   return pointers;
@@ -102,6 +103,7 @@ class ProcessSupervisor final : public Supervisor {
   std::vector<pid_t> processes() const override {
     const std::lock_guard lock(mu_);
     std::vector<pid_t> processes;
+    processes.reserve(slots_.size());
     for (const Slot& slot : slots_) processes.push_back(slot.process);
     return processes;
   }

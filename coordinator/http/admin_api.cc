@@ -81,7 +81,7 @@ json::object StatusJson(Coordinator& coordinator, TimePoint started) {
 
 }  // namespace
 
-Router MakeAdminRouter(ApiParts parts) {
+Router MakeAdminRouter(const ApiParts& parts) {
   Router router;
   const auto get = [&](const char* path, Handler handler) {
     router.Add({"GET", path, Route::Body::kNone, Route::Access::kOpen, std::move(handler)});

@@ -34,7 +34,7 @@ bool IsJson(const Request& request, Response& response) {
   return false;
 }
 
-Router MakePublicRouter(ApiParts parts) {
+Router MakePublicRouter(const ApiParts& parts) {
   Router router;
   AddCompletionRoutes(parts, router);
   AddDocumentRoutes(parts, router);

@@ -18,7 +18,7 @@ struct ApiParts {
   Metrics* metrics;
   Config config;
 };
-Router MakePublicRouter(ApiParts parts);
-Router MakeAdminRouter(ApiParts parts);
+Router MakePublicRouter(const ApiParts& parts);
+Router MakeAdminRouter(const ApiParts& parts);
 
 }  // namespace palimpsest::http

@@ -28,7 +28,7 @@ class Exchange final : public Response {
     bool http10 = false, keep_alive = true, head_only = false;
     const Route* route = nullptr;
   };
-  explicit Exchange(Options options) : options_(options), gone_(options.stop) {}
+  explicit Exchange(const Options& options) : options_(options), gone_(options.stop) {}
 
   Request request;
   std::unique_ptr<ApiKeys::Grant> grant;  // counts against the key while the request runs

@@ -158,13 +158,14 @@ void Connection::Start() {
     });
   });
   SetClientOptions(socket_.native_handle());
-  asio::co_spawn(hub_.io, Main(shared_from_this()), [self = shared_from_this()](std::exception_ptr failed) {
+  const auto ended = [self = shared_from_this()](const std::exception_ptr& failed) {
     if (failed) PALIMPSEST_LOG(kError, "a connection failed: no memory");
     self->Close();
     self->ReleaseBody();
     self->hub_.connections.erase(self.get());
     self->hub_.meter.OnConnections(self->hub_.open.fetch_sub(1) - 1);
-  });
+  };
+  asio::co_spawn(hub_.io, Main(shared_from_this()), ended);
 }
 
 void Connection::Close() {
@@ -464,7 +465,7 @@ awaitable<bool> Connection::OneRequest() {
   options.keep_alive = head.keep_alive;
   options.head_only = admitted.head_only;
   options.route = admitted.route;
-  const auto exchange = std::make_shared<Exchange>(std::move(options));
+  const auto exchange = std::make_shared<Exchange>(options);
   exchange->request = std::move(admitted.request);
   exchange->request.client = client_;
   exchange->grant = std::move(admitted.grant);

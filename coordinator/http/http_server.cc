@@ -136,7 +136,7 @@ bool HasUploads(const Router& router) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(Options options, Router router) {
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const Options& options, Router router) {
   const std::string prefix = options.name == "admin" ? "server.admin_" : "server.";
   std::unique_ptr<Certificate> certificate;
   const Config::Server& server = options.config.server;

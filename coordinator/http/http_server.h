@@ -35,7 +35,7 @@ class HttpServer {
     std::string upload_folder;  // for Body::kFile; 0700
     Metrics* metrics = nullptr;
   };
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options, Router router);
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const Options& options, Router router);
   virtual ~HttpServer() = default;  // Stop
 
   virtual int64_t port() const = 0;  // the one it got

@@ -39,7 +39,7 @@ struct Panel {
       bias[s] = there ? 0.0f : -std::numeric_limits<float>::infinity();
       for (int64_t j = 0; j < head_size / 2; ++j) {
         Bf16* const pair = keys + (j * kTileSlots + s) * 2;
-        if (inverse[s] > 0) {
+        if (there && inverse[s] > 0) {
           std::memcpy(pair, key + 2 * j, 4);
         } else {
           pair[0] = pair[1] = 0;

@@ -159,7 +159,7 @@ inline void AttendRows(const AttendBlock& t, int64_t row, int64_t index, int64_t
   constexpr int NV = kVectors<MR>;
   MultiplyKeys<MR, kStream>(LeftOf(t.q, t.q_wide) + row * t.head_size, k, t.head_size, ahead, scores);
 
-  alignas(64) Left own[kKeep ? 1 : MR][64];
+  alignas(64) Left own[MR][64];  // where the block keeps none
   const int64_t stride = kKeep ? t.weights_stride : 64;
   Left* const weights = kKeep ? static_cast<Left*>(t.weights) + row * t.weights_stride + index * 64 : own[0];
   alignas(64) int32_t visible[64];

@@ -69,8 +69,9 @@ struct Config {
     // How keys and values are held there: bf16 exactly; int8 and int4 take 0.53 and 0.28 of the room and lose
     // a little. Default bf16.
     std::string format = "bf16";
-    // Bytes of host memory for what policies kept of documents that were read in spans or through a pot, so
-    // that the next question finds it. Default 512 MiB; 0: each question reads them again.
+    // Bytes of host memory for what policies kept of texts, and for what they saw while they read them, so
+    // that the next question, or another policy or budget, finds it. Default 512 MiB; 0: each reads them
+    // again.
     int64_t view_bytes = int64_t{512} << 20;
     // Bytes of host memory for indices by which recall finds dropped tokens, of documents that were asked:
     // about a twelfth of their KV. Default 1 GiB; 0: each question loads them again.

@@ -125,7 +125,7 @@ std::string SelectionText(const PolicySpec& policy) {
 }  // namespace
 
 std::string PolicyText(const PolicySpec& policy) {
-  const std::string selection = SelectionText(policy);
+  std::string selection = SelectionText(policy);
   if (policy.residual_tokens() == 0) return selection;
   return fmt::format("{}{}kv={},residual={}", selection, policy.kind == Kind::kFull ? ':' : ',',
                      NameOf(kResidents, policy.kv), policy.residual);

@@ -55,7 +55,10 @@ std::string FromBase64(std::string_view text) {
                            : c >= 'A' ? static_cast<uint32_t>(c - 'A')
                                       : static_cast<uint32_t>(c - '0') + 52;
     group = group << 6 | value;
-    if ((bits += 6) >= 8) bytes += static_cast<char>(group >> (bits -= 8) & 255);
+    bits += 6;
+    if (bits < 8) continue;
+    bits -= 8;
+    bytes += static_cast<char>(group >> bits & 255);
   }
   return bytes;
 }

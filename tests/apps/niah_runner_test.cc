@@ -98,7 +98,7 @@ TEST_F(NiahRunnerTest, WhatTextsOfDepthsHaveInCommonIsReadOnce) {
   constexpr int64_t kBlock = 64;
   for (size_t i = 0; i < trials->size(); ++i) {
     const NiahTrial& trial = (*trials)[i];
-    EXPECT_EQ(trial.depth_percent, static_cast<double>(i / 2 * 50)) << "told depth by depth";
+    EXPECT_EQ(trial.depth_percent, options.depths_percent[i / 2]) << "told depth by depth";
     EXPECT_EQ(trial.seed, i % 2 + 1);
     EXPECT_GT(trial.read_tokens, 1500);
     const int64_t found = trial.read_tokens - trial.read_computed_tokens;

@@ -13,11 +13,9 @@ namespace palimpsest::testing {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::SizeIs;
 using Script = FakeWorkerLink::Script;
 
 const CancelToken& kNever = CancelToken::Never();

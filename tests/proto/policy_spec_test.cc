@@ -10,7 +10,6 @@
 namespace palimpsest {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::HasSubstr;
 using Kind = PolicySpec::Kind;
 

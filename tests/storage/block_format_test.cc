@@ -93,8 +93,10 @@ TEST_P(BlockFormatTest, NothingIsFartherThanHalfAStep) {
 TEST_P(BlockFormatTest, AGroupOfEqualNumbersStaysAndAGridIsExact) {
   std::vector<float> x(static_cast<size_t>(2 * 4 * kD), 0.5f);
   EXPECT_EQ(Decode(Encode(x), 4), x);
-  for (size_t i = 0; i < x.size() / 2; ++i)
-    x[i] = static_cast<float>(i / kD * 5);  // 0 5 10 15 in each channel
+  for (size_t i = 0; i < x.size() / 2; ++i) {
+    const size_t row = i / kD;
+    x[i] = static_cast<float>(row * 5);  // 0 5 10 15 in each channel
+  }
   for (size_t i = x.size() / 2; i < x.size(); ++i) x[i] = static_cast<float>(i % kD);  // 0 ... 15 in each row
   if (GetParam() == BlockFormat::kInt4) {
     EXPECT_EQ(Decode(Encode(x), 4), x);

@@ -310,7 +310,8 @@ TEST(ChatTemplate, OverflowIsAnErrorNotAWrongNumber) {
 }
 
 TEST(ChatTemplate, ALongDocumentRenders) {
-  const std::string document(40'000'000, 'd');
+  std::string document;
+  document.resize(40'000'000, 'd');
   const absl::StatusOr<std::string> text =
       Render("{% for m in messages %}{{ '<' + m.role + '>\n' + m.content | trim + '<end>\n' }}{% endfor %}",
              {{"user", document}});

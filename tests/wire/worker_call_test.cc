@@ -14,8 +14,6 @@
 #include "tests/wire/scripted_host.h"
 #include "worker/worker_service.h"
 
-extern char** environ;
-
 namespace palimpsest::testing {
 namespace {
 

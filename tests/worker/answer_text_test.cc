@@ -149,7 +149,7 @@ TEST(AnswerTextTest, AnyTextCutAnyWayGivesWhatASearchInTheWholeGives) {
         const std::string part = answer.Push(token + half);
         ASSERT_TRUE(CheckUtf8(part).ok());
         got += part;
-        whole += texts[static_cast<size_t>(token + half)];
+        whole += texts[static_cast<size_t>(token) + static_cast<size_t>(half)];
         if (!answer.stopped()) {  // no more is held than may be a beginning, and half a character
           ASSERT_LE(whole.size() - got.size(), longest + 1);
         }

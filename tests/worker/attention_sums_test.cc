@@ -63,7 +63,8 @@ TEST(AttentionSumsTest, AColumnMovesAndLeavesNothing) {
     at.squares[at.stride + column] = 3;
     at.open_squares[at.stride + column] = 0.25f;
   }
-  sums.Set(1, 1, /*squares=*/true, 6, 9);
+  const float nine = 9;
+  sums.SetAt(1, 1, /*squares=*/true, std::vector<int32_t>{6}, &nine);
   sums.Move(1, 1, 70, 5);
   const std::vector<int32_t> columns = {5, 70, 6};
   std::vector<float> out(3);

@@ -83,7 +83,7 @@ class EvictionTest : public ::testing::Test {
   void Say(int64_t query_head, const std::vector<float>& sums, bool squares = false) {
     const std::vector<int32_t> places = Places(query_head * config_.kv_heads / config_.heads);
     ASSERT_EQ(places.size(), sums.size());
-    for (size_t i = 0; i < sums.size(); ++i) sums_.Set(0, query_head, squares, places[i], sums[i]);
+    sums_.SetAt(0, query_head, squares, places, sums.data());
   }
   // Of the tokens of a head in the order of their text: by their positions.
   std::vector<int32_t> Places(int64_t head) const {

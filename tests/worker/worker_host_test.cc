@@ -19,7 +19,6 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::HasSubstr;
-using ::testing::UnorderedElementsAre;
 
 constexpr seconds kLong(60);  // far beyond what anything here takes
 

@@ -198,6 +198,7 @@ class JsonWriter {
 
   absl::Status WriteDict(const Dict& dict, int level) {
     std::vector<const std::pair<Value, Value>*> entries;
+    entries.reserve(dict.entries.size());
     for (const auto& entry : dict.entries) entries.push_back(&entry);
     if (style_.sort_keys) {
       for (const auto* entry : entries) {

@@ -71,6 +71,7 @@ Result Sorted(const std::vector<Value>& items, const std::vector<Value>& keys, b
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   PALIMPSEST_RETURN_IF_ERROR(SortByKeys(keys, reverse, &order, budget));
   std::vector<Value> sorted;
+  sorted.reserve(order.size());
   for (const size_t index : order) sorted.push_back(items[index]);
   return MakeSequence(Sequence::Kind::kList, std::move(sorted), budget);
 }
@@ -240,7 +241,8 @@ Result Map(const Value& input, const Arguments& arguments, Budget* budget) {
       PALIMPSEST_ASSIGN_OR_RETURN(Value mapped, by_attribute ? LookUp(item, bound[0], budget)
                                                              : ApplyFilter(filter, item, rest, budget));
       const bool replace = mapped.IsUndefined() && bound[1] != nullptr && !bound[1]->Is<None>();
-      items.push_back(replace ? *bound[1] : std::move(mapped));
+      if (replace) mapped = *bound[1];
+      items.push_back(std::move(mapped));
     }
   }
   return MakeSequence(Sequence::Kind::kGenerator, std::move(items), budget);

@@ -267,7 +267,7 @@ absl::StatusOr<Value> Replace(const std::string& text, std::string_view from, st
   size_t position = 0;
   auto copy = [&](std::string_view part) {
     const auto added = static_cast<int64_t>(part.size());
-    const absl::Status status = budget->Write(static_cast<int64_t>(out.size()) + added, added);
+    absl::Status status = budget->Write(static_cast<int64_t>(out.size()) + added, added);
     if (status.ok()) out += part;
     return status;
   };

@@ -63,9 +63,11 @@ void AttentionSums::ReadAt(int64_t layer, int64_t head, bool squares, std::span<
   }
 }
 
-void AttentionSums::Set(int64_t layer, int64_t head, bool squares, int64_t column, float value) {
+void AttentionSums::SetAt(int64_t layer, int64_t head, bool squares, std::span<const int32_t> columns,
+                          const float* values) {
   Layer& at = layers_[static_cast<size_t>(layer)];
-  (squares ? at.squares : at.sums)[static_cast<size_t>(head * at.stride + column)] = value;
+  float* const row = (squares ? at.squares : at.sums).data() + head * at.stride;
+  for (size_t i = 0; i < columns.size(); ++i) row[columns[i]] = values[i];
 }
 
 void AttentionSums::Move(int64_t layer, int64_t head, int64_t from, int64_t to) {

@@ -35,8 +35,9 @@ class AttentionSums {
   // The same of these columns.
   void ReadAt(int64_t layer, int64_t head, bool squares, std::span<const int32_t> columns, float* out) const;
 
-  // A column begins with `value`, before any row.
-  void Set(int64_t layer, int64_t head, bool squares, int64_t column, float value);
+  // These columns begin with `values`, before any row.
+  void SetAt(int64_t layer, int64_t head, bool squares, std::span<const int32_t> columns,
+             const float* values);
   // Column `to` becomes what `from` was, which is nothing from now on.
   void Move(int64_t layer, int64_t head, int64_t from, int64_t to);
   // The next row is the first of all: what fewer than kSumTokens rows said before it is forgotten then.

@@ -18,7 +18,6 @@ using ::palimpsest::testing::FakeCoordinator;
 using ::palimpsest::testing::FakeResponse;
 using ::palimpsest::testing::kFakeEnd;
 using ::palimpsest::testing::Token;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
