@@ -98,7 +98,7 @@ class NiahTest(cli.CliTest):
         refused(cli.FAILED, *self.niah("--policy", "snapkv:budget=1%"), contains=["budget=1%", "%"])
         refused(cli.FAILED, *self.niah("--lengths", "64"), contains=["64 tokens", "longer"])
         refused(cli.FAILED, *self.niah("--lengths", "1K,9K", "--prefill", "exact"), contains=[str(cli.TINY_WINDOW)])
-        refused(cli.USAGE, *self.niah("--haystack", self.write("short.txt", "One. Two.")), contains=["short.txt", "2 sentences"])
+        refused(cli.USAGE, *self.niah("--haystack", self.write("short.txt", "One. Two.")), contains=["short.txt", "sentences, 2 where 10"])
 
     def test_interrupted_run_goes_on_and_gives_the_report_of_one_run(self):
         command = self.niah("--lengths", "1200,1500", "--depths", "0,50", "--seeds", "4", "--policy", "snapkv:budget=50%",
