@@ -3,13 +3,15 @@
 
 usage: results.py --model FILE.gguf --all [--into docs/results.md] [--induction 64K,256K] [any of the flags below]
        results.py --model FILE.gguf --policies [--into docs/results.md] [any of the flags below]
+       results.py --model FILE.gguf --attention [--into docs/results.md] [--passages 4] [--passage-bytes 9000]
+                  [--haystack FILE] [--palimpsest PATH] [--state FOLDER] [--jobs N]
        results.py --model FILE.gguf [--haystack FILE] [--palimpsest PATH] [--lengths 2048,3584] [--seeds 20]
                   [--task single_prose] [--depths 0,25,50,75,100] [--turns N] [--question hidden|visible|both]
                   [--policy NAME:key=value,...]... [--recall NAME:key=value,...]... [--oracle] [--state FOLDER] [--jobs N]
 
 --all makes the main table (MAIN says of what) and that of the induction model (induction.py), and writes both into the file
---into, between the lines that say so. --policies does so with the table of every policy at three budgets (FIELD). Without
-either the table of the flags is printed.
+--into, between the lines that say so. --policies does so with the table of every policy at three budgets (FIELD), --attention
+with what the same keep of attention on plain text (attention.py). Without any of them the table of the flags is printed.
 
 Each cell of the table has depths x --seeds samples, of --turns questions each; of conversations a second table has the
 share of right answers turn by turn, and the share of answers that are word for word those of full. One run of `palimpsest niah` for
@@ -37,6 +39,7 @@ import sys
 import tempfile
 import time
 
+import attention
 import induction
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -50,6 +53,9 @@ MAIN = {"lengths": "1024,2048,4096,8192", "seeds": 3, "depths": DEPTHS, "questio
 ONE = {"lengths": "2048,3584", "seeds": 20, "depths": DEPTHS, "question": "both", "policy": POLICIES, "recall": ["none"]}
 
 
+SHARES = (10, 25, 50)  # percent
+
+
 def of_share(share: int) -> list[str]:
     """Every policy, each with so many percent of the text."""
     # Of a tenth of a short text there is no room for half of the pot beside the catalyst.
@@ -60,9 +66,14 @@ def of_share(share: int) -> list[str]:
                 "tova", "roco", "knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv", "kvzip"))]
 
 
+def as_chosen(policy: str) -> str:
+    """Without what is merged into the tokens that stay: an audit of tokens does not see it."""
+    return policy + ",merge=none" if policy.startswith("lookm") else policy
+
+
 # The table of every policy; and what follows any of them, on one that keeps much and one that keeps little of a needle.
 FIELD = {"seeds": 10, "depths": DEPTHS, "question": "both", "recall": ["none"], "policy": [
-    *(policy for share in (10, 25, 50) for policy in of_share(share)), "snapkv:budget=25%,target=0.999", "snapkv:budget=25%,merge=values",
+    *(policy for share in SHARES for policy in of_share(share)), "snapkv:budget=25%,target=0.999", "snapkv:budget=25%,merge=values",
     "kvzip:budget=25%,merge=values", "h2o:heavy=15%,recent=10%,decode=evict", "tova:budget=25%,decode=evict", "roco:budget=25%,decode=evict"]}
 FIELD_TEXTS = {"single_prose": "1536,3584", "niah_multikey_1": "1536"}
 Z = 1.959963984540054  # 97.5 % of the normal distribution lie below
@@ -95,6 +106,24 @@ def bible(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
+def state_folder(options, haystack: pathlib.Path, version: str, arguments: list[str]) -> pathlib.Path:
+    """Where what is finished is kept, of runs that are alike in all that answers depend on."""
+    settings = sorted(one for one in os.environ.items()
+                      if one[0].startswith("PALIMPSEST_") and not one[0].startswith(("PALIMPSEST_TEST_", "PALIMPSEST_DATA")))
+    made_of = json.dumps([version, sha256(options.palimpsest), sha256(options.model), sha256(haystack), settings, arguments])
+    folder = options.state / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def environment_of(jobs: int) -> dict[str, str]:
+    """Of a process that is one of so many."""
+    environment = dict(os.environ)
+    if jobs > 1:  # pinned, all would share the first cores
+        environment |= {"PALIMPSEST_THREADS_COUNT": str(max(1, (os.cpu_count() or 1) // jobs)), "PALIMPSEST_THREADS_PIN": "false"}
+    return environment
+
+
 class Runs:
     """One run of the command for each length and seed; what was finished before is found again."""
 
@@ -109,15 +138,8 @@ class Runs:
             self.command += ["--recall", recall]
         if options.oracle:
             self.command += ["--oracle"]
-        settings = sorted(one for one in os.environ.items()
-                          if one[0].startswith("PALIMPSEST_") and not one[0].startswith(("PALIMPSEST_TEST_", "PALIMPSEST_DATA")))
-        made_of = json.dumps([version, sha256(options.palimpsest), sha256(options.model), sha256(haystack), settings, self.command[5:]])
-        self.folder = options.state / hashlib.sha256(made_of.encode()).hexdigest()[:16]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.environment = dict(os.environ)
-        if options.jobs > 1:  # pinned, all would share the first cores
-            self.environment |= {"PALIMPSEST_THREADS_COUNT": str(max(1, (os.cpu_count() or 1) // options.jobs)),
-                                 "PALIMPSEST_THREADS_PIN": "false"}
+        self.folder = state_folder(options, haystack, version, self.command[5:])
+        self.environment = environment_of(options.jobs)
 
     def run_all(self, lengths: list[int], seeds: int) -> list[dict]:
         """In the order of lengths; the longest run first, so that none of them is left alone at the end."""
@@ -292,6 +314,28 @@ def field(options) -> str:
     return "\n".join([heading, "", f"Answers in each cell: {' or '.join(map(str, counts))}. % correct (95 % interval):", "", *lines]) + "\n"
 
 
+def attention_table(options) -> str:
+    """What every policy keeps of attention on plain text, as Markdown."""
+    version = induction.version_of(options.palimpsest)
+    options.state.mkdir(parents=True, exist_ok=True)
+    haystack = options.haystack or bible(options.state / "bible.txt")
+    # The others do not choose among all tokens at once, so that an audit has nothing to look at.
+    by_share = {share: [as_chosen(policy) for policy in of_share(share) if not policy.startswith(("infinipot", "streaming"))]
+                for share in SHARES}
+    folder = state_folder(options, haystack, version, ["attention", str(options.passages), str(options.passage_bytes), str(attention.AUDITED)])
+    try:
+        texts = attention.passages(haystack.read_bytes(), options.passages, options.passage_bytes, folder)
+        audits = attention.Audits(options.palimpsest, options.model, texts, folder, environment_of(options.jobs))
+        found = audits.run_all([policy for policies in by_share.values() for policy in policies], options.jobs)
+    except RuntimeError as error:
+        sys.exit(f"results.py: {error}")
+    tokens = ", ".join(f"{audit['tokens']:,}" for audit in next(iter(found.values())))
+    heading = (f"{time.strftime('%Y-%m-%d', time.gmtime())}, {induction.processor()}, {options.model.name}, {version}, passages of {tokens} "
+               f"tokens of {haystack.name} (SHA-256 {sha256(haystack)[:12]}), their last {attention.AUDITED} looked at.\n"
+               f"`{induction.shown_command('deploy/results.py')}`")
+    return "\n".join([heading, "", "% in the mean of the passages (least to most):", "", *attention.table(by_share, found)]) + "\n"
+
+
 def induction_model(options) -> str:
     """The table of the induction model as Markdown."""
     command = [sys.executable, "-B", ROOT / "deploy/induction.py", "--lengths", options.induction, "--palimpsest", options.palimpsest]
@@ -325,7 +369,10 @@ def main():
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--policies", action="store_true")
+    parser.add_argument("--attention", action="store_true")
     parser.add_argument("--into", type=pathlib.Path, default=ROOT / "docs/results.md")
+    parser.add_argument("--passages", type=int, default=4)
+    parser.add_argument("--passage-bytes", type=int, default=9000)  # about 2,000 tokens of English
     parser.add_argument("--induction", default="64K,256K")
     parser.add_argument("--writer", type=pathlib.Path)
     parser.add_argument("--haystack", type=pathlib.Path)
@@ -342,18 +389,19 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--state", type=pathlib.Path, default=ROOT / "build/needles")
     options = parser.parse_args()
-    if options.all and options.policies:
-        parser.error("--all and --policies are two tables: ask for one of them")
+    flags = [flag for flag in ("all", "policies", "attention") if getattr(options, flag)]
+    if len(flags) > 1:
+        parser.error(f"--{' and --'.join(flags)} are tables each: ask for one of them")
     for name, value in (MAIN if options.all else FIELD if options.policies else ONE).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if options.all or options.policies:
-        flag = "all" if options.all else "policies"
+    if flags:
+        flag = flags[0]
         around_tables(options.into, flag)  # before an hour's work
         if options.all:
             tables = f"{markdown(*measured(options))}\nThe induction model:\n\n{induction_model(options)}"
         else:
-            tables = field(options)
+            tables = field(options) if options.policies else attention_table(options)
         before, after = around_tables(options.into, flag)
         write_whole(options.into, f"{before}\n{tables}\n{after}")
     else:

@@ -122,10 +122,18 @@ absl::Status AddAudit(const Flags& flags, Request* request) {
     return InvalidArgument("--audit {}: of {} tokens at most {} can be looked at, the rest is what they see",
                            flags.audit, count, count - 1);
   }
-  if (request->prefill == PrefillMode::kPot || !request->policy.compresses()) {
+  if (request->prefill == PrefillMode::kPot || !request->policy.compresses() ||
+      request->policy.kind == PolicySpec::Kind::kStreaming) {
     return InvalidArgument(
-        "--audit {} with policy {}: it is for policies that drop tokens of a text that was "
-        "read as one, such as snapkv",
+        "--audit {} with policy {}: it is for policies that choose among the tokens of a text that was read "
+        "as "
+        "one, such as snapkv",
+        flags.audit, request->policy.name());
+  }
+  if (request->policy.merge != PolicySpec::Merge::kNone) {
+    return InvalidArgument(
+        "--audit {} with policy {}: its tokens hold what was merged into them, which an audit of tokens does "
+        "not see; use merge=none",
         flags.audit, request->policy.name());
   }
   const auto first = tokens.end() - flags.audit;

@@ -191,6 +191,8 @@ class AuditTest(cli.CliTest):
         self.expect_error(cli.USAGE, *self.audit("--generate", "3"), contains=["--audit 8", "--generate 3"])
         self.expect_error(cli.USAGE, "inspect", "--prompt-file", "p.txt", "--recall", "all", contains=["--audit N"])
         self.expect_error(cli.FAILED, *self.audit(), contains=["full", "snapkv"])
+        self.expect_error(cli.FAILED, *self.audit("--policy", "streaming:recent=64"), contains=["streaming", "snapkv"])
+        self.expect_error(cli.FAILED, *self.audit("--policy", "lookm:budget=64,recent=16"), contains=["lookm", "merge=none"])
         self.expect_error(cli.FAILED, "inspect", "--prompt-file", "p.txt", "--audit", "60000", "--policy", "snapkv",
                           contains=["60000"])
 

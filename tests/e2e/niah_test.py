@@ -385,6 +385,32 @@ class ResultsTest(cli.CliTest):
         self.assertEqual(len(rows), len(set(row.split("|")[1] for row in rows)))
         self.assertIn("ask for one of them", self.results("--policies", "--all").stderr)
 
+    def test_the_table_of_attention_has_a_row_for_each_policy_that_chooses_in_a_whole_text(self):
+        page = self.folder / "page.md"
+        begin, end = "<!-- results.py --attention: from here -->\n", "<!-- results.py --attention: to here -->\n"
+        page.write_text(f"{begin}{end}")
+        self.tiny_model(context=4096)
+        arguments = ["--attention", "--into", page, "--passages", "1", "--passage-bytes", "1500"]
+        run = self.results(*arguments, policies=())
+        self.assertEqual((run.returncode, run.stdout), (0, ""), run.stderr)
+        text = page.read_text()
+        rows = [line for line in text.splitlines() if line.startswith("| `")]
+        first_table = (cli.SOURCE / "docs/policies.md").read_text().split("\n## ")[0]
+        self.assertEqual({re.match(r"\| `([a-z0-9]+)", row)[1] for row in rows},
+                         set(re.findall(r"(?m)^\| `([a-z0-9]+)` \|", first_table)) - {"full", "infinipot", "streaming"})
+        held = [[float(number) for number in re.findall(r"(\d+\.\d) \(", row)] for row in rows]
+        for of_policy in held:  # more of the text holds more of the attention
+            self.assertEqual(of_policy, sorted(of_policy))
+            self.assertTrue(0 < of_policy[0] and of_policy[2] <= 100, of_policy)
+        self.assertEqual([row[1] for row in held], sorted((row[1] for row in held), reverse=True))
+        done = sorted((self.folder / "state").glob("*/*.json"))
+        self.assertEqual(len(done), 3 * len(rows))
+        done[0].unlink()
+        self.assertEqual(self.results(*arguments, policies=()).returncode, 0)
+        self.assertEqual(page.read_text(), text)
+        self.assertIn("does not have 1 passages of 9,000,000", self.results("--attention", "--into", page, "--passages", "1",
+                                                                            "--passage-bytes", "9000000", policies=()).stderr)
+
     def test_conversations_have_a_table_of_turns(self):
         run = self.results("--seeds", "1", "--task", "facts_prose", "--turns", "2", "--depths", "10,60", "--question", "hidden",
                            "--policy", "snapkv:budget=20%", "--recall", "none", "--recall", "slices:budget=256")
