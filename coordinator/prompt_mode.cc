@@ -323,7 +323,9 @@ absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, c
                              const PromptModel& model) {
   if (!mode.policy.compresses()) return absl::OkStatus();
   if (mode.prefill == proto::POT) return CheckPot(mode, sizes, parts.catalyst, model);
-  PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(mode.policy, mode.candidates, parts.catalyst, sizes.prefix));
+  const int64_t seen = mode.candidates - sizes.prefix - sizes.context;  // of the question
+  PALIMPSEST_RETURN_IF_ERROR(
+      CheckPolicyFits(mode.policy, mode.candidates, parts.catalyst, sizes.prefix, seen));
   if (mode.prefill == proto::EXACT) {  // all of it fits the window
     if (!parts.question_visible || mode.kept >= mode.candidates) return absl::OkStatus();
     return CheckQuestionStays(mode.policy, mode.kept, sizes.prefix, sizes.question);

@@ -121,7 +121,7 @@ void Engine::AddDecodeRow(Job& job) {
 // because all of it was found.
 bool Engine::ReadAhead(Job& job) {
   if (job.state == Job::State::kDecode) {
-    if (!job.decoding_paused()) PassStop(job, /*more_follows=*/true);
+    if (!job.paused) PassStop(job, /*more_follows=*/true);
     return false;
   }
   do {
@@ -138,6 +138,7 @@ bool Engine::GatherCandidates() {
   bool ended = false;
   for (auto& job : jobs_) {
     job->urged = false;
+    job->paused = job->decoding_paused();
     if (job->state == Job::State::kPrompt || job->state == Job::State::kDecode)
       ended = ReadAhead(*job) || ended;
   }
@@ -148,7 +149,7 @@ bool Engine::GatherCandidates() {
   candidates_.clear();
   candidate_jobs_.clear();
   for (auto& job : jobs_) {
-    const bool decodes = job->state == Job::State::kDecode && !job->decoding_paused();
+    const bool decodes = job->state == Job::State::kDecode && !job->paused;
     if (!decodes && (job->state != Job::State::kPrompt || job->waits_for != nullptr)) continue;
     const bool one_row = decodes && !job->probing();
     candidates_.push_back({.id = job->id,

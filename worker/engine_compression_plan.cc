@@ -17,11 +17,12 @@ std::string SelectionText(PolicySpec spec) {
   return PolicyText(spec);
 }
 
-// Percentages become tokens, and places in the documents places in the prompt.
-PolicySpec Resolved(PolicySpec spec, int64_t context, int64_t prefix) {
+// Percentages become tokens, and places in the documents places in the prompt. Where spans are scored one by
+// one, roco's volatile tokens stay a part of each.
+PolicySpec Resolved(PolicySpec spec, int64_t context, int64_t prefix, bool by_spans) {
   const int64_t keep = spec.KeepOf(context);
   spec.heavy = {spec.heavy.Of(context)};
-  spec.volatile_tokens = {spec.volatile_tokens.Of(context)};
+  if (!by_spans) spec.volatile_tokens = {spec.volatile_tokens.Of(context)};
   for (PolicySpec::Image& image : spec.images) image = {image.first + prefix, image.end + prefix};
   spec.budget = {spec.budget.Of(context)};
   spec.recent = {spec.recent.Of(context)};
@@ -82,7 +83,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
   }
   c->goes_on = !c->has_question && (request.sampling.max_tokens() > 0 || request.top > 0);
   const int64_t context = c->context_end;
-  c->spec = Resolved(c->spec, context, c->fixed);
+  c->spec = Resolved(c->spec, context, c->fixed, c->anchored());
   c->policy = MakePolicy(c->spec);
   if (c->policy != nullptr) c->needs = c->policy->needs();
   if (c->needs.catalyst && request.catalyst.empty()) {
@@ -93,7 +94,8 @@ absl::Status Engine::PlanCompression(Job& job) const {
     c->probe.assign(job.tokens.begin() + context, job.tokens.begin() + job.prompt_tokens);
   }
   if (c->policy != nullptr) {
-    PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(request.policy, context, c->probe_size(), c->fixed));
+    PALIMPSEST_RETURN_IF_ERROR(
+        CheckPolicyFits(request.policy, context, c->probe_size(), c->fixed, context - c->question_first));
   }
   if (c->pot()) {
     c->budget = c->spec.keep.value;

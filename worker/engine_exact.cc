@@ -81,7 +81,9 @@ void Engine::EndExact(Job& job) {
     c.front_tiles = packed->tiles(0, 0).size();
     AppendPacked(*packed, rest, -moved, next);
     c.window = count;
-    c.window_max = c.spec.sink + c.spec.recent.value - first;
+    // Of a short text the prefix or the first tokens may be all of it: the window holds the newest token at
+    // least.
+    c.window_max = std::max<int64_t>(1, c.spec.sink + c.spec.recent.value - first);
   } else {
     AppendPacked(*packed, front, 0, next);
   }

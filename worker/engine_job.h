@@ -48,7 +48,8 @@ struct Engine::Job {
 
   const JobId id;
   Request request;
-  bool gives_way;  // to requests that need its room
+  bool paused = false;  // decoding_paused(), asked once a step: others change it meanwhile
+  bool gives_way;       // to requests that need its room
   AnswerText text;
   // To be prefilled: all segments, one after the other, and then what is known of the answer.
   std::vector<int32_t> tokens;

@@ -23,12 +23,19 @@ double Scheduler::CostOf(int64_t rows, int64_t depth) const {
   return static_cast<double>(rows) * (1 + mean_depth / options_.attention_depth);
 }
 
+int64_t Scheduler::WholeMax() const { return std::max<int64_t>(1, options_.rows_max / 2); }
+
 void Scheduler::PickDecoding(std::span<const StepCandidate> candidates) {
   order_.clear();
   for (size_t i = 0; i < candidates.size(); ++i) {
     if (candidates[i].decoding) order_.push_back(i);
   }
-  const size_t rows = std::min(order_.size(), static_cast<size_t>(options_.rows_max));
+  // A piece that is taken whole would wait for as long as so many decode.
+  const bool owed = std::any_of(candidates.begin(), candidates.end(), [](const StepCandidate& c) {
+    return c.whole && !c.decoding && c.starved_seconds >= kStarvedSeconds;
+  });
+  const int64_t most = options_.rows_max - (owed ? WholeMax() : 0);
+  const size_t rows = std::min(order_.size(), static_cast<size_t>(most));
   if (rows < order_.size()) {  // round and round
     const auto next =
         std::find_if(order_.begin(), order_.end(), [&](size_t i) { return candidates[i].id > last_turn_; });
@@ -50,7 +57,7 @@ double Scheduler::PromptCostMax() const {
 
 // A piece is as large whatever runs beside it. What a step is predicted to hold counts only behind others.
 void Scheduler::GrantWhole(size_t place, const StepCandidate& c, int64_t* rows_max, double* cost_max) {
-  const int64_t rows = std::min(c.rows, std::max<int64_t>(1, options_.rows_max / 2));
+  const int64_t rows = std::min(c.rows, WholeMax());
   const double cost = CostOf(rows, c.depth);
   if (rows > *rows_max || (prompt_rows_ > 0 && cost > *cost_max)) return;
   grants_.push_back({place, rows});

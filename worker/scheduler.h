@@ -58,6 +58,7 @@ class Scheduler {
 
  private:
   double CostOf(int64_t rows, int64_t depth) const;  // in rows at depth 0
+  int64_t WholeMax() const;                          // rows of a piece that is taken whole
   void PickDecoding(std::span<const StepCandidate> candidates);
   double PromptCostMax() const;
   void GrantWhole(size_t place, const StepCandidate& c, int64_t* rows_max, double* cost_max);

@@ -52,6 +52,20 @@ absl::Status CheckPot(const PolicySpec& policy, int64_t tokens, int64_t catalyst
   return absl::OkStatus();
 }
 
+// First tokens that stay by the policy's own rule, counted from the prompt's first.
+int64_t SinksOf(const PolicySpec& policy) {
+  switch (policy.kind) {
+    case PolicySpec::Kind::kExpected:
+    case PolicySpec::Kind::kSirLlm:
+    case PolicySpec::Kind::kRoCo:
+      return policy.sink;
+    case PolicySpec::Kind::kLookM:
+      return policy.text_prior == PolicySpec::TextPrior::kNone ? PolicySpec::kLookMSinks : 0;
+    default:
+      return 0;
+  }
+}
+
 // Images are counted from token `fixed` on, of `tokens`.
 absl::Status CheckImages(const PolicySpec& policy, int64_t tokens, int64_t fixed) {
   int64_t all = 0;
@@ -117,7 +131,8 @@ int64_t PolicySpec::KeepOf(int64_t tokens) const {
   return keep.value == 0 ? pot.Of(tokens) / 2 : keep.Of(tokens);
 }
 
-absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed) {
+absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed,
+                             int64_t question) {
   const int64_t budget = policy.evicts() ? policy.LimitOf(tokens) : policy.BudgetOf(tokens, fixed);
   switch (policy.kind) {
     case PolicySpec::Kind::kAuto:
@@ -152,7 +167,7 @@ absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t c
           policy, "heavy", policy.heavy, budget, fixed + policy.StaysOf(tokens) + 1,
           fmt::format("recent={} and the prefix of {} tokens stay", policy.StaysOf(tokens), fixed), tokens);
     case PolicySpec::Kind::kLookM:
-      PALIMPSEST_RETURN_IF_ERROR(CheckImages(policy, tokens, fixed));
+      PALIMPSEST_RETURN_IF_ERROR(CheckImages(policy, tokens - question, fixed));
       return CheckBudget(
           policy, "budget", policy.budget, budget, fixed + policy.recent.Of(tokens) + 1,
           fmt::format("recent={} and the prefix of {} tokens stay", policy.recent.Of(tokens), fixed), tokens);
@@ -172,11 +187,11 @@ absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t c
 }
 
 absl::Status CheckQuestionStays(const PolicySpec& policy, int64_t budget, int64_t fixed, int64_t question) {
-  const int64_t stay = fixed + question;
+  const int64_t stay = std::max(fixed, SinksOf(policy)) + question;
   if (question <= 0 || budget > stay) return absl::OkStatus();
   return InvalidArgument(
-      "policy {}: a budget of {} tokens, but the prefix and the question, which it sees, stay and have {}: "
-      "give more than {}",
+      "policy {}: a budget of {} tokens, but the prefix, first tokens and the question, which it sees, stay "
+      "and have {}: give more than {}",
       policy.name(), budget, stay, stay);
 }
 

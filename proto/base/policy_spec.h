@@ -96,6 +96,8 @@ struct PolicySpec {
   // streaming, sirllm, roco: first tokens and last tokens that stay; of h2o and lookm last ones only.
   // expected: first tokens that stay and whose queries do not count.
   int64_t sink = 4;
+  // lookm: first tokens that stay without text_prior, as in its code
+  static constexpr int64_t kLookMSinks = 4;
   Amount recent{1020};
   uint64_t seed = 0;                        // random
   Amount heavy{10, true};                   // h2o: tokens beside the recent ones
@@ -166,11 +168,13 @@ absl::Status CheckDistiller(std::string_view name);
 std::string PolicyText(const PolicySpec& policy);
 // What can be said once the numbers are known: a percentage that leaves fewer tokens than a window, a pot too
 // small for catalyst and keep. `tokens`: what is compressed; `catalyst`: tokens of the catalyst; `fixed`: of
-// the prefix, which always stay. One line with the number and the range.
-absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed);
+// the prefix, which always stay; `question`: of the question, if it is compressed too, at the end. One line
+// with the number and the range.
+absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed,
+                             int64_t question = 0);
 
-// The `question` tokens a policy sees stay whole, and the `fixed` before the documents: `budget` must hold
-// more than those. Nothing seen (0 or fewer): fits.
+// The `question` tokens a policy sees stay whole, and the `fixed` before the documents, with first tokens
+// that the policy keeps in any case: `budget` must hold more than those. Nothing seen (0 or fewer): fits.
 absl::Status CheckQuestionStays(const PolicySpec& policy, int64_t budget, int64_t fixed, int64_t question);
 
 }  // namespace palimpsest

@@ -232,7 +232,10 @@ TEST(PromptModeTest, EvictingRefusesRecallSpansAndThePot) {
 TEST(PromptModeTest, HardTextPriorKeepsWhatIsNoImage) {
   const PromptMode mode = Plan({800}, Options("lookm:text_prior=hard,images=100-600"))->mode;
   EXPECT_EQ(mode.kept, mode.candidates - 500);
-  EXPECT_THAT(ErrorOf(Plan({800}, Options("lookm:images=100-801")), false), HasSubstr("0 to 800"));
+  for (const bool visible : {false, true}) {
+    const PromptOptions options = Options("lookm:images=100-801", "exact", visible);
+    EXPECT_THAT(ErrorOf(Plan({800}, options), false), HasSubstr("0 to 800"));
+  }
 }
 
 TEST(PromptModeTest, WishesThatExcludeEachOtherAreRefused) {

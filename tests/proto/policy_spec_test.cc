@@ -331,6 +331,24 @@ TEST(PolicySpecTest, AQuestionThatIsSeenStaysAndLeavesRoom) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(Message(status), HasSubstr("a budget of 100 tokens"));
   EXPECT_THAT(Message(status), HasSubstr("have 100: give more than 100"));
+  // First tokens that stay in any case, where no prefix holds them.
+  for (const char* text : {"expected:budget=100", "sirllm:budget=100,recent=10", "roco:budget=100,volatile=9",
+                           "lookm:budget=100,recent=10,text_prior=none"}) {
+    EXPECT_TRUE(CheckQuestionStays(Parsed(text), 100, 4, 95).ok()) << text;
+    EXPECT_TRUE(CheckQuestionStays(Parsed(text), 100, 0, 95).ok()) << text;
+    EXPECT_FALSE(CheckQuestionStays(Parsed(text), 100, 0, 96).ok()) << text;
+  }
+  EXPECT_TRUE(CheckQuestionStays(Parsed("lookm:budget=100,recent=10"), 100, 0, 99).ok());
+}
+
+TEST(PolicySpecTest, ImagesAreOfTheDocumentsAlsoWhereTheQuestionIsSeen) {
+  const auto fits = [](const char* text, int64_t question) {
+    return CheckPolicyFits(Parsed(text), 840, 0, 0, question).ok();
+  };
+  EXPECT_TRUE(fits("lookm:images=100-800", 40));
+  EXPECT_TRUE(fits("lookm:images=100-830", 0));
+  EXPECT_FALSE(fits("lookm:images=100-830", 40));
+  EXPECT_FALSE(fits("lookm:images=0-800", 40)) << "no text among the documents";
 }
 
 TEST(PolicySpecTest, TooManyImagesAreRefused) {

@@ -31,6 +31,8 @@ std::vector<CompressionCase> CompressionCases() {
       {"exact_roco_evicts", kExact, "roco:budget=80,volatile=20,decode=evict"},
       {"anchored_h2o", kAnchored, "h2o:heavy=60,recent=20"},
       {"anchored_tova", kAnchored, "tova:budget=80"},
+      {"anchored_roco", kAnchored, "roco:budget=128,volatile=20%"},
+      {"exact_roco_visible", kExact, "roco:budget=130,volatile=100", true},
       {"exact_knorm", kExact, "knorm:budget=90"},
       {"exact_keydiff_rest", kExact, "keydiff:budget=90,keys=rest"},
       {"exact_expected", kExact, "expected:budget=90,future=100"},

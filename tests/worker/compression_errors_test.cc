@@ -245,6 +245,25 @@ TEST_F(CompressionErrorsTest, EmptyPartsAndTinyPromptsAreTaken) {
   ExpectAllReturned(*engine_);
 }
 
+// First tokens that are all of the text leave a window for the answer only.
+TEST_F(CompressionErrorsTest, AWindowHoldsATokenAtLeast) {
+  for (const bool visible : {false, true}) {
+    for (const char* policy : {"streaming:sink=31,recent=1%", "streaming:sink=21,recent=1%",
+                               "streaming:sink=4,recent=17", "streaming:sink=4,recent=27"}) {
+      for (const int64_t document : {0, 1, 40}) {
+        std::vector<Segment> segments = RolePrompt({}, 10);
+        if (document > 0) segments = RolePrompt({document}, 10);
+        Request request = CompressionRequest(kExact, policy, segments, 100);
+        request.question_visible = visible;
+        const auto job = engine_->Submit(request);
+        if (!job.ok()) continue;
+        EXPECT_EQ(Drain(*engine_, {*job})[0].tokens.size(), 100u) << policy << " " << document;
+      }
+    }
+  }
+  ExpectAllReturned(*engine_);
+}
+
 // A question without a document, and a document's only token.
 TEST_F(CompressionErrorsTest, NothingToDrop) {
   for (const char* policy : {"snapkv:budget=100", "random:budget=100", "streaming:recent=100"}) {

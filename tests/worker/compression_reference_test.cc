@@ -99,6 +99,17 @@ TEST_F(CompressionReferenceTest, ExactWithSumsOfAllQueriesAndMerging) {
   ExpectPicks();
 }
 
+// All heads compete for four tokens beside the prefix.
+TEST_F(CompressionReferenceTest, AHeadThatKeepsNothingHasNothingToMergeInto) {
+  Ask(CompressionRequest(kExact, "kvzip:budget=22,chunk=128,merge=values", RolePrompt({371}, 37), kAnswer));
+  size_t none = 0;
+  for (size_t head = 0; head < cache_.size(); ++head) {
+    none += std::ssize(HeadOf(answer_.outcome.kept, head)) == kPrefix ? 1 : 0;
+  }
+  EXPECT_GT(none, 0u) << "or this proves nothing";
+  EXPECT_EQ(std::ssize(answer_.log_probabilities), kAnswer);
+}
+
 // What goes joins what stays in each head by itself, however many tokens each of them keeps.
 TEST_F(CompressionReferenceTest, ExactMergedInHeadsOfDifferentSizes) {
   for (const char* policy :

@@ -73,6 +73,18 @@ TEST(SchedulerTest, WhatStarvedGoesFirstInOrderOfArrival) {
               ElementsAre(Pair(1, 50), Pair(2, 20)));
 }
 
+// It would wait for as long as more than half of a step's rows decode.
+TEST(SchedulerTest, APieceThatIsTakenWholeComesBetweenManyThatDecode) {
+  Scheduler scheduler({.rows_max = 64});
+  std::vector<StepCandidate> all = {{.id = 1, .rows = 40, .whole = true}};
+  for (int64_t id = 2; id < 42; ++id) all.push_back(Decoding(id));
+  EXPECT_EQ(Pick(scheduler, all).size(), 40u) << "there is no room for it";
+  all[0].starved_seconds = 3;
+  const auto picked = Pick(scheduler, all);
+  EXPECT_EQ(picked.size(), 33u);
+  EXPECT_THAT(picked, ::testing::Contains(Pair(1, 32)));
+}
+
 TEST(SchedulerTest, TheBackgroundPausesBesideQuestionsButGetsAnEighthNowAndThen) {
   Scheduler scheduler({.rows_max = 160});
   EXPECT_THAT(Pick(scheduler, {Background(1, 10), Prompt(2, 1000)}), ElementsAre(Pair(2, 160)));

@@ -18,11 +18,11 @@ class LookM : public CompressionPolicy {
 
   PolicyNeeds needs() const override { return {.sums = true}; }
   void Score(const HeadInput& head, std::span<float> scores) const override {
-    constexpr int32_t kSinks = 4;  // which the code keeps where text has no prior
     constexpr float kStays = std::numeric_limits<float>::infinity();
     ReduceRows(head.sums, head.sums_stride, head.group, PolicySpec::Reduce::kMean, scores);
     if (spec_.text_prior == PolicySpec::TextPrior::kNone) {
-      for (size_t i = 0; i < scores.size() && head.tokens[i] < kSinks; ++i) scores[i] = kStays;
+      for (size_t i = 0; i < scores.size() && head.tokens[i] < PolicySpec::kLookMSinks; ++i)
+        scores[i] = kStays;
     } else if (!spec_.images.empty()) {  // without an image there is no text beside it
       const bool hard = spec_.text_prior == PolicySpec::TextPrior::kHard;
       const float prior = hard || scores.empty() ? kStays : *std::max_element(scores.begin(), scores.end());

@@ -34,6 +34,7 @@ class HeadMerge {
         joined_(head.stays.size()) {}
 
   void Join(const Matches& matches) {
+    if (head_.stays.empty()) return;  // what goes is gone
     double mean = 0;
     for (const float s : matches.similarity) mean += static_cast<double>(s);
     if (!head_.goes.empty()) mean /= static_cast<double>(head_.goes.size());
@@ -118,17 +119,19 @@ void MergeTokens(Backend& backend, Merge merge, int64_t head_size, std::span<con
   PALIMPSEST_CHECK(merge != Merge::kNone, "{} heads to merge, and no way to", heads.size());
   std::vector<Matches> matches(heads.size());
   std::vector<std::vector<const Bf16*>> keys(2 * heads.size());
-  std::vector<MatchHead> match(heads.size());
+  std::vector<MatchHead> match;
+  match.reserve(heads.size());
   for (size_t h = 0; h < heads.size(); ++h) {
     const MergeHead& head = heads[h];
+    if (head.stays.empty()) continue;  // a head may win no token where all share one budget
     matches[h].best.resize(head.goes.size());
     matches[h].similarity.resize(head.goes.size());
     for (const RestToken& token : head.goes) keys[2 * h].push_back(token.key);
     for (const RestToken& token : head.stays) keys[2 * h + 1].push_back(token.key);
-    match[h] = {.sources = keys[2 * h],
-                .targets = keys[2 * h + 1],
-                .best = matches[h].best.data(),
-                .similarity = matches[h].similarity.data()};
+    match.push_back({.sources = keys[2 * h],
+                     .targets = keys[2 * h + 1],
+                     .best = matches[h].best.data(),
+                     .similarity = matches[h].similarity.data()});
   }
   backend.MatchKeys({.head_size = head_size, .heads = match});
   merged->resize(heads.size());

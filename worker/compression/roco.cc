@@ -1,5 +1,7 @@
 // RoCo: of each token the mean attention of the queries that could see it, and how much it varied. The most
-// volatile stay, since what varies may matter again; of the others, the highest means. Source: Ren & Zhu, "On
+// volatile stay, since what varies may matter again; of the others, the highest means. Where there is no room
+// for all of the volatile ones (beside a question that is seen, or those of other spans), the most volatile.
+// Source: Ren & Zhu, "On
 // the Efficacy of Eviction Policy for Key-Value Constrained Generative Language Model Inference", 2024, arXiv
 // 2402.06262, and its code (EasyKV), where the last tokens and the sinks count as the most volatile.
 //         There one token goes at a time; here all that go at once are chosen by the same two numbers, at
@@ -36,24 +38,27 @@ class RoCo : public CompressionPolicy {
     }
     const int64_t forced = std::count(deviations.begin(), deviations.end(), kStays);
     const int64_t count = std::min(n, std::max(forced, spec_.volatile_tokens.Of(n)));
-    if (count > 0) KeepHighest(deviations, count, head.scratch.subspan(scores.size()), scores);
+    if (count > 0) PreferHighest(deviations, count, head.scratch.subspan(scores.size()), scores);
   }
 
  private:
-  // Infinity to those of the `count` highest deviations, ties to the earlier.
-  static void KeepHighest(std::span<const float> deviations, int64_t count, std::span<float> sorted,
-                          std::span<float> scores) {
+  // More than any mean to those of the `count` highest deviations, in their order, ties to the earlier;
+  // infinity to those that are infinite.
+  static void PreferHighest(std::span<const float> deviations, int64_t count, std::span<float> sorted,
+                            std::span<float> scores) {
     std::copy(deviations.begin(), deviations.end(), sorted.begin());
     std::nth_element(sorted.begin(), sorted.begin() + count - 1, sorted.end(), std::greater<>());
     const float least = sorted[static_cast<size_t>(count - 1)];
     int64_t ties = count - std::count_if(deviations.begin(), deviations.end(),
                                          [&](float deviation) { return deviation > least; });
     for (size_t i = 0; i < scores.size(); ++i) {
-      if (deviations[i] > least || (deviations[i] == least && ties-- > 0)) scores[i] = kStays;
+      if (deviations[i] > least || (deviations[i] == least && ties-- > 0))
+        scores[i] = kAboveMeans + deviations[i];
     }
   }
 
   static constexpr float kStays = std::numeric_limits<float>::infinity();
+  static constexpr float kAboveMeans = 2;  // attention is at most 1
   const PolicySpec spec_;
 };
 

@@ -9,14 +9,22 @@
 #include "proto/base/status.h"
 
 namespace palimpsest {
-namespace {}  // namespace
+namespace {
+
+// What may come back: not more than there is, whatever was asked for.
+int64_t SlicesOf(const RecallSpec& spec, int64_t blocks) {
+  return spec.kind == RecallSpec::Kind::kAll
+             ? blocks
+             : std::min<int64_t>(spec.budget / spec.slice, blocks * kTileSlots / spec.slice);
+}
+
+}  // namespace
 
 // `all` is one slice a block, as many as there are.
 Recall::Recall(RecallSetup setup)
     : setup_(std::move(setup)),
       slice_(setup_.spec.kind == RecallSpec::Kind::kAll ? kTileSlots : setup_.spec.slice),
-      count_(setup_.spec.kind == RecallSpec::Kind::kAll ? static_cast<int64_t>(setup_.index->blocks().size())
-                                                        : setup_.spec.budget / setup_.spec.slice),
+      count_(SlicesOf(setup_.spec, std::ssize(setup_.index->blocks()))),
       watched_(PlacesOf(setup_.watched)),
       heads_(setup_.residents.size()),
       changed_(static_cast<size_t>(setup_.config->kv_heads)) {

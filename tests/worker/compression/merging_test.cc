@@ -181,6 +181,18 @@ TEST(MergingTest, WhereNothingGoesNoBitChanges) {
   }
 }
 
+// Where heads share one budget, one may win nothing of it.
+TEST(MergingTest, WhereNothingStaysAllOfItIsGone) {
+  for (const Merge merge : kAll) {
+    const std::vector<Tokens> merged = Merged(merge, {{kStays, kGoes}, {{}, kGoes}, {kStays, kGoes}});
+    EXPECT_TRUE(merged[1].empty());
+    for (size_t j = 0; j < 2; ++j) {
+      EXPECT_NE(merged[2][j].value, kStays[j].value);
+      EXPECT_EQ(merged[2][j].value, merged[0][j].value);
+    }
+  }
+}
+
 TEST(MergingTest, WhatNothingJoinsKeepsItsBits) {
   const Tokens stays = {Of({1, 0}, {10}), Of({0, 1}, {20}), Of({-1, 0}, {30})};
   for (const Merge merge : kAll) {

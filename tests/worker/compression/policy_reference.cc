@@ -126,7 +126,7 @@ std::vector<double> RoCo(const Seen& seen, const PolicySpec& spec, bool window_s
   int64_t stay = 0;
   for (const double d : deviations) stay += std::isinf(d) ? 1 : 0;
   for (const int32_t i : Top(deviations, std::max(stay, spec.volatile_tokens.Of(n)))) {
-    means[static_cast<size_t>(i)] = std::numeric_limits<double>::infinity();
+    means[static_cast<size_t>(i)] = 2 + deviations[static_cast<size_t>(i)];  // means are at most 1
   }
   return means;
 }
