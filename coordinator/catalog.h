@@ -6,10 +6,10 @@
 // not tell whether somebody else has the same text. Token ids are kept per tokenizer (its hash), so that
 // another model tokenizes anew.
 //
-// Errors : FailedPrecondition "... is in use by process PID". PermissionDenied/ResourceExhausted from the
-//          disk, naming the folder and what to do. NotFound "document ID ...". InvalidArgument: an empty
-//          text, one above 1 GiB, an id that is too short or stands for several documents. DataLoss if a
-//          record fails its checks, naming the document: adding its text again repairs it. Damaged token
+// Errors : FailedPrecondition "... is in use by process PID". PermissionDenied/ResourceExhausted/Unavailable
+//          from the disk, naming the folder and what to do. NotFound "document ID ...". InvalidArgument: an
+//          empty text, one above 1 GiB, an id that is too short or stands for several documents. DataLoss if
+//          a record fails its checks, naming the document: adding its text again repairs it. Damaged token
 //          ids are no error, since the text says what they are: they count as not stored.
 // Durable: Add, PutTokenIds and Delete are on disk when they return. A crash leaves all of a document or
 //          none.

@@ -52,20 +52,29 @@ absl::Status FromRocksDb(const rocksdb::Status& status, const std::string& folde
       detail.find("Read-only file") != std::string::npos) {
     return Error(absl::StatusCode::kPermissionDenied, "catalog {}: may not be written: {}", name, detail);
   }
+  // Whatever kind RocksDB makes of what the system refused (a bad sector, no number left for an open file),
+  // its words stay. That a file is not there says something of the store, all else of the moment.
+  if (detail.find("IO error") != std::string::npos && detail.find("No such file") == std::string::npos) {
+    return Error(absl::StatusCode::kUnavailable,
+                 "catalog {}: {}; try again, and see the disk's health if that does not help", name, detail);
+  }
   if (status.IsCorruption()) return DataLoss("catalog {}: damaged on disk: {}", name, detail);
   return Internal("catalog {}: {}", name, detail);
 }
 
 // A store that does not open holds users' text all the same: say what to do, and touch nothing.
 absl::Status OpenError(const rocksdb::Status& status, const std::string& folder) {
-  absl::Status translated = FromRocksDb(status, folder);
-  if (translated.code() == absl::StatusCode::kResourceExhausted ||
-      translated.code() == absl::StatusCode::kPermissionDenied) {
-    return translated;
-  }
   const std::string detail = OneLine(status.ToString(), 512);
   if (status.IsIOError() && detail.find("lock file") != std::string::npos) {
     return FailedPrecondition("catalog {} is in use by another process: {}", Quoted(folder, 4096), detail);
+  }
+  absl::Status translated = FromRocksDb(status, folder);
+  const bool damaged = status.IsCorruption() || status.IsPathNotFound() || status.IsNotFound() ||
+                       status.IsInvalidArgument() || status.IsNotSupported();
+  if (!damaged || translated.code() == absl::StatusCode::kResourceExhausted ||
+      translated.code() == absl::StatusCode::kPermissionDenied ||
+      translated.code() == absl::StatusCode::kUnavailable) {
+    return translated;
   }
   return DataLoss(
       "catalog {} is damaged and was left as it is: {}; restore the folder from a backup, or move it away "

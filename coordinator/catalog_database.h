@@ -4,6 +4,7 @@
 //           all or nothing. After a crash the store holds a prefix of what was written.
 // Errors  : worded for who runs us, naming the folder. DataLoss: something on disk is damaged; nothing is
 //           repaired or removed by itself. ResourceExhausted: disk full; the next Write tries anew.
+//           Unavailable: the disk or the system refused something now; a later try may succeed.
 //           PermissionDenied.
 // Threads : any thread.
 #pragma once

@@ -193,12 +193,18 @@ bool InBits(uint32_t format) { return format == kTileInt8 || format == kTileInt4
 
 std::vector<uint8_t> InTierFormat(std::vector<OpenedTile>* tiles, BlockFormat format) {
   if (format == BlockFormat::kBf16) return {};
-  std::vector<uint8_t> all;
+  size_t total = 0;
   for (const OpenedTile& tile : *tiles) {
     const TileGeometry& is = tile.geometry;
     const bool whole = is.format == kTileBf16 && is.head_size % 2 == 0 &&
                        tile.payload.size() == TilePayloadBytes(BlockFormat::kBf16, is.tokens, is.head_size);
     if (!whole) return {};
+    total += kEnvelopeHeaderBytes + TilePayloadBytes(format, is.tokens, is.head_size);
+  }
+  std::vector<uint8_t> all;
+  all.reserve(total);  // host memory is counted by what is in it, not by what it could hold
+  for (const OpenedTile& tile : *tiles) {
+    const TileGeometry& is = tile.geometry;
     const size_t at = all.size(), size = TilePayloadBytes(format, is.tokens, is.head_size);
     all.resize(at + kEnvelopeHeaderBytes + size);
     if (!EncodeTile(format, is.tokens, is.head_size, tile.payload,

@@ -25,6 +25,8 @@ class Breaker {
     if (++failures_ >= failures_max_) closed_until_ = AddSaturated(now, pause_);
   }
   bool open() const { return failures_ >= failures_max_; }
+  // Would Allow refuse now? Who only wants to know does not use up the one try.
+  bool Resting(TimePoint now) const { return open() && now < closed_until_; }
 
  private:
   const int failures_max_;

@@ -56,6 +56,10 @@ bool Mover::Put(const TierKey& key, std::vector<uint8_t> value, uint32_t parts) 
   host.written_bytes += to_host.value_or(0);
   if (ssd_ == nullptr || waiting_.contains(key)) return below || waiting_.contains(key);
   if (ssd_->Contains(key)) return true;
+  if (bytes > options_.waiting_bytes_max) {  // there will never be room: nothing to wait for
+    ++stats_.dropped_full;
+    return below;
+  }
   const auto room = [&] { return stats_.waiting_bytes + bytes <= options_.waiting_bytes_max; };
   if (!room()) {
     CommitLocked();
@@ -183,7 +187,8 @@ bool Mover::Contains(const TierKey& key) const {
   {
     std::lock_guard lock(mu_);
     if (waiting_.contains(key)) return true;
-    if (breaker_.open()) return false;
+    // Only for the pause: who asks before each Get must come again, or nobody ever tries the disk anew.
+    if (breaker_.Resting(RealClock().Now())) return false;
   }
   return ssd_ != nullptr && ssd_->Contains(key);
 }
@@ -238,7 +243,7 @@ void Mover::CountMiss() {
 
 // It would only be found damaged again, so `tier` forgets it.
 void Mover::CountDamaged(const TierKey& key, Tier* tier) {
-  PALIMPSEST_LOG(kWarn, "{} failed its checks and is dropped; it will be computed again",
+  PALIMPSEST_LOG(kWarn, "{} failed its checks and is dropped; it is computed again if no other tier has it",
                  LogName(key.ToString()));
   if (tier != nullptr) tier->Erase(key).IgnoreError();
   std::lock_guard lock(mu_);

@@ -19,6 +19,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -98,6 +99,10 @@ class Mover {
     Level level;
   };
   std::optional<Found> Get(const TierKey& key);
+  // As Get, of a value that `opens`. One that does not was damaged in host memory: it goes there, and what
+  // SSD has of it is taken. Only what does not open from there either goes everywhere.
+  std::optional<Found> GetIntact(const TierKey& key,
+                                 const std::function<bool(std::span<const uint8_t> value)>& opens);
   // Begins to bring these from SSD; each is taken by a Get soon after. Those that follow one another here and
   // were put together are read together, in the order of their file. More than ReadAhead are not worth it.
   void Prefetch(std::span<const TierKey> keys);
@@ -118,9 +123,8 @@ class Mover {
   };
   std::vector<std::optional<FoundTile>> GetTiles(std::span<const TileRequest> tiles);
 
-  bool Contains(const TierKey& key) const;  // a hint
-  bool OnSsd(const TierKey& key) const;     // written, not only on its way
-  void Erase(const TierKey& key);
+  bool Contains(const TierKey& key) const;  // a hint; not of a disk that is left alone
+  bool OnSsd(const TierKey& key) const;     // written, not only on its way; also while the disk is left alone
   void Touch(std::span<const TierKey> keys);  // as of Tier, of each tier
 
   bool has_ssd() const { return ssd_ != nullptr; }
@@ -157,6 +161,7 @@ class Mover {
   std::optional<TierView> GetFromHost(const TierKey& key);
   void Written(const Batch& batch, bool stored, int64_t bytes);
   std::shared_ptr<Reading> TakeReading(const TierKey& key);
+  std::optional<Found> Await(Reading& reading, bool* late);
   TierValue WaitingValue(const TierKey& key) const;
   Readings StartReading(std::span<const TierKey> keys);
   TierValue Opened(const TierKey& key, const absl::Status& read, ValueOpener opener);
@@ -169,6 +174,7 @@ class Mover {
   void CountHit(Level level, size_t bytes);
   void CountMiss();
   void CountDamaged(const TierKey& key, Tier* tier);
+  void Erase(const TierKey& key);
   bool DiskAllowed();
   void DiskAnswered(const absl::Status& status);
   Duration ReadWait(size_t bytes) const;

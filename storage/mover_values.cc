@@ -14,43 +14,62 @@ constexpr size_t kTypicalBytes = 4 << 20;  // of a value
 }  // namespace
 
 std::optional<Mover::Found> Mover::Get(const TierKey& key) {
-  std::shared_ptr<Reading> reading =
-      TakeReading(key);  // first: it is from SSD, though host memory has it by now
-  if (reading == nullptr && host_ != nullptr) {
+  // First what is on its way from SSD, though host memory may have it by now. If that fails, it has perhaps.
+  const std::shared_ptr<Reading> begun = TakeReading(key);
+  if (begun != nullptr) {
+    bool late = false;
+    if (std::optional<Found> found = Await(*begun, &late); found.has_value() || late) return found;
+  }
+  if (host_ != nullptr) {
     if (std::optional<TierView> value = GetFromHost(key)) {
       CountHit(Level::kHost, value->bytes.size());
       return Found{*std::move(value), Level::kHost};
     }
   }
-  if (const TierValue value = reading == nullptr ? WaitingValue(key) : nullptr) {
+  if (const TierValue value = WaitingValue(key)) {
     CountHit(Level::kHost, value->size());
     return Found{{value, *value}, Level::kHost};
   }
-  if (reading == nullptr && ssd_ != nullptr && ssd_->Contains(key)) {
-    if (const Readings started = StartReading({&key, 1}); !started.empty()) reading = started[0];
+  if (begun == nullptr && ssd_ != nullptr && ssd_->Contains(key)) {
+    if (const Readings started = StartReading({&key, 1}); !started.empty()) {
+      bool late = false;
+      if (std::optional<Found> found = Await(*started[0], &late); found.has_value() || late) return found;
+    }
   }
-  if (reading == nullptr) {
-    CountMiss();
-    return std::nullopt;
-  }
-  std::unique_lock lock(reading->mu);
-  if (!reading->ended.wait_for(lock, ReadWait(reading->together * kTypicalBytes),
-                               [&] { return reading->done; })) {
-    lock.unlock();
+  CountMiss();
+  return std::nullopt;
+}
+
+// Nothing: it failed, or it did not come in time, which is counted.
+std::optional<Mover::Found> Mover::Await(Reading& reading, bool* late) {
+  std::unique_lock lock(reading.mu);
+  *late =
+      !reading.ended.wait_for(lock, ReadWait(reading.together * kTypicalBytes), [&] { return reading.done; });
+  const TierValue value = *late ? nullptr : reading.value;
+  lock.unlock();
+  if (*late) {
     DiskAnswered(absl::DeadlineExceededError("a read is late"));
     std::lock_guard counted(mu_);
     ++stats_.late;
     ++stats_.level[static_cast<size_t>(Level::kSsd)].misses;
-    return std::nullopt;
   }
-  const TierValue value = reading->value;
-  lock.unlock();
-  if (value == nullptr) {
-    CountMiss();
-    return std::nullopt;
-  }
+  if (value == nullptr) return std::nullopt;
   CountHit(Level::kSsd, value->size());
   return Found{{value, *value}, Level::kSsd};
+}
+
+// What came from SSD was checked when it was read, and lay in host memory since: also that may be damaged
+// only there.
+std::optional<Mover::Found> Mover::GetIntact(
+    const TierKey& key, const std::function<bool(std::span<const uint8_t> value)>& opens) {
+  std::optional<Found> found = Get(key);
+  if (!found.has_value() || opens(found->value.bytes)) return found;
+  CountDamaged(key, host_.get());
+  found = Get(key);
+  if (!found.has_value() || opens(found->value.bytes)) return found;
+  CountDamaged(key, nullptr);
+  Erase(key);
+  return std::nullopt;
 }
 
 // In the open form.

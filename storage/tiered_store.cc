@@ -112,16 +112,14 @@ std::vector<uint8_t> TieredStore::DigestsOf(DigestKind kind, const BlockId& id, 
 std::optional<TieredStore::Digests> TieredStore::ReadDigests(DigestKind kind, const BlockId& id,
                                                              int64_t position, int64_t rows) {
   const TierKey key = DigestKey(kind, id);
-  if (const std::optional<Mover::Found> found = mover_->Get(key)) {
+  const int64_t bytes = shape_.tiles() * DigestBytes(kind, shape_.head_size);
+  const auto opens = [&](std::span<const uint8_t> value) {
     const absl::StatusOr<OpenedTile> opened =
-        OpenTile(key.id, DigestGeometry(shape_, kind, rows), found->value.bytes, nullptr, nullptr);
-    if (opened.ok() && static_cast<int64_t>(opened->payload.size()) ==
-                           shape_.tiles() * DigestBytes(kind, shape_.head_size)) {
-      return Digests{found->value.owner, opened->payload.data()};
-    }
-    ++stats_.damaged;
-    mover_->Erase(key);
-  }
+        OpenTile(key.id, DigestGeometry(shape_, kind, rows), value, nullptr, nullptr);
+    return opened.ok() && static_cast<int64_t>(opened->payload.size()) == bytes;
+  };
+  if (const std::optional<Mover::Found> found = GetIntact(key, opens))
+    return Digests{found->value.owner, found->value.bytes.data() + kEnvelopeHeaderBytes};
   const std::optional<Rest> rest = ReadRest(id, rows);
   if (!rest.has_value()) return std::nullopt;
   auto value = std::make_shared<const std::vector<uint8_t>>(DigestsOf(kind, id, position, rows, rest->data));
@@ -158,22 +156,24 @@ bool TieredStore::PutBelow(const BlockId& id, BlockGroup& group, bool digests) {
 bool TieredStore::WriteBelow(const BlockId& id, BlockGroup& group) {
   PALIMPSEST_CHECK(group.filled == group.rows, "writing a group with {} of {} rows", group.filled,
                    group.rows);
-  const bool below =
-      PutBelow(id, group, /*digests=*/false) && mover_->Contains(id);  // a tier may say yes and forget
+  const bool below = PutBelow(id, group, /*digests=*/false) && IsBelow(id);  // a tier may say yes and forget
   if (!below) ++stats_.lost;
   return below;
 }
 
-std::optional<TieredStore::Rest> TieredStore::ReadRest(const BlockId& id, int64_t rows) {
+// Counts what was damaged on the way.
+std::optional<Mover::Found> TieredStore::GetIntact(
+    const TierKey& key, const std::function<bool(std::span<const uint8_t> value)>& opens) {
   const int64_t damaged = mover_->stats().damaged;
-  std::optional<Mover::Found> found = mover_->Get(id);
+  std::optional<Mover::Found> found = mover_->GetIntact(key, opens);
   stats_.damaged += mover_->stats().damaged - damaged;
+  return found;
+}
+
+std::optional<TieredStore::Rest> TieredStore::ReadRest(const BlockId& id, int64_t rows) {
+  std::optional<Mover::Found> found =
+      GetIntact(id, [&](std::span<const uint8_t> value) { return Opens(id, rows, value); });
   if (!found.has_value()) return std::nullopt;
-  if (!Opens(id, rows, found->value.bytes)) {
-    ++stats_.damaged;
-    mover_->Erase(id);  // it would only be found damaged again
-    return std::nullopt;
-  }
   return Rest{.owner = std::move(found->value.owner),
               .data = reinterpret_cast<const Bf16*>(found->value.bytes.data() + kEnvelopeHeaderBytes),
               .level = found->level};
@@ -256,7 +256,7 @@ void TieredStore::Unpin(Sealed* sealed) {
 
 void TieredStore::Drop(Sealed* sealed) {
   ++stats_.evicted;
-  if (!sealed->below || !mover_->Contains(sealed->id)) ++stats_.lost;
+  if (!sealed->below || !IsBelow(sealed->id)) ++stats_.lost;
   arena_->Free(sealed->group.tiles);
   unused_.erase(sealed->unused);
   --stats_.device_groups;

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <optional>
@@ -177,6 +178,10 @@ class TieredStore {
   void SetPositions(BlockGroup& group);
   TileGeometry GeometryOf(int64_t tile, int64_t rows) const;
   bool Opens(const BlockId& id, int64_t rows, std::span<const uint8_t> value) const;
+  std::optional<Mover::Found> GetIntact(const TierKey& key,
+                                        const std::function<bool(std::span<const uint8_t> value)>& opens);
+  // Has a tier below a copy, perhaps on a disk that is left alone for a while?
+  bool IsBelow(const BlockId& id) const { return mover_->Contains(id) || mover_->OnSsd(id); }
   bool PutBelow(const BlockId& id, BlockGroup& group, bool digests);
   std::vector<uint8_t> DigestsOf(DigestKind kind, const BlockId& id, int64_t position, int64_t rows,
                                  const Bf16* rest) const;

@@ -125,7 +125,7 @@ bool Engine::SealsLate(const Job& job) {
 // At a border before a shared block: takes the longest run of them that some tier holds. The last token is
 // always run if its logits are needed.
 void Engine::FindCached(Job& job) {
-  const int64_t before = job.cached;
+  const int64_t before = job.cached, late = mover_->stats().late;
   Compression* const c = job.compression.get();
   while (MayFind(job) && store_->Holds(job.blocks[job.next_block].id)) {
     Job::Block& block = job.blocks[job.next_block];
@@ -166,6 +166,8 @@ void Engine::FindCached(Job& job) {
     if (c != nullptr) c->run = job.prefilled;
     job.next_seal = ++job.next_block;
   }
+  // All sessions wait for a deadline: one is what a request may cost them (F9), then it computes the rest.
+  if (mover_->stats().late > late) job.declines = true;
   if (job.cached == before) return;
   stats_.cached_tokens += job.cached - before;
   if (job.request.on_found) job.request.on_found(job.cached);

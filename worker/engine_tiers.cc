@@ -13,6 +13,9 @@
 namespace palimpsest {
 namespace {
 
+// For so many batches the SSD tier has room at least: one larger than the tier is never stored, and what
+// makes room goes as a whole.
+constexpr int64_t kBatchesMin = 4;
 constexpr auto kStoredWait = std::chrono::seconds(60);  // most that an ingest waits for its last writes
 
 // Each worker of a machine has a tier of its own: the first that no other has.
@@ -68,6 +71,7 @@ absl::Status Engine::OpenTiers() {
   }
   MoverOptions mover = options_.mover;
   mover.readers = options_.ssd.readers;
+  if (ssd != nullptr) mover.batch_bytes = std::min(mover.batch_bytes, options_.ssd.bytes / kBatchesMin);
   mover.host_format = options_.host_format;
   mover.ssd_format = options_.ssd.format;
   mover_ = std::make_unique<Mover>(mover, std::move(host), std::move(ssd), std::move(key));
@@ -104,11 +108,14 @@ Level Engine::LevelOf(const BlockId& id) const {
 
 // Would bringing what follows cost clearly more than computing it? Then this request computes what is not on
 // the device: a slow tier must not make it slower. Small losses are no reason, since prices are of other
-// blocks and of other load.
+// blocks and of other load. A read that was late is one (see FindCached).
 bool Engine::Declines(Job& job) const {
   constexpr double kFactor = 2, kLossSeconds = 0.25;
   const Job::Block& block = job.blocks[job.next_block];
-  if (store_->OnDevice(block.id)) return false;
+  const Compression* const c = job.compression.get();
+  const bool picked =
+      c != nullptr && c->takes_rest() && block.first >= c->fixed;  // is read below all the same
+  if (store_->OnDevice(block.id) && !(job.declines && picked)) return false;
   if (job.declines) return true;
   const double load = load_prices_.Of(LevelOf(block.id), options_.clock->Now());
   const double compute = ComputeSeconds();
@@ -122,17 +129,19 @@ std::shared_ptr<const View> Engine::FindView(const Hash256& key, TieredStore::So
   *source = TieredStore::Source::kHost;
   if (std::shared_ptr<const View> view = views_.Find(key)) return view;
   const TierKey picks(BlockId{key}, ValueKind::kPicks);
-  const std::optional<Mover::Found> found = mover_->Get(picks);
+  std::shared_ptr<const View> view;
+  const auto opens = [&](std::span<const uint8_t> value) {
+    const absl::StatusOr<OpenedTile> opened = OpenTile(picks.id, kPicksGeometry, value, nullptr, nullptr);
+    absl::StatusOr<View> read = opened.ok() ? ParseView(store_->shape(), opened->payload) : opened.status();
+    if (read.ok()) {
+      view = std::make_shared<const View>(*std::move(read));
+    } else {
+      PALIMPSEST_LOG(kWarn, "what a policy kept is not used: {}", read.status());
+    }
+    return read.ok();
+  };
+  const std::optional<Mover::Found> found = mover_->GetIntact(picks, opens);
   if (!found.has_value()) return nullptr;
-  const absl::StatusOr<OpenedTile> opened =
-      OpenTile(picks.id, kPicksGeometry, found->value.bytes, nullptr, nullptr);
-  absl::StatusOr<View> read = opened.ok() ? ParseView(store_->shape(), opened->payload) : opened.status();
-  if (!read.ok()) {
-    PALIMPSEST_LOG(kWarn, "what a policy kept is not used: {}", read.status());
-    mover_->Erase(picks);
-    return nullptr;
-  }
-  auto view = std::make_shared<const View>(*std::move(read));
   if (found->level == Level::kSsd) *source = TieredStore::Source::kSsd;
   views_.Put(key, view);
   return view;
@@ -144,6 +153,13 @@ void Engine::KeepView(const Hash256& key, const std::shared_ptr<const View>& vie
   if (!mover_->has_ssd() || mover_->OnSsd(picks)) return;
   std::vector<uint8_t> value(kEnvelopeHeaderBytes);
   AppendView(*view, config_.head_size, &value);
+  // Of a large model a view may be larger than what a tier takes: then the next start computes it again.
+  const int64_t most = std::min<int64_t>(kEnvelopeMaxPayloadBytes, options_.mover.waiting_bytes_max);
+  if (std::ssize(value) > most) {
+    PALIMPSEST_LOG(kWarn, "what a policy kept has {} bytes and is not written: a value has at most {}",
+                   value.size(), most);
+    return;
+  }
   SealTile(picks.id, kPicksGeometry, value, nullptr);
   mover_->Put(picks, std::move(value), 1);
 }
@@ -221,7 +237,8 @@ void Engine::DescribeTiers(Job& job) {
   const auto tell = [&](int64_t count, const char* what) {
     if (count > 0) receipt.add_degraded(fmt::format("{} {}", count, what));
   };
-  tell(now.damaged - before.damaged, "blocks failed their checks and were computed again");
+  tell(now.damaged - before.damaged,
+       "copies of blocks failed their checks; another tier's were taken, or the blocks were computed again");
   tell(now.late - before.late, "reads from the ssd tier were late");
   tell(now.dropped_full - before.dropped_full + now.dropped_refused - before.dropped_refused,
        "blocks were not written to the ssd tier, which did not take them");

@@ -27,6 +27,9 @@ namespace {
 // Opening and each change write some 50 KiB beside the values. On a disk without any space Debian's RocksDB,
 // built with its assertions, aborts.
 constexpr int64_t kSpareBytes = 4 << 20;
+// What frees space goes on a little longer: else a tier that filled the disk up to the above could never
+// evict.
+constexpr int64_t kFreeingSpareBytes = 2 << 20;
 
 rocksdb::BlockBasedTableOptions TableOptions() {
   rocksdb::BlockBasedTableOptions table;
@@ -229,7 +232,8 @@ absl::StatusOr<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::Open(const Roc
 
 absl::Status RocksDbDatabase::BeReadyToWrite(uint64_t bytes) {
   PALIMPSEST_ASSIGN_OR_RETURN(const DiskSpace space, folder_.Space());
-  if (space.free_bytes < static_cast<int64_t>(bytes) + kSpareBytes) {
+  const int64_t spare = bytes > 0 ? kSpareBytes : kFreeingSpareBytes;
+  if (space.free_bytes < static_cast<int64_t>(bytes) + spare) {
     return ResourceExhausted(
         "ssd tier {}: no room for {} bytes: the disk has {} bytes free; free some space or lower the tier's "
         "capacity",

@@ -97,9 +97,9 @@ bool RocksDbDirectory::Forget(const StoredValue& value) {
 }
 
 absl::StatusOr<std::vector<StoredValue>> RocksDbDirectory::ChooseVictims(
-    int64_t bytes, const absl::flat_hash_set<uint64_t>& needed) const {
+    int64_t bytes, const absl::flat_hash_set<uint64_t>& needed, bool disk_is_full) const {
   const std::lock_guard lock(mu_);
-  const int64_t missing = stats_.used_bytes + bytes - stats_.capacity_bytes;
+  const int64_t missing = disk_is_full ? bytes : stats_.used_bytes + bytes - stats_.capacity_bytes;
   int64_t found = 0;
   std::vector<StoredValue> victims;
   for (auto batch = recent_.rbegin(); found < missing && batch != recent_.rend(); ++batch) {

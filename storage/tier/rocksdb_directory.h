@@ -43,9 +43,11 @@ class RocksDbDirectory {
   bool Forget(const StoredValue& value);
 
   // The values of the least recently used batches that have to go before `bytes` more fit, but for those
-  // needed. ResourceExhausted if they never will.
+  // needed. `disk_is_full`: whatever the capacity, as much has to go as comes. ResourceExhausted if they
+  // never will.
   absl::StatusOr<std::vector<StoredValue>> ChooseVictims(int64_t bytes,
-                                                         const absl::flat_hash_set<uint64_t>& needed) const;
+                                                         const absl::flat_hash_set<uint64_t>& needed,
+                                                         bool disk_is_full) const;
   std::vector<uint64_t> EmptyBatches() const;
   // Its files are gone.
   void Remove(uint64_t batch);

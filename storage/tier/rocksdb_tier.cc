@@ -54,9 +54,15 @@ class RocksDbTier final : public Tier {
   bool Contains(const TierKey& key) const override { return directory_.Contains(key); }
 
   absl::Status Erase(const TierKey& key) override {
-    const std::lock_guard writer(writer_);
     const std::optional<StoredValue> value = directory_.Find(key);
     if (!value) return absl::OkStatus();
+    const std::unique_lock writer(writer_, std::try_to_lock);
+    if (!writer.owns_lock()) {
+      // Who writes may wait for a disk that hangs; who erases does not. The bytes go with the writer's next
+      // step, or with the neighbours; a restart before that may bring the value back.
+      directory_.Forget(*value);
+      return absl::OkStatus();
+    }
     PALIMPSEST_RETURN_IF_ERROR(database_->Erase({&*value, 1}));
     directory_.Forget(*value);
     return DropEmptyBatches();
@@ -67,6 +73,7 @@ class RocksDbTier final : public Tier {
 
  private:
   absl::Status Store(std::span<const TierItem> items);
+  absl::Status WriteBatch(std::span<const TierItem> fresh);
   absl::Status Evict(std::span<const StoredValue> values);
   absl::Status DropEmptyBatches();
   absl::StatusOr<TierView> Read(const TierKey& key, std::optional<uint32_t> part);
@@ -90,7 +97,8 @@ absl::Status RocksDbTier::Load(RocksDbTierReport* report) {
     directory_.Insert(std::span(stored.values).subspan(first, last - first));
   }
   // The capacity may have been lowered.
-  const absl::StatusOr<std::vector<StoredValue>> victims = directory_.ChooseVictims(0, {});
+  const absl::StatusOr<std::vector<StoredValue>> victims =
+      directory_.ChooseVictims(0, {}, /*disk_is_full=*/false);
   PALIMPSEST_RETURN_IF_ERROR(victims.status());
   PALIMPSEST_RETURN_IF_ERROR(Evict(*victims));
   report->values = directory_.Stats().values;
@@ -124,17 +132,31 @@ absl::Status RocksDbTier::Store(std::span<const TierItem> items) {
   const std::vector<TierItem> fresh = directory_.TakeKnown(items, &needed);
   if (!fresh.empty()) {
     PALIMPSEST_RETURN_IF_ERROR(DropEmptyBatches());  // else more would be evicted in their place
-    const std::vector<StoredValue> values = Place(fresh, next_batch_);
-    PALIMPSEST_ASSIGN_OR_RETURN(
-        const std::vector<StoredValue> victims,
-        directory_.ChooseVictims(static_cast<int64_t>(values[0].batch_bytes), needed));
-    PALIMPSEST_RETURN_IF_ERROR(Evict(victims));
-    ++next_batch_;  // also if writing fails: what it may have left behind has the number
-    PALIMPSEST_RETURN_IF_ERROR(database_->Write(fresh, values));
-    directory_.Insert(values);
+    int64_t bytes = 0;
+    for (const TierItem& item : fresh) bytes += static_cast<int64_t>(item.value->size());
+    const auto evict = [&](bool disk_is_full) -> absl::Status {
+      PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<StoredValue> victims,
+                                  directory_.ChooseVictims(bytes, needed, disk_is_full));
+      return Evict(victims);
+    };
+    PALIMPSEST_RETURN_IF_ERROR(evict(/*disk_is_full=*/false));
+    absl::Status written = WriteBatch(fresh);
+    // The disk holds less than the capacity says, or others fill it: the oldest goes, as at a full tier.
+    // Once; what that does not help is refused with the disk's own words.
+    if (absl::IsResourceExhausted(written) && evict(/*disk_is_full=*/true).ok() && WriteBatch(fresh).ok())
+      written = absl::OkStatus();
+    PALIMPSEST_RETURN_IF_ERROR(written);
   }
   directory_.Count(&TierStats::puts, static_cast<int64_t>(fresh.size()));
   directory_.Count(&TierStats::known_puts, static_cast<int64_t>(items.size() - fresh.size()));
+  return absl::OkStatus();
+}
+
+absl::Status RocksDbTier::WriteBatch(std::span<const TierItem> fresh) {
+  // The number is used up also if writing fails: what it may have left behind has it.
+  const std::vector<StoredValue> values = Place(fresh, next_batch_++);
+  PALIMPSEST_RETURN_IF_ERROR(database_->Write(fresh, values));
+  directory_.Insert(values);
   return absl::OkStatus();
 }
 

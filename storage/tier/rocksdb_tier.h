@@ -6,15 +6,15 @@
 //          reads the range from end to end. Put writes one table file a kind and ingests all of them in one
 //          step, with the directory's entries: after a crash a batch is there whole or not at all (I-4). No
 //          write-ahead log, no compaction of values; evicting a batch drops its files. An erased value
-//          whose neighbours remain may be back after a crash (not after an orderly end). Formats:
-//          rocksdb_database.h.
+//          whose neighbours remain may be back after a crash (after an orderly end only if it was erased
+//          while a batch was written). Formats: rocksdb_database.h.
 // Memory : the directory (about 130 bytes a value) and RocksDB's table indices (about 40 bytes a part).
-// Evicts : whole batches, least recently used first.
+// Evicts : whole batches, least recently used first; also when the disk is full before the tier is.
 // Damage : a value whose bytes fail RocksDB's checksum is DataLoss and dropped. A folder that cannot be
 //          opened because its files are damaged or missing is renamed to "<folder>.damaged-<unix seconds>"
 //          and an empty tier starts; never RepairDB.
-// Disk   : full is ResourceExhausted, an I/O error Unavailable; what is stored stays readable, and writing
-//          goes on when the disk can.
+// Disk   : full, and what was evicted did not help, is ResourceExhausted; an I/O error Unavailable. What is
+//          stored stays readable, and writing goes on when the disk can.
 // Library: storage/tier/rocksdb_*.cc are the only includers of RocksDB below storage/.
 // Source : sizes and settings measured in docs/storage.md.
 #pragma once

@@ -1,14 +1,17 @@
 // A catalog whose files were damaged: what is said, what still works, and that no text is removed.
 #include <gtest/gtest.h>
 #include <rocksdb/db.h>
+#include <sys/resource.h>
 
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <memory>
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "coordinator/catalog.h"
@@ -267,6 +270,32 @@ TEST_F(CatalogDamageTest, ADamagedOrMissingManifestIsRefused) {
 TEST_F(CatalogDamageTest, AnEmptyCurrentFileIsRefused) {
   std::ofstream(path_ + "/catalog/CURRENT", std::ios::trunc).close();
   ExpectRefusedAndKept();
+}
+
+// A process that may open no more files learns that, wherever opening meets the limit; nobody is sent for a
+// backup.
+TEST_F(CatalogDamageTest, WhatTheSystemRefusesForNowIsNotDamage) {
+  auto opened = DataFolder::Open(path_);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  std::shared_ptr<const DataFolder> folder = std::move(*opened);
+  struct rlimit limit;
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  int refused = 0;
+  for (rlim_t files = 3; files < 100; ++files) {
+    const struct rlimit few = {.rlim_cur = files, .rlim_max = limit.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+    const absl::Status status = Catalog::Open(folder).status();
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (status.ok()) break;
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << files << " files: " << status;
+    EXPECT_NE(Message(status).find("try again"), std::string::npos) << status;
+    ++refused;
+  }
+  EXPECT_GT(refused, 2);
+  folder.reset();
+  Open();
+  EXPECT_EQ(catalog_->Get(id_, "tok")->text, text_);
+  ExpectOtherIsIntact();
 }
 
 TEST_F(CatalogDamageTest, ACreationThatWasInterruptedStartsAnew) {

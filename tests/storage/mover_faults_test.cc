@@ -1,8 +1,10 @@
 // A disk that refuses, stalls or lies below the mover is a miss and nothing else.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -93,6 +95,31 @@ TEST_F(MoverTest, LiesOfTheDiskAreMisses) {
   }
 }
 
+// Once damaged in host memory, a value is taken from the disk; what does not open from there either goes
+// everywhere.
+TEST_F(MoverTest, WhatHostMemoryDamagedIsTakenFromTheDisk) {
+  for (const bool encrypt : {true, false}) {
+    Make(1 << 20, encrypt);
+    Put(1);
+    ASSERT_TRUE(mover_->Flush(kLong));
+    std::vector<uint8_t> damaged = Value(1);
+    damaged.back() ^= 1;
+    ASSERT_TRUE(mover_->host()->Erase(Key(1)).ok());
+    ASSERT_TRUE(mover_->host()->Put(Key(1), damaged, kParts).ok());
+    const std::vector<uint8_t> right = Value(1);
+    const auto found = mover_->GetIntact(Key(1), [&](std::span<const uint8_t> value) {
+      return std::equal(value.begin(), value.end(), right.begin(), right.end());
+    });
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(found->level, Level::kSsd);
+    EXPECT_EQ(mover_->stats().damaged, 1);
+    ExpectFound(1, Level::kHost);
+    EXPECT_FALSE(mover_->GetIntact(Key(1), [](std::span<const uint8_t>) { return false; }).has_value());
+    EXPECT_FALSE(mover_->Contains(Key(1)));
+    EXPECT_FALSE(mover_->OnSsd(Key(1)));
+  }
+}
+
 TEST_F(MoverTest, ADiskThatFailsIsLeftAloneForAWhile) {
   MoverOptions options;
   options.breaker_pause = std::chrono::hours(1);
@@ -103,6 +130,7 @@ TEST_F(MoverTest, ADiskThatFailsIsLeftAloneForAWhile) {
   for (int i = 0; i < 20; ++i) EXPECT_FALSE(mover_->Get(Key(i)).has_value());
   EXPECT_TRUE(mover_->stats().disk_off);
   EXPECT_FALSE(mover_->Contains(Key(1))) << "it is not offered";
+  EXPECT_TRUE(mover_->OnSsd(Key(1))) << "it is there all the same";
   ssd_->SetFaults({});
   EXPECT_FALSE(mover_->Get(Key(1)).has_value()) << "still left alone";
   EXPECT_LE(ssd_->Stats().hits, 0);
@@ -148,6 +176,34 @@ TEST_F(MoverTest, APutGivesUpWhenTooMuchWaits) {
   EXPECT_FALSE(Put(4));
   EXPECT_EQ(mover_->stats().dropped_full, 2);
   for (int i = 0; i < 3; ++i) ExpectFound(i, Level::kHost);
+}
+
+// It would wait for room that there never is.
+TEST_F(MoverTest, WhatIsLargerThanMayWaitIsDroppedAtOnce) {
+  MoverOptions options;
+  options.waiting_bytes_max = kParts * kTile - 1;
+  options.put_wait = std::chrono::hours(1);
+  Make(0, true, options);
+  EXPECT_FALSE(Put(1));
+  EXPECT_EQ(mover_->stats().dropped_full, 1);
+  EXPECT_TRUE(mover_->Flush(kLong));
+}
+
+// What was read ahead and failed is no reason to miss what is in host memory by now.
+TEST_F(MoverTest, AReadAheadThatFailedHidesNothing) {
+  MoverOptions options;
+  options.breaker_failures = 1;
+  options.breaker_pause = std::chrono::hours(1);
+  Make(0, true, options);
+  for (int i = 0; i < 2; ++i) Put(i);
+  ASSERT_TRUE(mover_->Flush(kLong));
+  ssd_->SetFaults({.get_error = 1});
+  mover_->Prefetch(std::vector<TierKey>{Key(0), Key(1)});
+  EXPECT_FALSE(mover_->Get(Key(0)).has_value()) << "so both were read";
+  ssd_->SetFaults({.put_full = 1});
+  ASSERT_TRUE(ssd_->Erase(Key(1)).ok());
+  Put(1);
+  ExpectFound(1, Level::kHost);
 }
 
 // The first put that finds no room waits for a disk that hangs, those after it do not, until it writes again.

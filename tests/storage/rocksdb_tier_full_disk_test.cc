@@ -38,7 +38,14 @@ class FullDisk final : public rocksdb::FileSystemWrapper {
     return status;
   }
 
+  rocksdb::IOStatus DeleteFile(const std::string& path, const rocksdb::IOOptions& options,
+                               rocksdb::IODebugContext* context) override {
+    if (frees && path.find("/new/") == std::string::npos) full = false;
+    return target()->DeleteFile(path, options, context);
+  }
+
   std::atomic<bool> full{false};
+  std::atomic<bool> frees{false};  // a file of the database that goes makes room
   std::string where;
 
  private:
@@ -139,6 +146,36 @@ TEST_F(FullDiskTest, WhatCannotBeEvictedIsNotOverwritten) {
   EXPECT_EQ(tier_->Stats().evictions, 1);
 }
 
+// A disk may be full before the tier is: then, too, what was used longest ago goes, and no more than is
+// needed.
+TEST_F(FullDiskTest, OnAFullDiskTheOldestMakesRoom) {
+  auto disk = std::make_shared<FullDisk>();
+  disk->where = "/new/";
+  disk->frees = true;
+  ASSERT_TRUE(Open({.file_system = disk}).ok());
+  const auto batch = [](uint64_t i) { return std::vector{ItemOf(TestBlockId(i), 2, 5000)}; };
+  for (uint64_t i = 0; i < 4; ++i) ASSERT_TRUE(tier_->Put(batch(i)).ok());
+  tier_->Touch(std::vector{TierKey(TestBlockId(0))});
+  disk->full = true;
+  ASSERT_TRUE(tier_->Put(batch(4)).ok());
+  ExpectMissed(batch(1));
+  for (const uint64_t i : {0, 2, 3, 4}) ExpectFound(batch(i));
+  EXPECT_EQ(tier_->Stats().evictions, 1);
+  EXPECT_EQ(tier_->Stats().refused_puts, 0);
+  // Where that does not help, or all there is would be too little, the put is refused.
+  disk->frees = false;
+  disk->full = true;
+  EXPECT_EQ(tier_->Put(batch(5)).code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(tier_->Stats().evictions, 2);
+  EXPECT_EQ(tier_->Put(std::vector{ItemOf(TestBlockId(6), 2, 50000)}).code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(tier_->Stats().evictions, 2);
+  disk->full = false;
+  ExpectWritingGoesOn(batch(5));
+  ASSERT_TRUE(Open().ok());
+  EXPECT_EQ(report_.dropped_batches, 0);
+  for (const uint64_t i : {3, 4, 5}) ExpectFound(batch(i));
+}
+
 // A small disk of its own.
 class SmallDiskTest : public FullDiskTest {
  protected:
@@ -156,11 +193,12 @@ class SmallDiskTest : public FullDiskTest {
       EXPECT_EQ(::umount(mount_.c_str()), 0) << std::strerror(errno);
     }
   }
-  // To the last byte.
-  void FillDisk() {
+  // To the last byte, or up to some.
+  void FillDisk(uintmax_t but_for_bytes = 0) {
     const int fd = ::open((mount_ + "/filler").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     const std::vector<char> page(4096, 'x');
-    while (::write(fd, page.data(), page.size()) > 0) {
+    while ((but_for_bytes == 0 || fs::space(mount_).available > but_for_bytes) &&
+           ::write(fd, page.data(), page.size()) > 0) {
     }
     ::close(fd);
   }
@@ -188,6 +226,24 @@ TEST_F(SmallDiskTest, ADiskFilledByOthersRefusesPutsUntilThereIsSpace) {
   ASSERT_TRUE(Open(options).ok());
   ExpectFound(BatchOf(4));
   ExpectFound(BatchOf(9));
+}
+
+// It holds less than the tier may: the newest stays, as in a tier that is full.
+TEST_F(SmallDiskTest, ADiskThatIsSmallerThanTheTierIsNoEndOfWriting) {
+  ASSERT_TRUE(Open({.folder = mount_ + "/tier", .capacity_bytes = 20 << 20}).ok());
+  const auto batch = [](uint64_t i) { return std::vector{ItemOf(TestBlockId(i), 16, 64 << 10)}; };
+  ASSERT_TRUE(tier_->Put(batch(0)).ok());
+  FillDisk(/*but_for_bytes=*/8 << 20);
+  for (uint64_t i = 1; i < 20; ++i) {
+    const absl::Status put = tier_->Put(batch(i));
+    ASSERT_TRUE(put.ok()) << i << ": " << put;
+    ExpectFound(batch(i));
+  }
+  ExpectMissed(batch(0));
+  ExpectFound(batch(18));
+  EXPECT_GT(tier_->Stats().evictions, 10);
+  EXPECT_LT(tier_->Stats().used_bytes, 6 << 20);
+  EXPECT_EQ(tier_->Stats().refused_puts, 0);
 }
 
 TEST_F(SmallDiskTest, ADiskThatFillsWhileAPutIsUnderWayRefusesIt) {

@@ -7,10 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -110,6 +113,45 @@ TEST_F(RocksDbTierTest, AnErasedValueStaysErasedAndItsBytesStayUntilItsNeighbour
   ASSERT_TRUE(Open().ok());
   ExpectFound({items[0]});
   EXPECT_EQ(report_.bytes, 1000);
+}
+
+// Who finds damage does not wait for a disk that hangs while something is written to it.
+TEST_F(RocksDbTierTest, ErasingDoesNotWaitForAWriteThatHangs) {
+  std::promise<void> hangs, goes_on;
+  std::atomic<bool> stop{false};
+  RocksDbTierOptions options;
+  options.at_point = [&](std::string_view point) {
+    if (point != "before ingest" || !stop.exchange(false)) return;
+    hangs.set_value();
+    goes_on.get_future().wait();
+  };
+  ASSERT_TRUE(Open(options).ok());
+  const std::vector<TierItem> items = {ItemOf(TestBlockId(1), 2, 500), ItemOf(TestBlockId(2), 3, 600)};
+  const std::vector<TierItem> alone = {ItemOf(TestBlockId(3), 2, 500)},
+                              next = {ItemOf(TestBlockId(4), 1, 70)};
+  ASSERT_TRUE(tier_->Put(items).ok());
+  ASSERT_TRUE(tier_->Put(alone).ok());
+  stop = true;
+  std::thread writer([&] { EXPECT_TRUE(tier_->Put(next).ok()); });
+  hangs.get_future().wait();
+  auto erased = std::async(std::launch::async, [&] {
+    for (const TierKey& key : {items[0].key, alone[0].key, TierKey(TestBlockId(9))})
+      EXPECT_TRUE(tier_->Erase(key).ok());
+  });
+  EXPECT_EQ(erased.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  ExpectMissed({items[0], alone[0]});
+  goes_on.set_value();
+  writer.join();
+  erased.get();
+  ExpectFound({items[1], next[0]});
+  EXPECT_EQ(tier_->Stats().used_bytes, 2800 + 1000 + 70);
+  ASSERT_TRUE(tier_->Put(std::vector{ItemOf(TestBlockId(5), 1, 5)}).ok());
+  EXPECT_EQ(tier_->Stats().used_bytes, 2800 + 70 + 5) << "the next write drops what is empty";
+  ASSERT_TRUE(tier_->Put(items).ok()) << "what was erased may be put again";
+  ExpectFound(items);
+  ASSERT_TRUE(Open().ok());
+  ExpectFound({items[0], items[1], next[0]});
+  EXPECT_EQ(report_.damaged_batches, 0);
 }
 
 // An empty tier begins to count its batches anew: what was erased under the old numbers must not hide the

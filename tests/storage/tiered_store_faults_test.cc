@@ -1,12 +1,17 @@
 // What lies below is damaged, foreign, short or gone: a miss. What is used wrongly dies.
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "tests/storage/tiered_store_fixture.h"
 
 namespace palimpsest {
 namespace {
+
+constexpr auto kLong = std::chrono::seconds(20);
 
 TEST_F(TieredStoreTest, ADamagedValueIsAMissAndIsErased) {
   for (const TierFaults& faults : {TierFaults{.seed = 1, .get_corrupt = 1}, TierFaults{.get_truncated = 1}}) {
@@ -24,6 +29,64 @@ TEST_F(TieredStoreTest, ADamagedValueIsAMissAndIsErased) {
     store_->DropUnpinned();
     EXPECT_TRUE(Find(1).has_value());
   }
+}
+
+// What host memory did to its copy says nothing of the one on SSD.
+TEST_F(TieredStoreTest, WhatIsDamagedInHostMemoryIsFoundOnSsdAndStaysThere) {
+  Make(3, 1 << 24, /*ssd_bytes=*/1 << 24, {});
+  store_->MakeDigests(DigestKind::kQ2);
+  std::vector<int64_t> computed;
+  {
+    const TieredStore::Pin pin = Sealed(1);
+    computed = Seen(pin.group());
+  }
+  ASSERT_TRUE(mover_->Flush(kLong));
+  const auto digests = [&] {
+    const auto read = store_->ReadDigests(DigestKind::kQ2, Id(1), 0, 64);
+    const int64_t bytes = kTiles * DigestBytes(DigestKind::kQ2, kShape.head_size);
+    return read.has_value() ? std::vector<uint8_t>(read->data, read->data + bytes) : std::vector<uint8_t>();
+  };
+  const std::vector<uint8_t> intact = digests();
+  ASSERT_FALSE(intact.empty());
+  int64_t damaged = 0;
+  for (const TierFaults& faults : {TierFaults{.seed = 1, .get_corrupt = 1}, TierFaults{.get_truncated = 1}}) {
+    store_->DropUnpinned();
+    tier_->SetFaults(faults);
+    {
+      const auto found = Find(1);
+      ASSERT_TRUE(found.has_value());
+      EXPECT_EQ(found->source, TieredStore::Source::kSsd);
+      EXPECT_EQ(Seen(found->pin.group()), computed);
+    }
+    EXPECT_EQ(store_->stats().damaged, ++damaged);
+    EXPECT_EQ(digests(), intact);
+    EXPECT_EQ(store_->stats().damaged, ++damaged);
+    EXPECT_TRUE(ssd_->Contains(Id(1)));
+    EXPECT_EQ(ssd_->Stats().values, 2) << "the group and its digests";
+  }
+  EXPECT_EQ(store_->stats().misses, 0);
+  tier_->SetFaults({});
+  store_->DropUnpinned();
+  EXPECT_EQ(Find(1)->source, TieredStore::Source::kHost) << "what came from SSD is intact there too";
+}
+
+// As the engine does, nobody reads what no tier says it holds: the disk must offer itself for the one try.
+TEST_F(TieredStoreTest, ADiskThatFailedIsReadAgainAfterItsPause) {
+  MoverOptions options;
+  options.breaker_pause = std::chrono::milliseconds(50);
+  Make(3, /*host_bytes=*/0, /*ssd_bytes=*/1 << 24, options);
+  Sealed(1);
+  ASSERT_TRUE(mover_->Flush(kLong));
+  store_->DropUnpinned();
+  ssd_->SetFaults({.get_error = 1});
+  while (!mover_->stats().disk_off) EXPECT_FALSE(Find(1).has_value());
+  EXPECT_EQ(ssd_->Counts().get_errors, options.breaker_failures);
+  ssd_->SetFaults({});
+  for (int i = 0; i < 2000 && !store_->Holds(Id(1)); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  ASSERT_TRUE(store_->Holds(Id(1)));
+  EXPECT_TRUE(Find(1).has_value());
+  EXPECT_FALSE(mover_->stats().disk_off);
 }
 
 TEST_F(TieredStoreTest, AnotherBlocksValueIsAMiss) {
@@ -80,6 +143,27 @@ TEST_F(TieredStoreTest, LostCountsDropsWithoutACopyBelow) {
   store_->DropUnpinned();
   EXPECT_EQ(store_->stats().evicted, 2);
   EXPECT_EQ(store_->stats().lost, 1);
+}
+
+// That a disk is left alone for a while costs no copy.
+TEST_F(TieredStoreTest, WhatADiskThatIsLeftAloneHoldsIsNotLost) {
+  MoverOptions options;
+  options.breaker_failures = 1;
+  options.breaker_pause = std::chrono::hours(1);
+  Make(3, /*host_bytes=*/0, /*ssd_bytes=*/1 << 24, options);
+  Sealed(1);
+  ASSERT_TRUE(mover_->Flush(kLong));
+  store_->DropUnpinned();
+  ssd_->SetFaults({.get_error = 1});
+  EXPECT_FALSE(Find(1).has_value());
+  EXPECT_FALSE(store_->Holds(Id(1))) << "it is not offered";
+  Sealed(1);  // computed again
+  store_->DropUnpinned();
+  BlockGroup group = Filled(1, 0, 64);
+  EXPECT_TRUE(store_->WriteBelow(Id(1), group));
+  store_->Discard(std::move(group));
+  EXPECT_EQ(store_->stats().evicted, 2);
+  EXPECT_EQ(store_->stats().lost, 0);
 }
 
 TEST_F(TieredStoreTest, GroupsThatKeptNoFormAtRestStayOnTheDevice) {

@@ -1,4 +1,5 @@
-// A tiered store on a small device over host memory with faults. Groups are functions of their number.
+// A tiered store on a small device over host memory with faults, and perhaps a disk with others. Groups are
+// functions of their number.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -24,16 +25,21 @@ inline BlockId Id(int number) { return BlockId{Sha256(std::to_string(number))}; 
 
 inline int64_t EnvelopeBytes(int64_t rows) { return kShape.group_bytes(rows); }
 
-// A device of `groups` groups over a host tier with faults.
 class TieredStoreTest : public ::testing::Test {
  protected:
-  void Make(int64_t groups, int64_t host_bytes = 1 << 24) {
+  // A device of `groups` groups over a host tier with faults.
+  void Make(int64_t groups, int64_t host_bytes = 1 << 24) { Make(groups, host_bytes, /*ssd_bytes=*/0, {}); }
+  void Make(int64_t groups, int64_t host_bytes, int64_t ssd_bytes, const MoverOptions& options) {
     store_.reset();
     arena_ = std::make_unique<TileArena>(groups * kTiles * TileArena(1, kShape.head_size).tile_bytes(),
                                          kShape.head_size);
-    auto tier = host_bytes > 0 ? MakeFaultyTier(MakeHostTier({.capacity_bytes = host_bytes}), {}) : nullptr;
+    const auto make = [](int64_t bytes) {
+      return bytes > 0 ? MakeFaultyTier(MakeHostTier({.capacity_bytes = bytes}), {}) : nullptr;
+    };
+    auto tier = make(host_bytes), ssd = make(ssd_bytes);
     tier_ = tier.get();
-    mover_ = std::make_unique<Mover>(MoverOptions{}, std::move(tier), nullptr, nullptr);
+    ssd_ = ssd.get();
+    mover_ = std::make_unique<Mover>(options, std::move(tier), std::move(ssd), nullptr);
     store_ = std::make_unique<TieredStore>(kShape, arena_.get(), backend_.get(), &rope_, mover_.get());
   }
   void TearDown() override {  // I-12
@@ -105,7 +111,7 @@ class TieredStoreTest : public ::testing::Test {
       MakeBackend({.isa = "portable", .threads = {.threads = 1, .pin = false}}).value();
   const RopeTable rope_{kShape.head_size, kShape.head_size, 10000, {}, 512};
   std::unique_ptr<TileArena> arena_;
-  FaultyTier* tier_ = nullptr;  // the mover's
+  FaultyTier *tier_ = nullptr, *ssd_ = nullptr;  // the mover's
   std::unique_ptr<Mover> mover_;
   std::unique_ptr<TieredStore> store_;
 };
