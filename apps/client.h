@@ -27,6 +27,7 @@ struct IngestedDocument {
   std::string path;        // as named this time
   int64_t blocks = 0;      // of the document: one for 64 tokens of a layer
   int64_t host_bytes = 0;  // written to host memory by this call
+  int64_t ssd_bytes = 0;   // and to the SSD tier
   double seconds = 0;      // from text to sealed blocks
   bool already_known = false;
 };

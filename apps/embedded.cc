@@ -138,6 +138,7 @@ absl::StatusOr<IngestedDocument> Embedded::Ingest(const std::string& path, const
                           .path = path,
                           .blocks = state.blocks,
                           .host_bytes = state.host_bytes,
+                          .ssd_bytes = state.ssd_bytes,
                           .seconds = Seconds(RealClock().Now() - start),
                           .already_known = added.already_known};
 }
@@ -151,6 +152,7 @@ absl::StatusOr<Answer> Embedded::Ask(const Question& question) {
   }
   request.options = question.options;
   request.sampling = question.sampling;
+  request.may_cut = true;
   PALIMPSEST_RETURN_IF_ERROR(coordinator_->Check(request));
   PALIMPSEST_RETURN_IF_ERROR(StartWorker());
   PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());

@@ -31,7 +31,10 @@ constexpr size_t kPartBytes = 64 << 10;
 struct Url {
   bool tls = false;
   std::string host, port, base;  // base: "" or "/prefix"
-  std::string authority() const { return port == (tls ? "443" : "80") ? host : host + ":" + port; }
+  std::string authority() const {
+    const std::string name = host.find(':') == std::string::npos ? host : "[" + host + "]";
+    return port == (tls ? "443" : "80") ? name : name + ":" + port;
+  }
 };
 
 absl::StatusOr<Url> ParseUrl(std::string_view text) {

@@ -89,15 +89,16 @@ std::string IngestJson(std::span<const IngestedDocument> documents, std::span<co
   json::object object;
   json::array array;
   for (const IngestedDocument& document : documents) {
-    array.push_back(json::object{{"id", document.info.id},
-                                 {"path", PathText(document.path)},
-                                 {"bytes", document.info.bytes},
-                                 {"tokens", document.info.tokens},
-                                 {"blocks", document.blocks},
-                                 {"tier_bytes", json::object{{"host", document.host_bytes}, {"ssd", 0}}},
-                                 {"seconds", document.seconds},
-                                 {"tokens_per_second", Rate(document.info.tokens, document.seconds)},
-                                 {"already_known", document.already_known}});
+    array.push_back(
+        json::object{{"id", document.info.id},
+                     {"path", PathText(document.path)},
+                     {"bytes", document.info.bytes},
+                     {"tokens", document.info.tokens},
+                     {"blocks", document.blocks},
+                     {"tier_bytes", json::object{{"host", document.host_bytes}, {"ssd", document.ssd_bytes}}},
+                     {"seconds", document.seconds},
+                     {"tokens_per_second", Rate(document.info.tokens, document.seconds)},
+                     {"already_known", document.already_known}});
   }
   object["documents"] = std::move(array);
   if (!failed.empty()) {

@@ -70,20 +70,28 @@ absl::StatusCode CodeOf(int status) {
   }
 }
 
-// What the server says is wrong, as its own error object or as it is.
-absl::Status ServerError(int status, const json::value& body) {
+// What the server says is wrong: the message of its error object.
+std::string ServerMessage(const json::value& body) {
   const json::value* const error = At(body, "error");
   const std::string message = error == nullptr ? "" : TextAt(*error, "message");
-  return Error(CodeOf(status), "{} (HTTP {})",
-               message.empty() ? "the server refused" : OneLine(message, 4096), status);
+  return message.empty() ? "the server refused" : OneLine(message, 4096);
 }
 
 absl::Status ServerError(const HttpReply& reply) {
   const absl::StatusOr<json::value> body = Parse(reply.body);
-  absl::Status status = ServerError(reply.status, body.ok() ? *body : json::value());
+  absl::Status status = Error(CodeOf(reply.status), "{} (HTTP {})",
+                              ServerMessage(body.ok() ? *body : json::value()), reply.status);
   const auto retry = reply.headers.find("retry-after");
   if (retry == reply.headers.end()) return status;
   return Error(status.code(), "{}; come again in {} s", Message(status), OneLine(retry->second, 16));
+}
+
+// Prompt and answer together do not fit.
+bool IsTooLong(const HttpReply& reply) {
+  if (reply.status != 400) return false;
+  const absl::StatusOr<json::value> body = Parse(reply.body);
+  const json::value* const error = body.ok() ? At(*body, "error") : nullptr;
+  return error != nullptr && TextAt(*error, "code") == "context_length_exceeded";
 }
 
 DocumentInfo InfoOf(const json::value& document) {
@@ -170,7 +178,8 @@ class StreamReader {
     if (!chunk.ok()) {
       error_ = chunk.status();
     } else if (At(*chunk, "error") != nullptr) {
-      error_ = ServerError(503, *chunk);
+      // The status was 200 when the stream began, whatever has happened since.
+      error_ = Error(absl::StatusCode::kUnavailable, "{}", ServerMessage(*chunk));
     } else {
       TakeChunk(*chunk);
     }
@@ -277,8 +286,10 @@ absl::StatusOr<IngestedDocument> ServerClient::WaitUntilRead(IngestedDocument in
   }
   ingested.info = InfoOf(document);
   ingested.blocks = NumberAt(document, "blocks");
-  if (const json::value* const bytes = At(document, "tier_bytes"))
+  if (const json::value* const bytes = At(document, "tier_bytes")) {
     ingested.host_bytes = NumberAt(*bytes, "host");
+    ingested.ssd_bytes = NumberAt(*bytes, "ssd");
+  }
   return ingested;
 }
 
@@ -304,12 +315,21 @@ absl::StatusOr<Answer> ServerClient::Ask(const Question& question) {
     answer.documents.push_back(std::move(id));
   }
   StreamReader reader(question, answer);
-  const absl::StatusOr<HttpReply> reply =
-      http_->Send({.method = "POST",
-                   .target = "/v1/chat/completions",
-                   .content_type = "application/json",
-                   .body = json::serialize(ChatBody(question, model, answer.documents)),
-                   .on_part = [&](std::string_view part) { return reader.Push(part); }});
+  json::object body = ChatBody(question, model, answer.documents);
+  const auto send = [&] {
+    return http_->Send({.method = "POST",
+                        .target = "/v1/chat/completions",
+                        .content_type = "application/json",
+                        .body = json::serialize(body),
+                        .on_part = [&](std::string_view part) { return reader.Push(part); }});
+  };
+  absl::StatusOr<HttpReply> reply = send();
+  // What does not fit of --max-tokens is cut off, as without a server: asked for no number, it gives what
+  // fits.
+  if (reply.ok() && IsTooLong(*reply)) {
+    body.erase("max_tokens");
+    reply = send();
+  }
   // An error in the stream ends the call from our side: it says more than that.
   if (!reply.ok()) {
     const absl::Status read = reader.Finish();

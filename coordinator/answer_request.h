@@ -19,9 +19,9 @@ struct AnswerRequest {
   std::variant<std::vector<ChatMessage>, std::string, std::vector<int32_t>> prompt;
   std::vector<std::string> documents;  // ids of the catalog, in the order in which they are read
   PromptOptions options;
-  // max_tokens 0: as many as the window and the workers' memory allow. Up to generate.max_tokens it is cut to
-  // that too; a larger one that does not fit is refused.
+  // max_tokens 0: as many as the window and the workers' memory allow. One that does not fit is refused.
   proto::Sampling sampling;
+  bool may_cut = false;     // max_tokens is a default, nobody's wish: what does not fit of it is cut off
   int64_t choices = 1;      // choice i is sampled with seed + i
   bool ignore_end = false;  // generate past end tokens, for measurements
   bool logprobs = false;

@@ -212,7 +212,8 @@ absl::StatusOr<CoordinatorImpl::Admitted> CoordinatorImpl::Admit(const AnswerReq
   if (!plan.ok()) return refuse(Refused::kInvalid, plan.status());
   const AnswerLimits limits{.window_tokens = options_.model.window_tokens,
                             .default_tokens = options_.config.generate.max_tokens,
-                            .choices = request.choices};
+                            .choices = request.choices,
+                            .may_cut = request.may_cut};
   const auto need = FitAnswer(*plan, request.sampling.max_tokens(), limits, *options_.registry);
   if (!need.ok()) return refuse(Refused::kTooLarge, need.status());
   if (absl::Status many = turn->SetNeed(*need); !many.ok()) return refuse(Refused::kTokens, many);

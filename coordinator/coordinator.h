@@ -50,7 +50,8 @@ struct DocumentState {
   bool already_known = false;                 // the text was in the catalog before it was added
   std::string error;                          // of a failed one
   double seconds = 0;                         // from being added to ready; 0 until then
-  int64_t blocks = 0, host_bytes = 0;         // of its ingestion, once ready
+  int64_t blocks = 0;                         // of its ingestion, once ready, as both below
+  int64_t host_bytes = 0, ssd_bytes = 0;      // written to these tiers
 };
 
 // Numbers for the status page.

@@ -90,6 +90,7 @@ bool Documents::OnEvent(const Key& key, const proto::GenerateEvent& event) {
     } else if (event.has_done()) {
       state.blocks = event.done().blocks();
       state.host_bytes = event.done().receipt().spilled_bytes().host();
+      state.ssd_bytes = event.done().receipt().spilled_bytes().ssd();
     }
   }
   changed_.notify_all();

@@ -164,7 +164,7 @@ absl::StatusOr<PromptPlan> PlanPrompt(const PromptPlanner& planner, std::vector<
 absl::StatusOr<Admission::Need> FitAnswer(const PromptPlan& plan, int64_t max_tokens,
                                           const AnswerLimits& limits, const Registry& registry) {
   const bool ingest = limits.window_tokens == 0;
-  const bool may_cut = max_tokens <= limits.default_tokens;
+  const bool may_cut = limits.may_cut || max_tokens == 0;
   const Footprint footprint = FootprintOf(plan);
   int64_t answer = max_tokens;
   if (!ingest && footprint.positions == Footprint::kUnbounded) {

@@ -25,12 +25,12 @@ struct AnswerLimits {
   int64_t window_tokens = 0;   // of the model; 0: the planner has checked what there is to check
   int64_t default_tokens = 0;  // generate.max_tokens
   int64_t choices = 1;
+  bool may_cut = false;  // the answer, to the room that is left
 };
 // What the request needs in the worst case, for all choices together: of a prompt of which a policy drops
 // tokens, the larger of what reading it holds at once and of what stays with the answer. max_tokens 0 asks
 // for as much as there is room for; in a pot, which has room without end, for generate.max_tokens. An answer
-// of at most generate.max_tokens is cut to the room that is left, since nobody may have asked for just that
-// length; a longer one that does not fit is refused. Errors: InvalidArgument: the window. ResourceExhausted:
+// that does not fit is refused, unless it may be cut. Errors: InvalidArgument: the window. ResourceExhausted:
 // the device memory of the biggest worker, if one is alive.
 absl::StatusOr<Admission::Need> FitAnswer(const PromptPlan& plan, int64_t max_tokens,
                                           const AnswerLimits& limits, const Registry& registry);

@@ -40,7 +40,7 @@ say "It works (the document says: $expected). What to try next:"
 cat <<NEXT
     alias palimpsest=$palimpsest
     palimpsest ask --document $sample "What is the name of the cat?"
-    palimpsest ask --document FILE.md "Your question"     # your own text or Markdown, up to 8,192 tokens
+    palimpsest ask --document FILE.md "Your question"     # your own text or Markdown, of any length
     palimpsest documents list
     palimpsest help ask
 NEXT

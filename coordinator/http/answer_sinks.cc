@@ -95,7 +95,7 @@ void StreamingSink::Finish(const absl::Status& status) {
   }
   if (!begun_) return SendApiError(response_, end);
   if (!end.ok()) {
-    Write(OpenAiFormat::ErrorEvent(end));
+    Write(OpenAiFormat::ErrorEvent(end, response_.request_id()));
   } else {
     if (format_.options().include_usage) Write(format_.UsageEvent(TotalUsage(usages_)));
     Write(OpenAiFormat::LastEvent());

@@ -2,7 +2,7 @@
 // write.
 //
 //   /v1/models  /v1/chat/completions  /v1/completions  /v1/documents[/{id}[/text]]  /tokenize  /detokenize
-//   /health /openapi.json
+//   /version /health /openapi.json
 // and of the admin listener: /metrics  /ready  /status  /health
 #pragma once
 

@@ -61,12 +61,13 @@ absl::Status AboutPrompt(absl::Status status, std::string_view param) {
   return status;
 }
 
-std::string ApiErrorBody(const absl::Status& status) {
+std::string ApiErrorBody(const absl::Status& status, std::string_view request_id) {
   const int http = HttpStatusOf(status);
   const std::string code = CodeOf(status);
   if (http == kInternal) {
-    PALIMPSEST_LOG(kError, "a request failed: {}", status);
-    return ErrorBody(http, "internal error; the server's log has the details");
+    PALIMPSEST_LOG(kError, "request {} failed: {}", LogName(request_id), status);
+    return ErrorBody(http,
+                     "internal error; the server's log has the details under this answer's X-Request-Id");
   }
   return ErrorBody(http, Message(status), code.empty() ? DefaultCode(status) : code, ParamOf(status));
 }

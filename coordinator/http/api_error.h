@@ -20,8 +20,9 @@ std::string CodeOf(const absl::Status& status);
 // can never fit is the request's fault, not a quota's.
 absl::Status AboutPrompt(absl::Status status, std::string_view param);
 
-// The body of the error, and the whole answer. Internal errors are logged and told without details.
-std::string ApiErrorBody(const absl::Status& status);
+// The body of the error, and the whole answer. Internal errors are logged, under the request's id, and told
+// without details.
+std::string ApiErrorBody(const absl::Status& status, std::string_view request_id = "");
 void SendApiError(Response& response, const absl::Status& status);
 // One of HTTP's own: 415 and the like.
 void SendHttpError(Response& response, int status, std::string_view message, std::string_view param = "");

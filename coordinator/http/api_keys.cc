@@ -72,7 +72,10 @@ absl::Status Use(const Key& key, TimePoint now) {
   std::lock_guard<std::mutex> lock(key.usage->mu);
   Usage& usage = *key.usage;
   if (entry.concurrent > 0 && usage.in_work >= entry.concurrent) {
-    return WithRetryAfter(ResourceExhausted("this key has {} requests in work, its limit", usage.in_work), 1);
+    return WithRetryAfter(ResourceExhausted("the API key {} has {} requests in work, its `concurrent` is {}; "
+                                            "come again in 1 s",
+                                            Quoted(entry.name), usage.in_work, entry.concurrent),
+                          1);
   }
   if (entry.requests_per_minute > 0) {
     const double rate = static_cast<double>(entry.requests_per_minute);
@@ -80,10 +83,12 @@ absl::Status Use(const Key& key, TimePoint now) {
     usage.allowance = std::min(rate, std::max(usage.allowance, 0.0) + gained);
     usage.counted = now;
     if (usage.allowance < 1) {
-      const double wait = (1 - usage.allowance) * 60 / rate;
-      return WithRetryAfter(
-          ResourceExhausted("this key may ask {} times a minute", entry.requests_per_minute),
-          std::max<int64_t>(1, static_cast<int64_t>(std::ceil(wait))));
+      const double wait = std::ceil((1 - usage.allowance) * 60 / rate);
+      const int64_t seconds = std::max<int64_t>(1, static_cast<int64_t>(wait));
+      return WithRetryAfter(ResourceExhausted("the API key {} may ask {} times a minute, its "
+                                              "`requests_per_minute`; come again in {} s",
+                                              Quoted(entry.name), entry.requests_per_minute, seconds),
+                            seconds);
     }
     usage.allowance -= 1;
   }

@@ -13,7 +13,7 @@ namespace palimpsest::http {
 void AddCompletionRoutes(const ApiParts& parts, Router& router);
 // /v1/documents[/{id}[/text]]
 void AddDocumentRoutes(const ApiParts& parts, Router& router);
-// /v1/models[/{id}] /tokenize /detokenize
+// /v1/models[/{id}] /version /tokenize /detokenize
 void AddToolRoutes(const ApiParts& parts, Router& router);
 
 RequestRules RulesOf(const ApiParts& parts);

@@ -16,7 +16,8 @@ namespace palimpsest::http {
 
 class Connections {
  public:
-  static std::unique_ptr<Connections> Create(HttpServer::Options options, Router router);
+  // `loopback`: only this machine reaches the listener.
+  static std::unique_ptr<Connections> Create(HttpServer::Options options, bool loopback, Router router);
   virtual ~Connections() = default;  // Stop
 
   // Takes a connected socket, which it closes. `tls` null: plain.

@@ -65,7 +65,7 @@ json::object DocumentJson(const DocumentState& state) {
       {"progress", json::object{{"done_tokens", state.done_tokens}, {"total_tokens", state.total_tokens}}},
       {"seconds", state.seconds},
       {"blocks", state.blocks},
-      {"tier_bytes", json::object{{"host", state.host_bytes}, {"ssd", 0}}}};
+      {"tier_bytes", json::object{{"host", state.host_bytes}, {"ssd", state.ssd_bytes}}}};
   object["error"] = state.error.empty() ? json::value(nullptr) : json::value(state.error);
   return object;
 }

@@ -40,6 +40,7 @@ class Exchange final : public Response {
   bool Write(std::string_view part) override;
   void End() override;
   const CancelToken& gone() const override { return gone_; }
+  const std::string& request_id() const override { return request.request_id; }
 
   // The handler, whole: an answer is there at the end, whatever it did.
   void Run();

@@ -22,6 +22,7 @@ class HandlerPool {
 
   // False: all threads work, or the pool was stopped.
   bool TryRun(std::function<void()> work);
+  int64_t threads_max() const { return threads_max_; }
   int64_t in_work() const;
   void Stop();  // refuses, then waits
 

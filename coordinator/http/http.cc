@@ -23,10 +23,16 @@ std::vector<std::string_view> Segments(std::string_view path) {
 
 bool IsParameter(std::string_view segment) { return segment.starts_with('{') && segment.ends_with('}'); }
 
-// How many segments of `pattern` are literal, or -1 if it does not fit.
-int LiteralMatch(std::string_view pattern, const std::vector<std::string_view>& path,
+// How many segments of the route's pattern are literal, or -1 if it does not fit.
+int LiteralMatch(const Route& route, std::vector<std::string_view> path,
                  std::map<std::string, std::string>& parameters) {
-  const std::vector<std::string_view> expected = Segments(pattern);
+  const std::vector<std::string_view> expected = Segments(route.pattern);
+  if (route.takes_rest && path.size() > expected.size()) {
+    const char* const rest = path[expected.size() - 1].data();
+    const char* const end = path.back().data() + path.back().size();
+    path.resize(expected.size());
+    path.back() = {rest, static_cast<size_t>(end - rest)};
+  }
   if (expected.size() != path.size()) return -1;
   int literal = 0;
   parameters.clear();
@@ -127,7 +133,7 @@ Router::Match Router::Find(std::string_view method, std::string_view path) const
   const std::vector<std::string_view> segments = Segments(path);
   std::vector<std::pair<int, const Route*>> same_path;
   for (const Route& route : routes_) {
-    const int literal = LiteralMatch(route.pattern, segments, parameters);
+    const int literal = LiteralMatch(route, segments, parameters);
     if (literal < 0) continue;
     same_path.emplace_back(literal, &route);
     if (route.method != method || literal <= best) continue;
@@ -188,7 +194,7 @@ void SendError(Response& response, const absl::Status& status, std::string_view 
   }
   std::string message = Message(status);
   if (http == 500) {
-    PALIMPSEST_LOG(kError, "a request failed: {}", status);
+    PALIMPSEST_LOG(kError, "request {} failed: {}", LogName(response.request_id()), status);
     message = "internal error; the server's log has the details under this answer's X-Request-Id";
   }
   response.Send(http, "application/json", ErrorBody(http, message, ErrorCode(status, http), param), more);

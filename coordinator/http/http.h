@@ -50,6 +50,8 @@ class Response {
   virtual void End() = 0;
   // Set once the client is gone or the server stops at once.
   virtual const CancelToken& gone() const = 0;
+  // Of the request: what an error says in the log is found by it.
+  virtual const std::string& request_id() const = 0;
 };
 
 using Handler = std::function<void(const Request& request, Response& response)>;
@@ -62,6 +64,7 @@ struct Route {
   Body body = Body::kNone;
   Access access = Access::kKey;
   Handler handler;
+  bool takes_rest = false;  // a {name} at the end is what is left of the path, slashes too
 };
 
 // Longest literal match wins. Plain data; fill it before the server starts.

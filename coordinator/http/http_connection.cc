@@ -48,26 +48,66 @@ constexpr size_t kDiskBytes = 256 << 10;  // of an upload, written at once
 constexpr int64_t kBodiesBytesMax = int64_t{64}
                                     << 20;  // of all bodies in memory; parsed, tiny values take 15 times
 constexpr int64_t kUploadsMax = 16;         // at once; each holds up to limits.document_bytes of disk
-// A body must come at 1 KiB/s after its first half minute: a byte now and then is no progress.
-constexpr int64_t kBodyBytesPerSecondMin = 1 << 10;
-constexpr seconds kBodyGrace{30};
+constexpr int64_t kBodyBytesPerSecondMin = 1 << 10;  // a byte now and then is no progress
 constexpr milliseconds kTick{500};  // how often a connection in work looks at its time limits
 constexpr seconds kLinger{2};       // for a client to read the refusal of what it still sends
 constexpr milliseconds kTlsGoodbye{500};
 
 TimePoint Now() { return std::chrono::steady_clock::now(); }
 
+// Whether a body comes fast enough: a byte within `limit`, and from one `limit` to the next 1 KiB/s, whatever
+// came before.
+class BodyPace {
+ public:
+  explicit BodyPace(seconds limit) : limit_(limit) {}
+
+  void Count(size_t bytes) {
+    last_ = Now();
+    bytes_ += static_cast<int64_t>(bytes);
+  }
+  // The time until now was not the client's.
+  void BeginAnew() {
+    begun_ = last_ = Now();
+    bytes_ = 0;
+  }
+  TimePoint next_look() const { return std::min(last_, begun_) + limit_; }
+  // What is wrong with it; empty: nothing.
+  std::string TooSlow() {
+    if (Now() < next_look()) return "";
+    if (Now() >= last_ + limit_) {
+      return fmt::format("no byte of the body came for {} s (limits.idle_seconds); send it without a pause",
+                         limit_.count());
+    }
+    const int64_t least = limit_.count() * kBodyBytesPerSecondMin;
+    if (bytes_ < least) {
+      return fmt::format(
+          "{} bytes of the body came in {} s (limits.idle_seconds), at least {} must; send it faster", bytes_,
+          limit_.count(), least);
+    }
+    begun_ = Now();
+    bytes_ = 0;
+    return "";
+  }
+
+ private:
+  const seconds limit_;
+  TimePoint begun_ = Now(), last_ = begun_;
+  int64_t bytes_ = 0;  // since begun_
+};
+
 class Connection;
 
 // What the connections of one listener share; the I/O thread's but for what is atomic.
 struct Hub {
-  Hub(HttpServer::Options given, Router routes)
+  Hub(HttpServer::Options given, bool only_loopback, Router routes)
       : options(std::move(given)),
+        loopback(only_loopback),
         router(std::move(routes)),
         pool(options.config.limits.running + options.config.limits.waiting + 32),
         meter(options.name, options.metrics) {}
 
   const HttpServer::Options options;
+  const bool loopback;
   const Router router;
   asio::io_context io{1};
   asio::thread_pool disk{1};  // writes uploads: a slow disk must not hold up others' answers
@@ -309,7 +349,13 @@ awaitable<Refusal> Connection::ReadHead(RequestParser& parser, bool& quiet_end) 
     if (parser.started() && !head_end) head_end = Now() + seconds(limits_.header_seconds);
     quiet_end = over() || hub_.stop.IsSet() || (hub_.draining.load() && !parser.started());
     if (quiet_end) co_return Refusal{};
-    if (ahead_.size() >= ahead_max_) co_return Refusal{431, "the head of the request is too long", "", {}};
+    if (ahead_.size() >= ahead_max_) {
+      co_return Refusal{
+          431,
+          fmt::format("the headers are over {} bytes (limits.header_bytes)", limits_.header_bytes),
+          "",
+          {}};
+    }
     const TimePoint end = head_end.value_or(idle_end);
     if (Now() >= end) {
       quiet_end = !parser.started();
@@ -327,10 +373,13 @@ awaitable<Refusal> Connection::ReadHead(RequestParser& parser, bool& quiet_end) 
 // Takes a piece of a body that is held in memory.
 absl::Status Connection::Keep(std::string_view piece, Exchange& exchange) {
   const auto bytes = static_cast<int64_t>(piece.size());
-  if (hub_.body_bytes + bytes > std::max(kBodiesBytesMax, limits_.body_bytes)) {
-    return WithRetryAfter(
-        Error(absl::StatusCode::kUnavailable, "{} bytes of requests are in memory already", hub_.body_bytes),
-        1);
+  const int64_t bytes_max = std::max(kBodiesBytesMax, limits_.body_bytes);
+  if (hub_.body_bytes + bytes > bytes_max) {
+    return WithRetryAfter(Error(absl::StatusCode::kUnavailable,
+                                "{} bytes of requests are in memory already, at most {} may be (64 MiB, or "
+                                "limits.body_bytes where that is more); come again in 1 s",
+                                hub_.body_bytes, bytes_max),
+                          1);
   }
   hub_.body_bytes += bytes;
   body_charged_ += bytes;
@@ -341,6 +390,14 @@ absl::Status Connection::Keep(std::string_view piece, Exchange& exchange) {
 void Connection::ReleaseBody() {
   hub_.body_bytes -= std::exchange(body_charged_, 0);
   if (std::exchange(upload_charged_, false)) --hub_.uploads;
+}
+
+Refusal TooLarge(int64_t bytes_max, bool on_disk) {
+  return {413,
+          fmt::format("the body is over {} bytes ({})", bytes_max,
+                      on_disk ? "limits.document_bytes" : "limits.body_bytes"),
+          "body_too_large",
+          {}};
 }
 
 awaitable<absl::Status> Connection::OnDisk(std::function<absl::Status()> work) {
@@ -359,8 +416,7 @@ awaitable<absl::Status> Connection::OnDisk(std::function<absl::Status()> work) {
 
 awaitable<Refusal> Connection::ReadBody(RequestParser& parser, Exchange& exchange, int64_t bytes_max,
                                         bool& quiet_end) {
-  const TimePoint begun = Now();
-  TimePoint last = begun;
+  BodyPace pace{seconds(limits_.idle_seconds)};
   int64_t received = 0;
   std::string for_disk;
   for (;;) {
@@ -370,11 +426,9 @@ awaitable<Refusal> Connection::ReadBody(RequestParser& parser, Exchange& exchang
     }
     const bool done = state == RequestParser::State::kDone;
     if (state == RequestParser::State::kBody) {
-      last = Now();
+      pace.Count(parser.body().size());
       received += static_cast<int64_t>(parser.body().size());
-      if (received > bytes_max) {
-        co_return Refusal{413, fmt::format("the body is over {} bytes", bytes_max), "body_too_large", {}};
-      }
+      if (received > bytes_max) co_return TooLarge(bytes_max, exchange.upload != nullptr);
       absl::Status kept;
       if (exchange.upload != nullptr) {
         for_disk.append(parser.body());
@@ -391,23 +445,26 @@ awaitable<Refusal> Connection::ReadBody(RequestParser& parser, Exchange& exchang
       const absl::Status written = co_await OnDisk(std::move(work));
       if (!written.ok()) co_return RefusalOf(written);
       for_disk.clear();
-      last = Now();
+      pace.BeginAnew();
     }
     if (done) co_return Refusal{};
     if (state == RequestParser::State::kBody) continue;
     quiet_end = over() || hub_.stop.IsSet();
     if (quiet_end) co_return Refusal{};
-    if (ahead_.size() >= ahead_max_) co_return Refusal{400, "a chunk's head is too long", "", {}};
-    const TimePoint end = std::min(last + seconds(limits_.idle_seconds),
-                                   begun + kBodyGrace + seconds(received / kBodyBytesPerSecondMin));
-    if (Now() >= end) {
-      hub_.meter.OnCut("slow body");
-      co_return Refusal{408,
-                        fmt::format("the body stopped coming (limits.idle_seconds {})", limits_.idle_seconds),
-                        "timeout",
-                        {}};
+    if (ahead_.size() >= ahead_max_) {
+      co_return Refusal{
+          400,
+          fmt::format("a chunk's head is over {} bytes (64 KiB, or limits.header_bytes and 4 KiB "
+                      "where that is more); leave out its extensions",
+                      ahead_max_),
+          "",
+          {}};
     }
-    co_await Wait(end);
+    if (std::string slow = pace.TooSlow(); !slow.empty()) {
+      hub_.meter.OnCut("slow body");
+      co_return Refusal{408, std::move(slow), "timeout", {}};
+    }
+    co_await Wait(pace.next_look());
   }
 }
 
@@ -441,13 +498,17 @@ awaitable<bool> Connection::OneRequest() {
     co_return false;
   }
   const TimePoint begun = Now();
-  admitted = Admit(hub_.options, hub_.router, head);
+  admitted = Admit(hub_.options, hub_.loopback, hub_.router, head);
   refusal = admitted.refusal;
   const bool on_disk = admitted.route != nullptr && admitted.route->body == Route::Body::kFile;
   if (refusal.status == 0 && hub_.draining.load()) {
     refusal = {503, "the server is stopping", "unavailable", {}};
   } else if (refusal.status == 0 && on_disk && hub_.uploads >= kUploadsMax) {
-    refusal = {503, fmt::format("{} uploads are coming in already", hub_.uploads), "unavailable", {}};
+    refusal = {
+        503,
+        fmt::format("{} uploads are coming in already, as many as may; come again in 1 s", hub_.uploads),
+        "unavailable",
+        {}};
   }
   if (refusal.status != 0) {
     // What has a body that nobody reads cannot be followed by a request.
@@ -498,7 +559,13 @@ awaitable<bool> Connection::OneRequest() {
   answered_ = true;
   if (!hub_.pool.TryRun(std::move(work))) {
     const bool close = !head.keep_alive || hub_.draining.load();
-    Refuse({503, "all of the server's threads are in work", "unavailable", {}}, admitted, head, close);
+    Refuse({503,
+            fmt::format("no thread is free for the request, at most {} are in work at once (limits.running, "
+                        "limits.waiting and 32 more); come again in 1 s",
+                        hub_.pool.threads_max()),
+            "unavailable",
+            {}},
+           admitted, head, close);
     if (!close) co_await Flush();
     co_return !close;
   }
@@ -582,7 +649,8 @@ awaitable<void> Connection::Goodbye() {
 
 class AsioConnections final : public Connections {
  public:
-  AsioConnections(HttpServer::Options options, Router router) : hub_(std::move(options), std::move(router)) {
+  AsioConnections(HttpServer::Options options, bool loopback, Router router)
+      : hub_(std::move(options), loopback, std::move(router)) {
     thread_ = std::thread([this] { hub_.io.run(); });
   }
   ~AsioConnections() override { AsioConnections::Stop(); }
@@ -634,8 +702,8 @@ class AsioConnections final : public Connections {
 
 }  // namespace
 
-std::unique_ptr<Connections> Connections::Create(HttpServer::Options options, Router router) {
-  return std::make_unique<AsioConnections>(std::move(options), std::move(router));
+std::unique_ptr<Connections> Connections::Create(HttpServer::Options options, bool loopback, Router router) {
+  return std::make_unique<AsioConnections>(std::move(options), loopback, std::move(router));
 }
 
 }  // namespace palimpsest::http

@@ -58,7 +58,7 @@ class Server final : public HttpServer {
         connections_max_(options.config.limits.connections),
         keys_(options.keys),
         port_(listener->port()),
-        connections_(Connections::Create(options, std::move(router))),
+        connections_(Connections::Create(options, listener->loopback(), std::move(router))),
         certificate_(std::move(certificate)),
         listener_(std::move(listener)) {
     listener_->Run([this](int fd, bool ipv6, std::string client) { OnAccept(fd, ipv6, std::move(client)); },
@@ -95,7 +95,7 @@ class Server final : public HttpServer {
 
  private:
   void OnAccept(int fd, bool ipv6, std::string client) {
-    if (connections_->open() >= connections_max_) return TurnAway(fd);
+    if (connections_->open() >= connections_max_) return TurnAway(fd, connections_max_);
     connections_->Adopt(fd, ipv6, std::move(client),
                         certificate_ == nullptr ? nullptr : certificate_->current());
   }

@@ -2,9 +2,9 @@
 // in work.
 //
 // Limits (robustness.md 6.3): headers 16 KiB and 100, 5 s to send them, body 8 MiB in memory or
-// document_bytes on disk, 10 s without a byte of body, so many connections and requests in work, 256 KiB
-// unsent for a connection and 30 s without progress before it is cut. All of them in Config (server.*,
-// limits.*). What is over a limit is refused before it is buffered.
+// document_bytes on disk, 10 s without a byte of body or with less than 10 KiB of it, so many connections and
+// requests in work, 256 KiB unsent for a connection and 30 s without progress before it is cut. All of them
+// in Config (server.*, limits.*). What is over a limit is refused before it is buffered.
 // Errors : Start: InvalidArgument: a non-loopback address without keys and without server.insecure; TLS
 //          files missing or wrong. Unavailable: the port is in use. All name the key and what to do.
 // Threads: any thread.
@@ -30,7 +30,8 @@ class HttpServer {
     std::string host;           // address to listen on
     int64_t port = 0;           // 0: any
     Config config;              // server.*, limits.*
-    ApiKeys* keys = nullptr;    // null: routes of Access::kKey are open; refreshed once a second
+    ApiKeys* keys = nullptr;    // null: all routes are open, but not to other sites' pages; refreshed
+                                // once a second
     bool tls = true;            // with server.tls_certificate; false: HTTP all the same (admin)
     std::string upload_folder;  // for Body::kFile; 0700
     Metrics* metrics = nullptr;

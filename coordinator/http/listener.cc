@@ -189,17 +189,18 @@ void SetClientOptions(int fd) {
   ::setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low_water, sizeof low_water);
 }
 
-void TurnAway(int fd) {
-  static const std::string* const answer = [] {
-    const std::string body = ErrorBody(503, "too many connections (limits.connections)", "unavailable");
-    return new std::string(fmt::format(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\n"
-        "Retry-After: 1\r\nConnection: close\r\n\r\n{}",
-        body.size(), body));
-  }();
+void TurnAway(int fd, int64_t connections_max) {
+  const std::string body = ErrorBody(
+      503,
+      fmt::format("{} connections are open already (limits.connections); come again in 1 s", connections_max),
+      "unavailable");
+  const std::string answer = fmt::format(
+      "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\n"
+      "Retry-After: 1\r\nConnection: close\r\n\r\n{}",
+      body.size(), body);
   // One try for each, without waiting: a fresh socket has room. What was read cannot make close() send a
   // reset that overtakes the answer.
-  if (::send(fd, answer->data(), answer->size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0) {
+  if (::send(fd, answer.data(), answer.size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0) {
     ::shutdown(fd, SHUT_WR);
     std::array<char, 16 << 10> ignored;
     if (::recv(fd, ignored.data(), ignored.size(), MSG_DONTWAIT) < 0) errno = 0;

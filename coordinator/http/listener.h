@@ -50,7 +50,7 @@ class Listener {
 
 // Options of a client's socket: no delay, a dead peer noticed within a minute, little left in the kernel.
 void SetClientOptions(int fd);
-// Says 503 to a client for whom there is no place, and closes.
-void TurnAway(int fd);
+// Says 503 to a client for whom there is no place, since so many connections are open, and closes.
+void TurnAway(int fd, int64_t connections_max);
 
 }  // namespace palimpsest::http

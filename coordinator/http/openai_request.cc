@@ -45,13 +45,14 @@ absl::Status Missing(std::string_view name) {
   return AtParam(InvalidArgument("{} is missing", name), name, "missing");
 }
 
-absl::Status ReadTokens(JsonFields& fields, bool chat, proto::Sampling* sampling) {
+absl::Status ReadTokens(JsonFields& fields, bool chat, AnswerRequest* answer) {
   PALIMPSEST_ASSIGN_OR_RETURN(auto tokens, fields.Integer("max_tokens", 1, kTokensMax));
   if (chat) {  // the newer name wins
     PALIMPSEST_ASSIGN_OR_RETURN(const auto newer, fields.Integer("max_completion_tokens", 1, kTokensMax));
     if (newer.has_value()) tokens = newer;
   }
-  sampling->set_max_tokens(tokens.value_or(chat ? 0 : kCompletionTokens));
+  answer->sampling.set_max_tokens(tokens.value_or(chat ? 0 : kCompletionTokens));
+  answer->may_cut = !tokens.has_value();
   return absl::OkStatus();
 }
 
@@ -226,9 +227,8 @@ absl::Status ReadOwn(JsonFields& fields, const Config::Limits& limits, AnswerReq
 // What both kinds of requests have.
 absl::Status ReadCommon(JsonFields& fields, const RequestRules& rules, OpenAiRequest* request) {
   PALIMPSEST_RETURN_IF_ERROR(CheckModel(fields, rules.model));
-  proto::Sampling* const sampling = &request->answer.sampling;
-  PALIMPSEST_RETURN_IF_ERROR(ReadTokens(fields, request->chat, sampling));
-  PALIMPSEST_RETURN_IF_ERROR(ReadSampling(fields, rules, sampling));
+  PALIMPSEST_RETURN_IF_ERROR(ReadTokens(fields, request->chat, &request->answer));
+  PALIMPSEST_RETURN_IF_ERROR(ReadSampling(fields, rules, &request->answer.sampling));
   PALIMPSEST_RETURN_IF_ERROR(ReadStream(fields, request));
   PALIMPSEST_ASSIGN_OR_RETURN(const auto choices, fields.Integer("n", 1, rules.limits.choices));
   request->answer.choices = choices.value_or(1);

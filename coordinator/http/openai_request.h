@@ -10,8 +10,8 @@
 // "question": "hidden" | "visible", "catalyst", "answer_prefix", "cache_salt", "ignore_end"}. A policy names
 // no file here: the text of a catalyst is a field.
 //
-// Defaults: max_tokens as OpenAI's (a chat: as many as fit; a completion: 16); the rest from the
-// configuration's generate.*.
+// Defaults: max_tokens as OpenAI's (a chat: as many as fit; a completion: 16, or as many as fit); the rest
+// from the configuration's generate.*.
 // Errors : InvalidArgument with param and code (api_error.h); NotFound for a model that is not served.
 // Threads: pure functions.
 #pragma once

@@ -184,11 +184,11 @@ std::string OpenAiFormat::UsageEvent(const proto::Usage& usage) const {
   return Event(object);
 }
 
-std::string OpenAiFormat::ErrorEvent(const absl::Status& status) {
-  return "data: " + ApiErrorBody(status) + "\n\n";
-}
-
 std::string_view OpenAiFormat::LastEvent() { return "data: [DONE]\n\n"; }
+
+std::string OpenAiFormat::ErrorEvent(const absl::Status& status, std::string_view request_id) {
+  return "data: " + ApiErrorBody(status, request_id) + "\n\n";
+}
 
 proto::Usage TotalUsage(std::span<const proto::Usage> choices) {
   proto::Usage total = choices.front();

@@ -57,8 +57,9 @@ class OpenAiFormat {
   std::string DoneEvent(int64_t choice, const proto::DoneEvent& done,
                         std::span<const std::string> documents) const;
   std::string UsageEvent(const proto::Usage& usage) const;
-  static std::string ErrorEvent(const absl::Status& status);
   static std::string_view LastEvent();  // [DONE]
+  // In its place, of an answer that failed.
+  static std::string ErrorEvent(const absl::Status& status, std::string_view request_id);
 
   // Characters of one token as it is shown, where a byte that is no text counts as one.
   int64_t Characters(int32_t token) const;

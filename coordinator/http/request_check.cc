@@ -1,6 +1,11 @@
 #include "coordinator/http/request_check.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <strings.h>
+
 #include "coordinator/http/target.h"
+#include "proto/base/quote.h"
 #include "proto/base/sizes.h"
 #include "proto/base/status.h"
 
@@ -42,6 +47,22 @@ Refusal CheckKey(ApiKeys& keys, const Headers& headers, std::unique_ptr<ApiKeys:
   return RefusalOf(checked.status());
 }
 
+// "localhost", "127.0.0.1:8080", "[::1]:8080": names that no one else can give to a machine of theirs.
+bool NamesThisMachine(std::string_view host) {
+  const size_t colon = host.rfind(':');
+  const bool has_port = colon != std::string_view::npos &&
+                        host.find_first_not_of("0123456789", colon + 1) == std::string_view::npos;
+  std::string name(host.substr(0, has_port ? colon : host.size()));
+  if (name.starts_with('[') && name.ends_with(']')) {
+    in6_addr ip{};
+    return ::inet_pton(AF_INET6, name.substr(1, name.size() - 2).c_str(), &ip) == 1 &&
+           (IN6_IS_ADDR_LOOPBACK(&ip) || (IN6_IS_ADDR_V4MAPPED(&ip) && ip.s6_addr[12] == 127));
+  }
+  in_addr ip{};
+  if (::inet_pton(AF_INET, name.c_str(), &ip) == 1) return (ntohl(ip.s_addr) >> 24) == 127;
+  return ::strcasecmp(name.c_str(), "localhost") == 0;
+}
+
 Refusal CheckLength(const Route& route, const RequestParser::Head& head, int64_t bytes_max) {
   if (route.body == Route::Body::kNone && head.has_body()) {
     return {400, "this route takes no body", "unexpected_body", {}};
@@ -67,7 +88,35 @@ Refusal RefusalOf(const absl::Status& status) {
   return refusal;
 }
 
-Admitted Admit(const HttpServer::Options& options, const Router& router, const RequestParser::Head& head) {
+Refusal CheckPage(const Headers& headers, bool https, bool loopback) {
+  const auto value = [&](const char* name) {
+    const auto found = headers.find(name);
+    return found == headers.end() ? std::string() : found->second;
+  };
+  const std::string host = value("host"), own = (https ? "https://" : "http://") + host;
+  const bool of_another =
+      value("sec-fetch-site") == "cross-site" || (headers.contains("origin") && value("origin") != own);
+  if (of_another) {
+    return {403,
+            fmt::format("a page of another site than {} may not ask where no API key is asked for: set "
+                        "server.api_keys_file, and have it send a key (to the admin listener no page may)",
+                        Quoted(own, 256)),
+            "forbidden",
+            {}};
+  }
+  if (loopback && headers.contains("host") && !NamesThisMachine(host)) {
+    return {403,
+            fmt::format("Host {} is not localhost or a loopback address, and no other is taken where no API "
+                        "key is asked for: send one of those, or set server.api_keys_file",
+                        Quoted(host, 256)),
+            "forbidden",
+            {}};
+  }
+  return {};
+}
+
+Admitted Admit(const HttpServer::Options& options, bool loopback, const Router& router,
+               const RequestParser::Head& head) {
   Admitted admitted;
   const auto id = head.headers.find("x-request-id");
   const bool own_id = id != head.headers.end() && IsRequestId(id->second);
@@ -81,11 +130,16 @@ Admitted Admit(const HttpServer::Options& options, const Router& router, const R
   }
   Router::Match match = router.Find(head.method, request.path);
   if (match.route == nullptr && admitted.head_only) match = router.Find("GET", request.path);
+  admitted.route = match.route;
+  if (options.keys == nullptr) {
+    const bool https = options.tls && !options.config.server.tls_certificate.empty();
+    admitted.refusal = CheckPage(head.headers, https, loopback);
+    if (admitted.refusal.status != 0) return admitted;
+  }
   if (match.route == nullptr) {
     admitted.refusal = NoRoute(match, head.method == "OPTIONS");
     return admitted;
   }
-  admitted.route = match.route;
   if (options.keys != nullptr && match.route->access == Route::Access::kKey) {
     admitted.refusal = CheckKey(*options.keys, head.headers, admitted.grant);
     if (admitted.refusal.status != 0) return admitted;

@@ -1,5 +1,5 @@
-// From the head of a request to an exchange, or to the reason why not: route, key, size. Before a byte of
-// body is read.
+// From the head of a request to an exchange, or to the reason why not: route, key or page, size. Before a
+// byte of body is read.
 //
 // Threads: the I/O thread.
 #pragma once
@@ -22,6 +22,10 @@ struct Refusal {
 };
 Refusal RefusalOf(const absl::Status& status);
 
+// Where no key is asked for, every page that a browser of this machine opens could ask. So none of another
+// site may, and on loopback none under a name that was only made to lead here. Status 0: nothing against it.
+Refusal CheckPage(const Headers& headers, bool https, bool loopback);
+
 struct Admitted {
   std::string request_id;
   const Route* route = nullptr;  // known even for some refusals
@@ -31,6 +35,8 @@ struct Admitted {
   int64_t body_bytes_max = 0;
   Refusal refusal;
 };
-Admitted Admit(const HttpServer::Options& options, const Router& router, const RequestParser::Head& head);
+// `loopback`: only this machine reaches the listener.
+Admitted Admit(const HttpServer::Options& options, bool loopback, const Router& router,
+               const RequestParser::Head& head);
 
 }  // namespace palimpsest::http

@@ -5,6 +5,7 @@
 #include <optional>
 #include <random>
 
+#include "proto/base/quote.h"
 #include "proto/base/status.h"
 
 namespace palimpsest::http {
@@ -49,7 +50,9 @@ absl::Status DecodeQuery(std::string_view text, std::map<std::string, std::strin
     const auto key = PercentDecode(pair.substr(0, equals), true);
     const auto value = PercentDecode(pair.substr(std::min(equals + 1, pair.size())), true);
     if (!key || !value) return InvalidArgument("the query is not valid percent-encoding");
-    if (!query.emplace(*key, *value).second) return InvalidArgument("a key stands twice in the query");
+    if (!query.emplace(*key, *value).second) {
+      return InvalidArgument("the query has the key {} twice; send it once", Quoted(*key));
+    }
     if (query.size() > kQueryKeysMax) {
       return InvalidArgument("the query has more than {} keys", kQueryKeysMax);
     }

@@ -1,7 +1,7 @@
 // What a client writes in the first lines of a request, made plain: target, address of this server, request
 // id. No library, so that the fuzz target reaches it alone.
 //
-// Errors : InvalidArgument that never repeats what the client wrote.
+// Errors : InvalidArgument that repeats nothing of what the client wrote but the name of a query key.
 // Threads: pure functions.
 #pragma once
 

@@ -1,4 +1,4 @@
-// /v1/models, /tokenize and /detokenize: what clients ask before they ask.
+// /v1/models, /version, /tokenize and /detokenize: what clients ask before they ask.
 #include <boost/json.hpp>
 #include <utility>
 
@@ -34,6 +34,12 @@ void GetModel(const ApiParts& parts, const Request& request, Response& response)
     return response.Send(200, "application/json", PrintJson(ModelJson(model)));
   }
   SendApiError(response, AtParam(ModelNotFound(name, model.name), "model", "model_not_found"));
+}
+
+// As vLLM's.
+void GetVersion(const ApiParts& parts, const Request& /*request*/, Response& response) {
+  const std::string& version = parts.coordinator->registry().identity().version;
+  response.Send(200, "application/json", PrintJson(json::object{{"version", version}}));
 }
 
 std::vector<int32_t> TokensOf(const PromptPlan& plan) {
@@ -118,13 +124,17 @@ void Tool(absl::StatusOr<json::object> (*tool)(const ApiParts& parts, std::strin
 }  // namespace
 
 void AddToolRoutes(const ApiParts& parts, Router& router) {
-  const auto add = [&](const char* method, const char* path, Route::Body body, auto handle) {
+  const auto add = [&](const char* method, const char* path, Route::Body body, auto handle,
+                       bool takes_rest = false) {
     router.Add(
         {method, path, body, Route::Access::kKey,
-         [parts, handle](const Request& request, Response& response) { handle(parts, request, response); }});
+         [parts, handle](const Request& request, Response& response) { handle(parts, request, response); },
+         takes_rest});
   };
   add("GET", "/v1/models", Route::Body::kNone, ListModels);
-  add("GET", "/v1/models/{id}", Route::Body::kNone, GetModel);
+  // Many a model is called ORGANISATION/NAME.
+  add("GET", "/v1/models/{id}", Route::Body::kNone, GetModel, /*takes_rest=*/true);
+  add("GET", "/version", Route::Body::kNone, GetVersion);
   add("POST", "/tokenize", Route::Body::kMemory,
       [](const ApiParts& own, const Request& request, Response& response) {
         Tool(Tokenized, own, request, response);

@@ -92,6 +92,7 @@ TEST_F(EmbeddedTest, IngestedDocumentIsReadOnce) {
   EXPECT_EQ(ingested->info.bytes, 300);
   EXPECT_EQ(ingested->blocks, (ingested->info.tokens + 63) / 64 * 2) << "2 layers";
   EXPECT_GT(ingested->host_bytes, 0);
+  EXPECT_GT(ingested->ssd_bytes, 0);
   const auto answer = embedded->Ask(Ask({ingested->info.id}));
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_GE(answer->usage.cached_tokens(), ingested->info.tokens);

@@ -88,6 +88,7 @@ TEST(ResultsTest, IngestHasEveryFieldOfTheContract) {
   document.path = "second.txt";
   document.blocks = 60;
   document.host_bytes = 4096;
+  document.ssd_bytes = 2048;
   document.seconds = 0.5;
   document.already_known = true;
   const json::object ingest = Parsed(IngestJson(std::vector{document}, {}));
@@ -97,7 +98,7 @@ TEST(ResultsTest, IngestHasEveryFieldOfTheContract) {
                                      "tokens_per_second", "already_known"));
   EXPECT_EQ(one.at("path").as_string(), "second.txt");
   EXPECT_EQ(one.at("tier_bytes").at("host").as_int64(), 4096);
-  EXPECT_EQ(one.at("tier_bytes").at("ssd").as_int64(), 0);
+  EXPECT_EQ(one.at("tier_bytes").at("ssd").as_int64(), 2048);
   EXPECT_EQ(one.at("tokens_per_second").as_double(), 200);
   EXPECT_TRUE(one.at("already_known").as_bool());
 }

@@ -146,13 +146,16 @@ TEST(CoordinatorTest, WhatCannotBeIsRefusedWithBothNumbers) {
   EXPECT_THAT(Message(memory), AllOf(HasSubstr("81920"), HasSubstr("device.arena_bytes")));
 }
 
-TEST(CoordinatorTest, AnAnswerIsCutToTheRoomThatIsLeft) {
+TEST(CoordinatorTest, AnAnswerOfNoAskedLengthIsCutToTheRoomThatIsLeft) {
   Serving serving;
   RecordingSink rest;
   ASSERT_TRUE(serving.coordinator->Answer(Ask(std::string(4000, 'x'), 0), rest, kNever).ok());
   EXPECT_EQ(rest.prompt_tokens + rest.tokens[0], kTestWindow);
-  RecordingSink usual;
-  ASSERT_TRUE(serving.coordinator->Answer(Ask(std::string(4000, 'x'), 256), usual, kNever).ok());
+  RecordingSink usual, refused;
+  AnswerRequest request = Ask(std::string(4000, 'x'), 256);
+  EXPECT_TRUE(IsOverWindow(serving.coordinator->Answer(request, refused, kNever))) << "it is a wish";
+  request.may_cut = true;
+  ASSERT_TRUE(serving.coordinator->Answer(request, usual, kNever).ok());
   EXPECT_EQ(usual.prompt_tokens + usual.tokens[0], kTestWindow);
 }
 

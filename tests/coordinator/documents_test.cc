@@ -195,6 +195,8 @@ TEST_F(DocumentsTest, ALongTextIsReadSpanBySpan) {
     blocks += last;
   }
   EXPECT_EQ(tokens, 50'000);
+  EXPECT_EQ(state.host_bytes, 4096);
+  EXPECT_EQ(state.ssd_bytes, 2048);
   EXPECT_EQ(state.blocks, 3 * blocks / last);  // the worker told 3 for the last one
 }
 

@@ -101,6 +101,8 @@ void FakeWorkerLink::Finish(const proto::GenerateRequest& request, const Listene
   done.mutable_usage()->set_prompt_tokens(PromptTokens(request));
   done.mutable_usage()->set_completion_tokens(request.sampling().max_tokens());
   done.set_blocks(3);
+  done.mutable_receipt()->mutable_spilled_bytes()->set_host(4096);
+  done.mutable_receipt()->mutable_spilled_bytes()->set_ssd(2048);
   (void)listener(event);
 }
 

@@ -29,9 +29,11 @@ PromptPlan PlanOf(int64_t document_tokens, std::string_view policy, std::string_
   return std::move(*plan);
 }
 
-absl::StatusOr<Admission::Need> Fit(const PromptPlan& plan, int64_t max_tokens, int64_t arena_blocks) {
+absl::StatusOr<Admission::Need> Fit(const PromptPlan& plan, int64_t max_tokens, int64_t arena_blocks,
+                                    bool may_cut = false) {
   const FakeCluster cluster([](const auto&) { return FakeWorkerLink::Script(); }, arena_blocks * kBlockBytes);
-  return FitAnswer(plan, max_tokens, {.window_tokens = kTestWindow, .default_tokens = kDefaultTokens},
+  return FitAnswer(plan, max_tokens,
+                   {.window_tokens = kTestWindow, .default_tokens = kDefaultTokens, .may_cut = may_cut},
                    *cluster.registry());
 }
 
@@ -101,6 +103,21 @@ TEST(FitAnswerTest, WhatNoWorkerHoldsIsRefusedWithBothNumbers) {
   }
   const PromptPlan plan = PlanOf(3000, "full");
   EXPECT_EQ(Fit(plan, 0, 60)->answer_tokens, (60 - 50) * 64) << "cut to what is left";
+}
+
+// However short it is: whoever asks for 100 tokens wants no 90.
+TEST(FitAnswerTest, OnlyADefaultIsCut) {
+  const PromptPlan plan = PlanOf(3000, "full");
+  const int64_t room = kTestWindow - plan.tokens;
+  EXPECT_EQ(Fit(plan, room, 1 << 20)->answer_tokens, room);
+  EXPECT_EQ(Fit(plan, room + 1, 1 << 20, /*may_cut=*/true)->answer_tokens, room);
+  EXPECT_TRUE(IsOverWindow(Fit(plan, room + 1, 1 << 20).status()));
+  const PromptPlan long_one = PlanOf(kTestWindow - 200, "full");
+  ASSERT_EQ(long_one.mode.prefill, proto::EXACT);
+  EXPECT_LT(kTestWindow - long_one.tokens, kDefaultTokens);
+  EXPECT_TRUE(IsOverWindow(Fit(long_one, kDefaultTokens, 1 << 20).status()));
+  EXPECT_EQ(Fit(plan, 11 * 64, 60, /*may_cut=*/true)->answer_tokens, (60 - 50) * 64);
+  EXPECT_EQ(Fit(plan, 11 * 64, 60).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST(GenerateRequestTest, TellsRolesModePolicyAndCatalyst) {

@@ -73,7 +73,7 @@ class LoadTest(serving.ServeTest):
         self.addCleanup(stalled.close)
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stalled.connect((server.host, server.port))
-        stalled.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        stalled.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                         b"Content-Length: %d\r\n\r\n" % len(body) + body)
         self.assertEqual(server.chat("hi", max_tokens=8).status, 200)
         self.expect_idle(server)  # cut after 2 s without progress, or ended

@@ -1,6 +1,7 @@
 """`palimpsest serve` as its clients see it: answers, documents, refusals, its end. On a tiny model."""
 
 import http.client
+import http.server
 import json
 import os
 import signal
@@ -52,6 +53,7 @@ class ServeTest(serving.ServeTest):
         ingested = self.expect_done("ingest", other, "--json", "--server", server.url).json["documents"][0]
         self.assertFalse(ingested["already_known"])
         self.assertGreater(ingested["blocks"], 0)
+        self.assertGreater(ingested["tier_bytes"]["ssd"], 0)
         listed = self.expect_done("documents", "list", "--json", "--server", server.url).json["documents"]
         self.assertEqual({document["id"] for document in listed}, {ingested["id"], alone["documents"][0]})
         shown = self.expect_done("documents", "show", ingested["id"], "--json", "--server", server.url).json
@@ -59,6 +61,50 @@ class ServeTest(serving.ServeTest):
         self.expect_done("documents", "delete", ingested["id"], "--server", server.url)
         self.expect_error(cli.FAILED, "documents", "show", ingested["id"], "--server", server.url,
                           contains=[ingested["id"]])
+
+    def test_only_an_answer_of_no_asked_length_is_cut_to_the_room_that_is_left(self):
+        self.tiny_model()
+        path = self.write("long.txt", "x1" * (cli.TINY_WINDOW // 2 - 114))
+        question = ["ask", "--document", path, "--json", "Who?"]
+        alone = self.expect_done(*question).json
+        room = cli.TINY_WINDOW - alone["usage"]["prompt_tokens"]
+        self.assertLess(room, 256, "less than an answer of the command may have")
+        server = self.serve()
+        there = self.expect_done(*question, "--server", server.url).json
+        self.assertEqual((there["answer"], there["usage"]["completion_tokens"]),
+                         (alone["answer"], alone["usage"]["completion_tokens"]))
+        own = {"documents": alone["documents"]}
+        self.assertEqual(server.chat("Who?", max_tokens=room, palimpsest=own).status, 200)
+        refused = server.chat("Who?", max_tokens=room + 1, palimpsest=own)
+        self.assertEqual((refused.status, refused.error["code"]), (400, "context_length_exceeded"))
+        self.assertIn(str(room + 1), refused.error["message"])
+
+    def test_an_error_within_an_answer_is_told_without_a_status(self):
+        class Fails(http.server.BaseHTTPRequestHandler):
+            def send(self, kind: str, body: bytes):
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_GET(self):
+                self.send("application/json", b'{"data": [{"id": "m"}]}')
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send("text/event-stream", b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
+                          b'data: {"error": {"message": "no worker came back"}}\n\n')
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Fails) as there:
+            threading.Thread(target=there.serve_forever, daemon=True).start()
+            run = self.expect_error(cli.FAILED, "ask", "--json", "hi", "--server",
+                                    f"http://127.0.0.1:{there.server_address[1]}", contains=["no worker came back"])
+            there.shutdown()
+        self.assertNotIn("HTTP", run.err)
 
     def test_a_server_that_is_not_there_is_named(self):
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -85,6 +131,24 @@ class ServeTest(serving.ServeTest):
                                 contains=["api_keys_file", "insecure"])
         self.expect_serve_error("--server-tls-certificate", "none.pem", "--server-tls-key", "none.key", "--port", "0",
                                 "--admin-port", "0", contains=["none.pem"])
+
+    def test_without_keys_pages_of_other_sites_are_refused(self):
+        server = self.serve()
+        for headers in ({"Origin": "http://evil.example"}, {"Sec_Fetch_Site": "cross-site"}, {"Host": "evil.example"}):
+            for target, admin in (("/v1/models", False), ("/status", True)):
+                reply = server.call("GET", target, admin=admin, **headers)
+                self.assertEqual(reply.status, 403, f"{headers} {target} {reply.body}")
+                self.assertIn("server.api_keys_file", reply.error["message"])
+        for headers in ({"Origin": server.url}, {"Host": f"localhost:{server.port}"}, {"Sec_Fetch_Site": "same-origin"}):
+            self.assertEqual(server.call("GET", "/v1/models", **headers).status, 200, headers)
+
+    def test_a_model_may_have_a_slash_in_its_name(self):
+        server = self.serve("--server-model-name", "org/tiny")
+        for name in ("org/tiny", "org%2Ftiny"):
+            self.assertEqual(server.call("GET", f"/v1/models/{name}").json["id"], "org/tiny")
+        self.assertEqual(server.call("GET", "/v1/models/org").status, 404)
+        version = self.expect_done("--version").out.split()[1]
+        self.assertEqual(server.call("GET", "/version").json, {"version": version})
 
     def test_keys_open_and_close_the_door(self):
         made = self.expect_done("serve", "--make-key", "team-a", "--json").json

@@ -57,6 +57,28 @@ TEST_F(Access, ARouteBehindAKeyAsksForIt) {
   EXPECT_EQ(client.Get("/hello").status, 200) << "open routes stay open";
 }
 
+TEST_F(Access, APageOfAnotherSiteNeedsAKey) {
+  Start();
+  Client client(server->port());
+  const std::string page = "Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\n";
+  for (const char* path : {"/hello", "/secret", "/none"}) {
+    const Answer refused = client.Get(path, page);
+    EXPECT_EQ(refused.status, 403) << path;
+    EXPECT_THAT(refused.body, AllOf(HasSubstr("permission_error"), HasSubstr("server.api_keys_file")));
+  }
+  client.Send("GET /hello HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+  EXPECT_EQ(client.Receive().status, 403) << "a name that was made to lead here";
+  EXPECT_EQ(calls, 0);
+  EXPECT_EQ(client.Get("/hello", "Origin: http://localhost\r\n").status, 200);
+
+  const NewKey made = MakeKey("team-a");
+  WriteKeys(made.entry);
+  LoadKeys();
+  Start();
+  EXPECT_EQ(Connect().Get("/hello", page).status, 200);
+  EXPECT_EQ(Connect().Get("/secret", page + "Authorization: Bearer " + made.key + "\r\n").status, 200);
+}
+
 TEST_F(Access, AQuotaIsA429WithATime) {
   const NewKey made = MakeKey("team-a");
   WriteKeys(made.entry + "    requests_per_minute: 1\n");
@@ -95,10 +117,10 @@ TEST_F(Access, HttpsAnswersAndStreams) {
   Start();
   TlsClient client(server->port());
   EXPECT_EQ(client.certificate_name(), "first");
-  EXPECT_THAT(client.Ask("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n", "hello"), HasSubstr("200 OK"));
-  EXPECT_THAT(client.Ask("GET /stream?parts=3000 HTTP/1.1\r\nHost: x\r\n\r\n", "\r\n0\r\n\r\n"),
+  EXPECT_THAT(client.Ask("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n", "hello"), HasSubstr("200 OK"));
+  EXPECT_THAT(client.Ask("GET /stream?parts=3000 HTTP/1.1\r\nHost: localhost\r\n\r\n", "\r\n0\r\n\r\n"),
               HasSubstr("part 2999\n"));
-  EXPECT_THAT(client.Ask("GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", ""),
+  EXPECT_THAT(client.Ask("GET /hello HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", ""),
               HasSubstr("hello"));
   EXPECT_TRUE(client.ended_properly());
 }
@@ -108,7 +130,7 @@ TEST_F(Access, LeavingHttpsIsNoticed) {
   Start();
   {
     TlsClient client(server->port());
-    client.Send("GET /busy HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.Send("GET /busy HTTP/1.1\r\nHost: localhost\r\n\r\n");
     ASSERT_TRUE(Eventually([&] { return working == 1; }));
   }
   EXPECT_TRUE(Eventually([&] { return gone == 1; }, 5));
@@ -120,7 +142,7 @@ TEST_F(Access, PlainTextToHttpsIsClosedAndAHangingHandshakeToo) {
   options.config.limits.header_seconds = 1;
   Start();
   Client plain(server->port()), silent(server->port());
-  plain.Send("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+  plain.Send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n");
   EXPECT_TRUE(plain.ClosedWithin(10));
   EXPECT_TRUE(silent.ClosedWithin(10));
   EXPECT_EQ(calls, 0);

@@ -73,6 +73,7 @@ TEST_F(Keys, RequestsAtOnceAreCountedWhileTheyLast) {
   const absl::Status third = keys->Check("Bearer k").status();
   EXPECT_EQ(third.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(RetryAfter(third), 1);
+  EXPECT_THAT(Message(third), AllOf(HasSubstr("key 'a'"), HasSubstr("`concurrent` is 2")));
   one->reset();
   EXPECT_TRUE(Accepts("k"));
 }
@@ -82,6 +83,8 @@ TEST_F(Keys, RequestsAMinuteComeBackWithTime) {
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(Accepts("k"));
   const absl::Status fourth = keys->Check("Bearer k").status();
   EXPECT_EQ(RetryAfter(fourth), 20);
+  EXPECT_THAT(Message(fourth), AllOf(HasSubstr("key 'a'"), HasSubstr("3 times a minute"),
+                                     HasSubstr("`requests_per_minute`"), HasSubstr("in 20 s")));
   EXPECT_TRUE(Accepts("other"));
   clock.Advance(std::chrono::seconds(20));
   EXPECT_TRUE(Accepts("k"));
@@ -149,6 +152,9 @@ TEST(KeysFile, WhatIsWrongIsNamedWithItsLine) {
       {"keys:\n  - a\n", "line 2: a key is a list item"},
       {"keys:\n  - name: a\n", "line 2: a key needs both"},
       {"keys:\n  - name: a\n    sha256: 1234\n", "line 3: sha256: 64 hex digits"},
+      // As docs/serve.md has it, where nobody's hash may stand.
+      {"keys:\n  - name: a\n    sha256: <64 hex digits that --make-key prints>\n",
+       "line 3: sha256: 64 hex digits"},
       {"keys:\n  - name: [a]\n", "line 2: 'name': expected one value"},
       {good + "    expires: 2027-02-30\n", "line 4: expires '2027-02-30'"},
       {good + "    expires: tomorrow\n", "line 4: expires 'tomorrow'"},

@@ -148,12 +148,12 @@ Answer Client::Receive(double seconds) {
 }
 
 Answer Client::Get(const std::string& path, const std::string& headers) {
-  Send(fmt::format("GET {} HTTP/1.1\r\nHost: test\r\n{}\r\n", path, headers));
+  Send(fmt::format("GET {} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", path, headers));
   return Receive();
 }
 
 Answer Client::Post(const std::string& path, std::string_view body, const std::string& headers) {
-  Send(fmt::format("POST {} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n{}\r\n", path, body.size(),
+  Send(fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{}\r\n", path, body.size(),
                    headers));
   Send(body);
   return Receive();

@@ -7,6 +7,7 @@
 
 #include "coordinator/http/answer_sinks.h"
 #include "coordinator/http/api.h"
+#include "proto/base/log.h"
 #include "tests/coordinator/http/fakes.h"
 
 namespace palimpsest::http {
@@ -18,6 +19,7 @@ using ::palimpsest::testing::FakeCoordinator;
 using ::palimpsest::testing::FakeResponse;
 using ::palimpsest::testing::kFakeEnd;
 using ::palimpsest::testing::Token;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -247,20 +249,24 @@ TEST_F(CompletionsApiTest, FailureInTheStreamIsAnEventAndItsEnd) {
   };
   Chat(R"(, "stream": true)");
   const std::vector<std::string> events = Events();
-  EXPECT_EQ(json::parse(events.back()).at("error").at("message").as_string(), "no worker came back");
+  EXPECT_EQ(json::parse(events.back()).at("error").at("message").as_string(), "no worker came back")
+      << "and no [DONE]";
   EXPECT_TRUE(response_.ended());
 }
 
 TEST_F(CompletionsApiTest, InternalErrorsKeepTheirDetails) {
   for (const char* more : {"", R"(, "stream": true)"}) {
-    FakeCoordinator coordinator;
+    std::string log;
+    InitLog({.sink = [&](std::string_view line) { log += line; }});
     coordinator_.script = [](const AnswerRequest&, AnswerSink& sink, const CancelToken&) {
       sink.OnStart(1, {});
       return Internal("address 0x1234");
     };
     Chat(more);
+    InitLog({});
     EXPECT_THAT(response_.body(), HasSubstr("internal error"));
     EXPECT_THAT(response_.body(), ::testing::Not(HasSubstr("0x1234")));
+    EXPECT_THAT(log, AllOf(HasSubstr("request r-1 "), HasSubstr("0x1234")));
   }
 }
 

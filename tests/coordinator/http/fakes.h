@@ -42,6 +42,7 @@ class FakeResponse final : public http::Response {
   }
   void End() override { ended_ = true; }
   const CancelToken& gone() const override { return gone_; }
+  const std::string& request_id() const override { return id_; }
 
   void TakeOnly(int64_t writes) { writes_left_ = writes; }
   void Leave() { gone_.Set(); }
@@ -56,6 +57,7 @@ class FakeResponse final : public http::Response {
   bool ended() const { return ended_; }
 
  private:
+  const std::string id_ = "r-1";
   mutable std::mutex mu_;
   int status_ = 0;
   std::string type_, body_;
@@ -93,6 +95,7 @@ class FakeCoordinator final : public Coordinator {
   int64_t waits = 0;              // after which a document is ready
   std::function<void()> on_wait;  // instead: it is ready when this returns
   absl::Status add_error;
+  Registry* workers = nullptr;  // of tests that ask for it
 
   absl::Status Check(const AnswerRequest&) override { return absl::OkStatus(); }
   absl::Status Answer(const AnswerRequest& request, AnswerSink& sink, const CancelToken& cancel) override {
@@ -154,7 +157,10 @@ class FakeCoordinator final : public Coordinator {
   }
   const ServedModel& model() const override { return model_; }
   CoordinatorStatus Status() const override { return {}; }
-  Registry& registry() override { PALIMPSEST_CHECK(false, "no registry"); }
+  Registry& registry() override {
+    PALIMPSEST_CHECK(workers != nullptr, "no registry");
+    return *workers;
+  }
   absl::Status Ready() const override { return absl::OkStatus(); }
   bool Drain(Duration /*limit*/) override { return true; }
   void Stop() override {}

@@ -23,7 +23,7 @@ TEST_F(HostileClient, SlowHeadersAreCutAndOthersServed) {
   std::vector<std::unique_ptr<Client>> slow;
   for (int i = 0; i < 40; ++i) {
     slow.push_back(std::make_unique<Client>(server->port()));
-    slow.back()->Send("GET /hello HTTP/1.1\r\nHost: x\r\nX-A: ");
+    slow.back()->Send("GET /hello HTTP/1.1\r\nHost: localhost\r\nX-A: ");
   }
   std::atomic<bool> stop{false};
   std::thread drip([&] {
@@ -60,7 +60,7 @@ TEST_F(HostileClient, ManyHeadersAreRefusedWithoutBeingKept) {
   EXPECT_THAT(refused.body, HasSubstr("limits.headers"));
 
   Client many(server->port());
-  many.Send("GET /hello HTTP/1.1\r\nHost: x\r\n");
+  many.Send("GET /hello HTTP/1.1\r\nHost: localhost\r\n");
   const int64_t before = ResidentBytes();
   for (int i = 0; i < 100'000; ++i) {
     if (!many.Send(fmt::format("Header-{}: some value that takes room\r\n", i))) break;
@@ -72,7 +72,7 @@ TEST_F(HostileClient, ManyHeadersAreRefusedWithoutBeingKept) {
 TEST_F(HostileClient, ALargeBodyIsRefusedByItsHead) {
   Start();
   Client client(server->port());
-  client.Send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n\r\n");
+  client.Send("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1073741824\r\n\r\n");
   const Answer answer = client.Receive();
   EXPECT_EQ(answer.status, 413);
   EXPECT_THAT(answer.body,
@@ -84,7 +84,7 @@ TEST_F(HostileClient, AnEndlessChunkedBodyIsCutWithFlatMemory) {
   options.config.limits.body_bytes = 1 << 20;
   Start();
   Client client(server->port());
-  client.Send("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+  client.Send("POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
   const int64_t before = ResidentBytes();
   const std::string chunk = "40000\r\n" + std::string(256 << 10, 'x') + "\r\n";
   int sent = 0;
@@ -92,7 +92,9 @@ TEST_F(HostileClient, AnEndlessChunkedBodyIsCutWithFlatMemory) {
     if (!client.Send(chunk)) break;
   }
   EXPECT_LT(GrowthSince(before), 16 << 20);
-  EXPECT_EQ(client.Receive().status, 413);
+  const Answer answer = client.Receive();
+  EXPECT_EQ(answer.status, 413);
+  EXPECT_THAT(answer.body, AllOf(HasSubstr("1048576"), HasSubstr("limits.body_bytes")));
   EXPECT_EQ(calls, 0);
 }
 
@@ -100,7 +102,7 @@ TEST_F(HostileClient, ChunkHeadsAndTrailersAreBounded) {
   Start();
   for (const char* begin : {"1;ext=", "0\r\nTrailer: "}) {
     Client client(server->port());
-    client.Send("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.Send("POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.Send(begin);
     client.Send(std::string(1 << 20, 'e'));
     const int status = client.Receive().status;
@@ -112,17 +114,49 @@ TEST_F(HostileClient, ABodyThatStopsIsCut) {
   options.config.limits.idle_seconds = 1;
   Start();
   Client client(server->port());
-  client.Send("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nsome");
+  client.Send("POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nsome");
   const Answer answer = client.Receive();
   EXPECT_EQ(answer.status, 408);
+  EXPECT_THAT(answer.body, HasSubstr("limits.idle_seconds"));
   EXPECT_TRUE(Eventually([&] { return std::filesystem::is_empty(options.upload_folder); }));
+}
+
+TEST_F(HostileClient, ABodyThatBeginsFastMayNotTrickle) {
+  options.config.limits.idle_seconds = 1;
+  Start();
+  Client client(server->port());
+  client.Send("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n");
+  client.Send(std::string(4 << 20, 'x'));
+  std::atomic<bool> stop{false};
+  std::thread drip([&] {
+    while (!stop && client.Send("x")) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  });
+  const Answer answer = client.Receive();
+  stop = true;
+  drip.join();
+  EXPECT_EQ(answer.status, 408);
+  EXPECT_THAT(answer.body, AllOf(HasSubstr("at least 1024"), HasSubstr("limits.idle_seconds")));
+  EXPECT_EQ(calls, 0);
+}
+
+TEST_F(HostileClient, ASlowBodyThatGoesOnIsTaken) {
+  options.config.limits.idle_seconds = 1;
+  Start();
+  Client client(server->port());
+  client.Send("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40960\r\n\r\n");
+  for (int i = 0; i < 10; ++i) {
+    client.Send(std::string(4096, 'x'));
+    std::this_thread::sleep_for(std::chrono::milliseconds(250));
+  }
+  EXPECT_EQ(client.Receive().body.size(), 40960u);
 }
 
 TEST_F(HostileClient, LeavingIsNoticedWhileAHandlerWorks) {
   Start();
   {
     Client leaves(server->port()), resets(server->port()), half(server->port());
-    for (Client* client : {&leaves, &resets, &half}) client->Send("GET /busy HTTP/1.1\r\nHost: x\r\n\r\n");
+    for (Client* client : {&leaves, &resets, &half})
+      client->Send("GET /busy HTTP/1.1\r\nHost: localhost\r\n\r\n");
     ASSERT_TRUE(Eventually([&] { return working == 3; }));
     EXPECT_EQ(gone, 0);
     resets.Reset();
@@ -142,7 +176,7 @@ TEST_F(HostileClient, LeavingDuringABodyLeavesNothing) {
   const int64_t before = OpenDescriptors();
   for (int i = 0; i < 20; ++i) {
     Client client(server->port());
-    client.Send("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+    client.Send("POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n");
     client.Send(std::string(i * 1000, 'x'));
     if (i % 2 == 0) client.Reset();
   }
@@ -158,7 +192,7 @@ TEST_F(HostileClient, ASlowReaderIsCutWithABoundedBufferWhileOthersGoOn) {
   Start();
   Client stalled(server->port(), 4 << 10);
   const int64_t before = ResidentBytes();
-  stalled.Send("GET /flood HTTP/1.1\r\nHost: x\r\n\r\n");
+  stalled.Send("GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n");
   ASSERT_TRUE(Eventually([&] { return working == 1; }));
   EXPECT_EQ(Connect().Get("/stream?parts=1000").whole, true);
   EXPECT_TRUE(Eventually([&] { return gone == 1; }, 20));
@@ -174,7 +208,7 @@ TEST_F(HostileClient, AByteNowAndThenIsNoProgress) {
   options.config.limits.unsent_bytes = 1 << 20;
   Start();
   Client drip(server->port(), 16 << 10);  // some 100 KB/s, each piece in time
-  drip.Send("GET /flood HTTP/1.1\r\nHost: x\r\n\r\n");
+  drip.Send("GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n");
   ASSERT_TRUE(Eventually([&] { return working == 1; }));
   std::atomic<bool> stop{false};
   std::thread reader([&] {
@@ -188,11 +222,12 @@ TEST_F(HostileClient, AByteNowAndThenIsNoProgress) {
 TEST_F(HostileClient, PipelinedBytesAreBounded) {
   Start();
   Client client(server->port());
-  client.Send("GET /busy HTTP/1.1\r\nHost: x\r\n\r\n");
+  client.Send("GET /busy HTTP/1.1\r\nHost: localhost\r\n\r\n");
   ASSERT_TRUE(Eventually([&] { return working == 1; }));
   const int64_t before = ResidentBytes();
   std::thread sender([&] {
-    const std::string request = "GET /hello HTTP/1.1\r\nHost: x\r\nA: " + std::string(4000, 'a') + "\r\n\r\n";
+    const std::string request =
+        "GET /hello HTTP/1.1\r\nHost: localhost\r\nA: " + std::string(4000, 'a') + "\r\n\r\n";
     for (int i = 0; i < 8000 && client.Send(request); ++i) {  // 32 MB
     }
   });
@@ -213,7 +248,7 @@ TEST_F(HostileClient, TooManyConnectionsAreTurnedAway) {
   const Answer turned = Connect().Receive();
   EXPECT_EQ(turned.status, 503);
   EXPECT_EQ(turned.headers.at("retry-after"), "1");
-  EXPECT_THAT(turned.body, HasSubstr("limits.connections"));
+  EXPECT_THAT(turned.body, HasSubstr("4 connections are open already (limits.connections)"));
   EXPECT_EQ(clients[0]->Get("/hello").status, 200);
   clients.clear();
   ASSERT_TRUE(Eventually([&] { return server->counts().connections == 0; }));
@@ -227,13 +262,14 @@ TEST_F(HostileClient, RequestsThatFindNoThreadAreRefusedAtOnce) {
   std::vector<std::unique_ptr<Client>> busy;
   for (int i = 0; i < 34; ++i) {
     busy.push_back(std::make_unique<Client>(server->port()));
-    busy.back()->Send("GET /busy HTTP/1.1\r\nHost: x\r\n\r\n");
+    busy.back()->Send("GET /busy HTTP/1.1\r\nHost: localhost\r\n\r\n");
   }
   ASSERT_TRUE(Eventually([&] { return working == 34; }));
   Client refused(server->port());
   const Answer answer = refused.Get("/hello");
   EXPECT_EQ(answer.status, 503);
   EXPECT_EQ(answer.headers.at("retry-after"), "1");
+  EXPECT_THAT(answer.body, AllOf(HasSubstr("at most 34"), HasSubstr("limits.running")));
   release = true;
   for (const auto& client : busy) EXPECT_EQ(client->Receive().body, "worked");
   EXPECT_EQ(refused.Get("/hello").status, 200) << "the same connection";
@@ -267,10 +303,10 @@ TEST_F(HostileClient, StopEndsEverything) {
   std::vector<std::unique_ptr<Client>> clients;
   for (const char* path : {"/busy", "/flood", "/hello"}) {
     clients.push_back(std::make_unique<Client>(server->port(), 4 << 10));
-    clients.back()->Send(fmt::format("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", path));
+    clients.back()->Send(fmt::format("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", path));
   }
   clients.push_back(std::make_unique<Client>(server->port()));
-  clients.back()->Send("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nsome");
+  clients.back()->Send("POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nsome");
   ASSERT_TRUE(Eventually([&] { return working == 2; }));
   server->Stop();
   EXPECT_EQ(gone, 2);

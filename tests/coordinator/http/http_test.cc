@@ -3,14 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "coordinator/http/request_check.h"
 #include "coordinator/http/request_parser.h"
 #include "coordinator/http/target.h"
+#include "proto/base/log.h"
 #include "proto/base/status.h"
 #include "tests/coordinator/http/sent_response.h"
 
 namespace palimpsest::http {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -53,6 +56,55 @@ TEST(Router, WhatIsNotThereIsNotThere) {
   }
 }
 
+TEST(Router, ARouteMayTakeTheRestOfThePath) {
+  Router router;
+  router.Add({"GET", "/v1/models/{id}", Route::Body::kNone, Route::Access::kOpen,
+              [](const Request&, Response&) {}, /*takes_rest=*/true});
+  EXPECT_EQ(router.Find("GET", "/v1/models/a").parameters.at("id"), "a");
+  EXPECT_EQ(router.Find("GET", "/v1/models/a/b//c/").parameters.at("id"), "a/b//c/");
+  EXPECT_THAT(router.Find("PUT", "/v1/models/a/b").allowed, ElementsAre("GET"));
+  for (const char* path : {"/v1/models", "/v1/models/", "/v1/model/a/b"}) {
+    EXPECT_EQ(router.Find("GET", path).route, nullptr) << path;
+  }
+}
+
+TEST(Page, OfAnotherSiteIsRefused) {
+  const std::string host = "10.0.0.7:8080";
+  const auto status = [&](Headers headers, bool https = false) {
+    headers.emplace("host", host);
+    return CheckPage(headers, https, /*loopback=*/false).status;
+  };
+  EXPECT_EQ(status({}), 0);
+  EXPECT_EQ(status({{"sec-fetch-site", "same-origin"}, {"origin", "http://" + host}}), 0);
+  EXPECT_EQ(status({{"sec-fetch-site", "none"}}), 0);
+  EXPECT_EQ(status({{"origin", "https://" + host}}, /*https=*/true), 0);
+  EXPECT_EQ(status({{"sec-fetch-site", "cross-site"}}), 403);
+  for (const char* origin : {"", "null", "http://evil.example", "https://10.0.0.7:8080", "http://10.0.0.7",
+                             "http://10.0.0.7:8080.evil.example"}) {
+    EXPECT_EQ(status({{"origin", origin}}), 403) << origin;
+  }
+  EXPECT_EQ(CheckPage({{"origin", "http://"}, {"sec-fetch-site", "cross-site"}}, false, false).status, 403);
+  EXPECT_THAT(CheckPage({{"host", host}, {"origin", "null"}}, false, false).message,
+              AllOf(HasSubstr(host), HasSubstr("server.api_keys_file")));
+}
+
+TEST(Page, OnLoopbackOnlyNamesOfThisMachineAreTaken) {
+  const auto status = [](const char* host) { return CheckPage({{"host", host}}, false, true).status; };
+  for (const char* host : {"localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:80", "127.8.9.1:1", "[::1]",
+                           "[::1]:8080", "[::ffff:127.0.0.1]:8080"}) {
+    EXPECT_EQ(status(host), 0) << host;
+  }
+  for (const char* host :
+       {"", "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example",
+        "10.0.0.7:8080", "0.0.0.0:8080", "::1", "[::1", "[::2]:8080", "127.1", "localhost:8080:1"}) {
+    EXPECT_EQ(status(host), 403) << host;
+  }
+  EXPECT_EQ(CheckPage({}, false, true).status, 0) << "HTTP/1.0, which no browser speaks";
+  EXPECT_EQ(CheckPage({{"host", "evil.example"}}, false, /*loopback=*/false).status, 0);
+  EXPECT_THAT(CheckPage({{"host", "evil.example"}}, false, true).message,
+              AllOf(HasSubstr("'evil.example'"), HasSubstr("localhost"), HasSubstr("server.api_keys_file")));
+}
+
 TEST(Errors, BodiesAreJsonWhateverTheMessage) {
   EXPECT_EQ(
       ErrorBody(400, "a \"b\"\n\\", "c", "p"),
@@ -82,9 +134,13 @@ TEST(Errors, EachHasItsStatus) {
 
 TEST(Errors, InternalDetailsStayInTheLog) {
   SentResponse sent;
+  std::string log;
+  InitLog({.sink = [&](std::string_view line) { log += line; }});
   SendError(sent, Internal("the table at 0x1234 is broken"));
+  InitLog({});
   EXPECT_EQ(sent.status, 500);
   EXPECT_THAT(sent.body, Not(HasSubstr("0x1234")));
+  EXPECT_THAT(log, AllOf(HasSubstr("request r-1 "), HasSubstr("0x1234")));
 }
 
 TEST(Errors, RefusalsSayWhenToComeAgain) {
@@ -188,6 +244,7 @@ TEST(Target, QueriesAreDecoded) {
   for (const char* bad : {"", "a", "/%", "/%4", "/%g1", "/?a=%", "http://host", "/?a&a"}) {
     EXPECT_FALSE(DecodeTarget(bad, path, query).ok()) << bad;
   }
+  EXPECT_THAT(Message(DecodeTarget("/?wait=1&wait=2", path, query)), HasSubstr("'wait' twice"));
 }
 
 }  // namespace

@@ -47,6 +47,7 @@ TEST(ChatRequestTest, TheShortestOneHasTheDefaults) {
   EXPECT_EQ(Messages(*request)[0].content, "hi");
   const AnswerRequest& answer = request->answer;
   EXPECT_EQ(answer.sampling.max_tokens(), 0);  // as many as fit
+  EXPECT_TRUE(answer.may_cut);
   EXPECT_EQ(answer.sampling.temperature(), 0.25);
   EXPECT_EQ(answer.sampling.top_p(), 1);
   EXPECT_EQ(answer.sampling.repetition_penalty(), 1);
@@ -69,6 +70,7 @@ TEST(ChatRequestTest, EveryFieldArrives) {
   EXPECT_TRUE(request->include_usage);
   const AnswerRequest& answer = request->answer;
   EXPECT_EQ(answer.sampling.max_tokens(), 6);
+  EXPECT_FALSE(answer.may_cut);
   EXPECT_EQ(answer.sampling.temperature(), 2);
   EXPECT_EQ(answer.sampling.top_p(), 0.5);
   EXPECT_EQ(answer.sampling.top_k(), 40);
@@ -137,6 +139,8 @@ TEST(CompletionRequestTest, TakesTextOrIds) {
   ASSERT_TRUE(text.ok()) << text.status();
   EXPECT_EQ(std::get<std::string>(text->answer.prompt), "hi");
   EXPECT_EQ(text->answer.sampling.max_tokens(), 16);
+  EXPECT_TRUE(text->answer.may_cut);
+  EXPECT_FALSE(Complete(R"("max_tokens": 16)")->answer.may_cut);
   EXPECT_TRUE(text->answer.logprobs);
   EXPECT_EQ(text->answer.top_logprobs, 3);
   for (const char* prompt : {"[1, 2]", "[[1, 2]]"}) {

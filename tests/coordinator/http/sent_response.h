@@ -21,7 +21,9 @@ class SentResponse final : public Response {
   bool Write(std::string_view) override { return false; }
   void End() override {}
   const CancelToken& gone() const override { return CancelToken::Never(); }
+  const std::string& request_id() const override { return id; }
 
+  const std::string id = "r-1";
   int status = 0;
   std::string type, body;
   Headers more;

@@ -5,13 +5,17 @@
 #include <array>
 #include <atomic>
 #include <boost/json.hpp>
+#include <cctype>
 #include <fstream>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "coordinator/http/api.h"
 #include "coordinator/http/api_routes.h"
 #include "coordinator/receipt_json.h"
+#include "proto/base/policy_spec.h"
+#include "proto/base/recall_spec.h"
 #include "tests/coordinator/http/fakes.h"
 #include "tests/testing/temporary_folder.h"
 
@@ -175,6 +179,10 @@ TEST_F(ToolsApiTest, DocumentsAreListedShownAndDeleted) {
   ASSERT_EQ(list.at("data").as_array().size(), 1u);
   EXPECT_EQ(list.at("data").at(0).at("name").as_string(), "bad\\xffname");
   const std::string path = "/v1/documents/doc-0000000000000000";
+  DocumentState& state = coordinator_.documents.at("doc-0000000000000000").first;
+  state.host_bytes = 4096;
+  state.ssd_bytes = 2048;
+  EXPECT_EQ(json::serialize(Call("GET", path).at("tier_bytes")), R"({"host":4096,"ssd":2048})");
   EXPECT_EQ(Call("GET", path).at("progress").at("done_tokens").as_int64(), 0);
   Call("GET", path + "/text");
   EXPECT_EQ(body_, "hello");
@@ -224,9 +232,18 @@ TEST_F(ToolsApiTest, ModelIsTold) {
             R"({"object":"list","data":[{"id":"tiny","object":"model","created":1700000000,)"
             R"("owned_by":"palimpsest","max_model_len":100}]})");
   EXPECT_EQ(Call("GET", "/v1/models/tiny").at("id").as_string(), "tiny");
-  Call("GET", "/v1/models/gpt-4");
-  EXPECT_EQ(status_, 404);
-  EXPECT_EQ(Code(), "model_not_found");
+  for (const char* other : {"gpt-4", "org/tiny", "tiny/"}) {
+    Call("GET", "/v1/models/" + std::string(other));
+    EXPECT_EQ(status_, 404);
+    EXPECT_EQ(Code(), "model_not_found");
+    EXPECT_THAT(body_, HasSubstr(fmt::format("'{}'", other)));
+  }
+}
+
+TEST_F(ToolsApiTest, VersionIsToldAsVllmDoes) {
+  Registry registry({.version = "1.2.3", .cluster_id = "", .model_hash = ""}, RealClock());
+  coordinator_.workers = &registry;
+  EXPECT_EQ(json::serialize(Call("GET", "/version")), R"({"version":"1.2.3"})");
 }
 
 TEST_F(ToolsApiTest, HealthSaysNothingElse) {
@@ -258,6 +275,45 @@ TEST_F(ToolsApiTest, DescriptionHasTheLimitsOfThisServer) {
   EXPECT_EQ(
       schemas.at("DetokenizeRequest").at("properties").at("tokens").at("items").at("maximum").as_int64(),
       257);
+}
+
+// Of a text the words, such as "criticalkv".
+std::set<std::string> WordsOf(std::string_view text) {
+  std::set<std::string> words;
+  std::string word;
+  for (const char c : text) {
+    const bool inside = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+    if (inside) word += c;
+    if (!inside && !word.empty()) words.insert(std::exchange(word, {}));
+  }
+  if (!word.empty()) words.insert(word);
+  return words;
+}
+
+// An unknown name is refused with all that there are: behind `lead` stands the list of them.
+std::set<std::string> NamesIn(const absl::Status& refusal, std::string_view lead) {
+  const std::string message = Message(refusal);
+  const size_t at = message.find(lead);
+  if (at == std::string::npos) {
+    ADD_FAILURE() << message;
+    return {};
+  }
+  std::set<std::string> names = WordsOf(std::string_view(message).substr(at + lead.size()));
+  names.erase("and");
+  return names;
+}
+
+TEST_F(ToolsApiTest, DescriptionHasEveryPolicyAndRecall) {
+  const json::value description = Call("GET", "/openapi.json");
+  const json::value& own = description.at("components").at("schemas").at("Own").at("properties");
+  const auto expect_all = [&](const char* field, const std::set<std::string>& names) {
+    const std::set<std::string> words = WordsOf(own.at(field).at("description").as_string());
+    EXPECT_GE(names.size(), 4u);
+    for (const std::string& name : names) EXPECT_TRUE(words.contains(name)) << field << " " << name;
+  };
+  expect_all("policy", NamesIn(ParsePolicy("zzzzzzzzzzzz").status(), "there are "));
+  expect_all("recall", NamesIn(ParseRecall("zzzzzzzzzzzz").status(), "there are "));
+  expect_all("recall", NamesIn(ParseRecall("slices:zzzzzzzzzzzz=1").status(), "it has "));
 }
 
 TEST_F(ToolsApiTest, DescriptionSaysWhichRoutesNeedAKey) {
