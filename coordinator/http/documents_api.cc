@@ -24,7 +24,13 @@ namespace json = boost::json;
 constexpr int64_t kNameCharactersMax = 4096;
 constexpr int64_t kWaitSecondsMax = 3600;
 // Each that waits holds one of the server's threads, of which some must be left for everybody else.
-constexpr int64_t kWaitsMax = 16;
+struct Waits {
+  static constexpr int64_t kMost = 16;
+};
+// A text is in memory as a whole until its client has taken the last of it.
+struct Texts {
+  static constexpr int64_t kMost = 4;
+};
 constexpr std::string_view kHowToSend =
     "send the text itself as the body: curl --data-binary @FILE -H 'Content-Type: text/plain' "
     "'.../v1/documents?name=FILE'";
@@ -102,13 +108,14 @@ absl::StatusOr<Duration> WaitOf(const Request& request) {
   return Duration(std::chrono::seconds(seconds));
 }
 
-// One of kWaitsMax places, if one is free.
-class WaitPlace {
+// One of the places of a kind, if one is free.
+template <class Kind>
+class Place {
  public:
-  WaitPlace() : taken_(count_.fetch_add(1) < kWaitsMax) {}
-  ~WaitPlace() { count_.fetch_sub(1); }
-  WaitPlace(const WaitPlace&) = delete;
-  WaitPlace& operator=(const WaitPlace&) = delete;
+  Place() : taken_(count_.fetch_add(1) < Kind::kMost) {}
+  ~Place() { count_.fetch_sub(1); }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
   bool taken() const { return taken_; }
 
  private:
@@ -120,7 +127,7 @@ class WaitPlace {
 absl::StatusOr<DocumentState> Waited(Coordinator& coordinator, const std::string& tenant, DocumentState state,
                                      Duration limit, const CancelToken& gone) {
   if (IsOver(state) || limit == Duration::zero()) return state;
-  const WaitPlace place;
+  const Place<Waits> place;
   if (!place.taken()) return state;
   const Deadline deadline = Deadline::After(RealClock(), limit);
   const bool already_known = state.already_known;
@@ -235,6 +242,12 @@ void Get(const ApiParts& parts, const Request& request, Response& response) {
 }
 
 void GetText(const ApiParts& parts, const Request& request, Response& response) {
+  const Place<Texts> place;
+  if (!place.taken()) {
+    return SendHttpError(
+        response, 503,
+        fmt::format("{} texts of documents are being sent, as many as may; come again in 1 s", Texts::kMost));
+  }
   absl::StatusOr<std::string> text =
       parts.coordinator->DocumentText(request.parameters.at("id"), request.tenant);
   if (!text.ok()) return SendDocumentError(response, text.status());

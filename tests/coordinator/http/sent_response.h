@@ -8,7 +8,7 @@
 
 namespace palimpsest::http {
 
-class SentResponse final : public Response {
+class SentResponse : public Response {
  public:
   void Send(int status_sent, std::string_view type_sent, std::string body_sent,
             const Headers& more_sent) override {

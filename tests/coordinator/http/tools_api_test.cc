@@ -7,9 +7,11 @@
 #include <boost/json.hpp>
 #include <cctype>
 #include <fstream>
+#include <functional>
 #include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "coordinator/http/api.h"
 #include "coordinator/http/api_routes.h"
@@ -17,6 +19,7 @@
 #include "proto/base/policy_spec.h"
 #include "proto/base/recall_spec.h"
 #include "tests/coordinator/http/fakes.h"
+#include "tests/coordinator/http/sent_response.h"
 #include "tests/testing/temporary_folder.h"
 
 namespace palimpsest::http {
@@ -25,6 +28,7 @@ namespace {
 namespace json = boost::json;
 using ::palimpsest::testing::FakeCoordinator;
 using ::palimpsest::testing::FakeResponse;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class ToolsApiTest : public ::testing::Test {
@@ -195,6 +199,38 @@ TEST_F(ToolsApiTest, DocumentsAreListedShownAndDeleted) {
   }
   Call("DELETE", path);
   EXPECT_EQ(status_, 404);
+}
+
+// Each text is in memory until its client has it: one answer after the other is held up by the next request.
+TEST_F(ToolsApiTest, SoManyTextsAreSentAtOnce) {
+  Upload("hello");
+  const std::string path = "/v1/documents/doc-0000000000000000/text";
+  const Router::Match match = router_.Find("GET", path);
+  ASSERT_NE(match.route, nullptr);
+  Request request;
+  request.parameters = match.parameters;
+  request.tenant = "team-a";
+  std::vector<int> statuses;
+  class Slow final : public SentResponse {
+   public:
+    explicit Slow(std::function<void()> meanwhile) : meanwhile_(std::move(meanwhile)) {}
+    void Send(int status_sent, std::string_view type_sent, std::string body_sent,
+              const Headers& more_sent) override {
+      if (status_sent == 200) meanwhile_();
+      SentResponse::Send(status_sent, type_sent, std::move(body_sent), more_sent);
+    }
+
+   private:
+    const std::function<void()> meanwhile_;
+  };
+  const std::function<void()> ask = [&] {
+    Slow response(ask);
+    match.route->handler(request, response);
+    statuses.push_back(response.status);
+  };
+  ask();
+  EXPECT_THAT(statuses, ElementsAre(503, 200, 200, 200, 200));
+  EXPECT_EQ((Call("GET", path), status_), 200) << "the places are free again";
 }
 
 TEST_F(ToolsApiTest, TextBecomesIdsAndIdsText) {
