@@ -82,7 +82,8 @@ absl::Status ServerError(const HttpReply& reply) {
   absl::Status status = Error(CodeOf(reply.status), "{} (HTTP {})",
                               ServerMessage(body.ok() ? *body : json::value()), reply.status);
   const auto retry = reply.headers.find("retry-after");
-  if (retry == reply.headers.end()) return status;
+  const bool says_so = Message(status).find("come again in ") != std::string::npos;
+  if (retry == reply.headers.end() || says_so) return status;
   return Error(status.code(), "{}; come again in {} s", Message(status), OneLine(retry->second, 16));
 }
 

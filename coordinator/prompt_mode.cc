@@ -328,7 +328,7 @@ absl::Status CheckPromptMode(const PromptMode& mode, const PromptSizes& sizes, c
       CheckPolicyFits(mode.policy, mode.candidates, parts.catalyst, sizes.prefix, seen));
   if (mode.prefill == proto::EXACT) {  // all of it fits the window
     if (!parts.question_visible || mode.kept >= mode.candidates) return absl::OkStatus();
-    return CheckQuestionStays(mode.policy, mode.kept, sizes.prefix, sizes.question);
+    return CheckQuestionStays(mode.policy, mode.candidates, mode.kept, sizes.prefix, sizes.question);
   }
   const int64_t room = model.window_tokens - kAnswerTokensMin;
   const int64_t beside_span = room - sizes.prefix - parts.longest_span;  // a visible question is read there

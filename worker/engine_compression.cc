@@ -37,6 +37,7 @@ void Engine::StartCompression(Job& job) {
     c.losses.assign(static_cast<size_t>(job.prompt_tokens + job.max_tokens + 1), 0.0f);
     c.losses[0] = std::numeric_limits<float>::infinity();
   }
+  const int64_t late = mover_->stats().late;
   if (c.view == nullptr && c.cycles == 0 && c.view_key.has_value()) {
     c.view = FindView(*c.view_key, &c.view_source);
     if (c.view != nullptr && !SaysSums(c, *c.view)) c.view = nullptr;
@@ -47,6 +48,7 @@ void Engine::StartCompression(Job& job) {
     c.span = 0;
   }
   if (c.view == nullptr) FindScores(job);
+  if (mover_->stats().late > late) job.declines = true;  // as in FindCached
   if (c.view == nullptr) FindReading(job);
   if (c.mode == PrefillMode::kExact && c.view != nullptr) TakeExactView(job);
   if (c.pot() && c.view == nullptr) c.parent = c.chain->Root();

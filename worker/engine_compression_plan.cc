@@ -125,7 +125,8 @@ absl::Status Engine::PlanCompression(Job& job) const {
     c->budget = std::min(c->budget, context);
     // Where kept tokens stand at their own positions, a large head costs nothing but its tiles.
     c->most = (c->anchored() || !c->spec.shares() ? c->spec.MostOf(context) : context) - c->fixed;
-    PALIMPSEST_RETURN_IF_ERROR(CheckQuestionStays(c->spec, c->budget, c->fixed, context - c->question_first));
+    PALIMPSEST_RETURN_IF_ERROR(
+        CheckQuestionStays(c->spec, context, c->budget, c->fixed, context - c->question_first));
   }
   if (c->policy == nullptr) c->budget = context;
   if (c->needs.repeat > 0) PALIMPSEST_RETURN_IF_ERROR(PlanRepetition(request, *c));

@@ -30,13 +30,9 @@ void Scheduler::PickDecoding(std::span<const StepCandidate> candidates) {
   for (size_t i = 0; i < candidates.size(); ++i) {
     if (candidates[i].decoding) order_.push_back(i);
   }
-  // A piece that is taken whole would wait for as long as so many decode.
-  const bool owed = std::any_of(candidates.begin(), candidates.end(), [](const StepCandidate& c) {
-    return c.whole && !c.decoding && c.starved_seconds >= kStarvedSeconds;
-  });
-  const int64_t most = options_.rows_max - (owed ? WholeMax() : 0);
+  const int64_t most = options_.rows_max - (owed_ ? WholeMax() : 0);
   const size_t rows = std::min(order_.size(), static_cast<size_t>(most));
-  if (rows < order_.size()) {  // round and round
+  if (0 < rows && rows < order_.size()) {  // round and round
     const auto next =
         std::find_if(order_.begin(), order_.end(), [&](size_t i) { return candidates[i].id > last_turn_; });
     std::rotate(order_.begin(), next, order_.end());
@@ -113,6 +109,10 @@ std::span<const StepGrant> Scheduler::Pick(std::span<const StepCandidate> candid
   grants_.clear();
   cost_ = 0;
   prompt_rows_ = 0;
+  // A piece that is taken whole would wait for as long as many decode.
+  owed_ = std::any_of(candidates.begin(), candidates.end(), [](const StepCandidate& c) {
+    return c.whole && !c.decoding && c.starved_seconds >= kStarvedSeconds;
+  });
   PickDecoding(candidates);
   const int64_t rows = options_.rows_max - static_cast<int64_t>(grants_.size());
   const double cost = PromptCostMax();
@@ -123,7 +123,7 @@ std::span<const StepGrant> Scheduler::Pick(std::span<const StepCandidate> candid
     ++(IsBackground(c) ? background : interactive);
     due = due || (IsBackground(c) && c.starved_seconds >= kPauseSeconds);
   }
-  if (interactive == 0 || !due) {
+  if (interactive == 0 || !due || owed_) {
     PickPrompts(candidates, interactive == 0, rows, cost);
     return grants_;
   }

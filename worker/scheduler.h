@@ -68,6 +68,7 @@ class Scheduler {
   const Options options_;
   double seconds_per_row_ = 0;
   int64_t last_turn_ = -1;  // id of the session that decoded last, where not all could
+  bool owed_ = false;       // half of this step's rows, to a piece that starved
   std::vector<StepGrant> grants_;
   std::vector<size_t> order_;  // places of one class, first to be served first
   int64_t prompt_rows_ = 0;    // of the step picked last

@@ -244,9 +244,10 @@ void Get(const ApiParts& parts, const Request& request, Response& response) {
 void GetText(const ApiParts& parts, const Request& request, Response& response) {
   const Place<Texts> place;
   if (!place.taken()) {
-    return SendHttpError(
-        response, 503,
-        fmt::format("{} texts of documents are being sent, as many as may; come again in 1 s", Texts::kMost));
+    return SendError(
+        response,
+        Error(absl::StatusCode::kUnavailable,
+              "{} texts of documents are being sent, as many as may; come again in 1 s", Texts::kMost));
   }
   absl::StatusOr<std::string> text =
       parts.coordinator->DocumentText(request.parameters.at("id"), request.tenant);

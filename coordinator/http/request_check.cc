@@ -48,7 +48,8 @@ Refusal CheckKey(ApiKeys& keys, const Headers& headers, std::unique_ptr<ApiKeys:
 }
 
 // "localhost", "127.0.0.1:8080", "[::1]:8080": names that no one else can give to a machine of theirs.
-bool NamesThisMachine(std::string_view host) {
+// Or the name that it was told to listen on.
+bool NamesThisMachine(std::string_view host, const std::string& own) {
   const size_t colon = host.rfind(':');
   const bool has_port = colon != std::string_view::npos &&
                         host.find_first_not_of("0123456789", colon + 1) == std::string_view::npos;
@@ -60,7 +61,8 @@ bool NamesThisMachine(std::string_view host) {
   }
   in_addr ip{};
   if (::inet_pton(AF_INET, name.c_str(), &ip) == 1) return (ntohl(ip.s_addr) >> 24) == 127;
-  return ::strcasecmp(name.c_str(), "localhost") == 0;
+  return ::strcasecmp(name.c_str(), "localhost") == 0 ||
+         (!own.empty() && ::strcasecmp(name.c_str(), own.c_str()) == 0);
 }
 
 Refusal CheckLength(const Route& route, const RequestParser::Head& head, int64_t bytes_max) {
@@ -88,7 +90,7 @@ Refusal RefusalOf(const absl::Status& status) {
   return refusal;
 }
 
-Refusal CheckPage(const Headers& headers, bool https, bool loopback) {
+Refusal CheckPage(const Headers& headers, bool https, bool loopback, const std::string& own_host) {
   const auto value = [&](const char* name) {
     const auto found = headers.find(name);
     return found == headers.end() ? std::string() : found->second;
@@ -104,10 +106,11 @@ Refusal CheckPage(const Headers& headers, bool https, bool loopback) {
             "forbidden",
             {}};
   }
-  if (loopback && headers.contains("host") && !NamesThisMachine(host)) {
+  if (loopback && headers.contains("host") && !NamesThisMachine(host, own_host)) {
     return {403,
             fmt::format("Host {} is not localhost or a loopback address, and no other is taken where no API "
-                        "key is asked for: send one of those, or set server.api_keys_file",
+                        "key is asked for: send one of those, or set server.api_keys_file (to the admin "
+                        "listener no other)",
                         Quoted(host, 256)),
             "forbidden",
             {}};
@@ -133,7 +136,7 @@ Admitted Admit(const HttpServer::Options& options, bool loopback, const Router& 
   admitted.route = match.route;
   if (options.keys == nullptr) {
     const bool https = options.tls && !options.config.server.tls_certificate.empty();
-    admitted.refusal = CheckPage(head.headers, https, loopback);
+    admitted.refusal = CheckPage(head.headers, https, loopback, options.host);
     if (admitted.refusal.status != 0) return admitted;
   }
   if (match.route == nullptr) {

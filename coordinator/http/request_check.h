@@ -24,7 +24,8 @@ Refusal RefusalOf(const absl::Status& status);
 
 // Where no key is asked for, every page that a browser of this machine opens could ask. So none of another
 // site may, and on loopback none under a name that was only made to lead here. Status 0: nothing against it.
-Refusal CheckPage(const Headers& headers, bool https, bool loopback);
+// `own_host`: the name it listens on.
+Refusal CheckPage(const Headers& headers, bool https, bool loopback, const std::string& own_host = "");
 
 struct Admitted {
   std::string request_id;

@@ -55,6 +55,7 @@ absl::Status CheckPot(const PolicySpec& policy, int64_t tokens, int64_t catalyst
 // First tokens that stay by the policy's own rule, counted from the prompt's first.
 int64_t SinksOf(const PolicySpec& policy) {
   switch (policy.kind) {
+    case PolicySpec::Kind::kStreaming:
     case PolicySpec::Kind::kExpected:
     case PolicySpec::Kind::kSirLlm:
     case PolicySpec::Kind::kRoCo:
@@ -186,8 +187,9 @@ absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t c
   return absl::OkStatus();
 }
 
-absl::Status CheckQuestionStays(const PolicySpec& policy, int64_t budget, int64_t fixed, int64_t question) {
-  const int64_t stay = std::max(fixed, SinksOf(policy)) + question;
+absl::Status CheckQuestionStays(const PolicySpec& policy, int64_t tokens, int64_t budget, int64_t fixed,
+                                int64_t question) {
+  const int64_t stay = std::max(fixed, std::min(SinksOf(policy), tokens - question)) + question;
   if (question <= 0 || budget > stay) return absl::OkStatus();
   return InvalidArgument(
       "policy {}: a budget of {} tokens, but the prefix, first tokens and the question, which it sees, stay "

@@ -173,8 +173,10 @@ std::string PolicyText(const PolicySpec& policy);
 absl::Status CheckPolicyFits(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed,
                              int64_t question = 0);
 
-// The `question` tokens a policy sees stay whole, and the `fixed` before the documents, with first tokens
-// that the policy keeps in any case: `budget` must hold more than those. Nothing seen (0 or fewer): fits.
-absl::Status CheckQuestionStays(const PolicySpec& policy, int64_t budget, int64_t fixed, int64_t question);
+// The last `question` of `tokens` that a policy sees stay whole, and the `fixed` before the documents, with
+// first tokens that the policy keeps in any case: `budget` must hold more than those. Nothing seen (0 or
+// fewer): fits.
+absl::Status CheckQuestionStays(const PolicySpec& policy, int64_t tokens, int64_t budget, int64_t fixed,
+                                int64_t question);
 
 }  // namespace palimpsest

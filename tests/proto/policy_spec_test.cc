@@ -324,21 +324,22 @@ bool Fits(const std::string& text, int64_t tokens, int64_t catalyst, int64_t fix
 
 TEST(PolicySpecTest, AQuestionThatIsSeenStaysAndLeavesRoom) {
   const PolicySpec policy = Parsed("snapkv:budget=100");
-  EXPECT_TRUE(CheckQuestionStays(policy, 100, 30, 69).ok());
-  EXPECT_TRUE(CheckQuestionStays(policy, 10, 30, 0).ok())
+  EXPECT_TRUE(CheckQuestionStays(policy, 1000, 100, 30, 69).ok());
+  EXPECT_TRUE(CheckQuestionStays(policy, 1000, 10, 30, 0).ok())
       << "no question is seen: the prefix is CheckPolicyFits'";
-  const absl::Status status = CheckQuestionStays(policy, 100, 30, 70);
+  const absl::Status status = CheckQuestionStays(policy, 1000, 100, 30, 70);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(Message(status), HasSubstr("a budget of 100 tokens"));
   EXPECT_THAT(Message(status), HasSubstr("have 100: give more than 100"));
   // First tokens that stay in any case, where no prefix holds them.
   for (const char* text : {"expected:budget=100", "sirllm:budget=100,recent=10", "roco:budget=100,volatile=9",
-                           "lookm:budget=100,recent=10,text_prior=none"}) {
-    EXPECT_TRUE(CheckQuestionStays(Parsed(text), 100, 4, 95).ok()) << text;
-    EXPECT_TRUE(CheckQuestionStays(Parsed(text), 100, 0, 95).ok()) << text;
-    EXPECT_FALSE(CheckQuestionStays(Parsed(text), 100, 0, 96).ok()) << text;
+                           "streaming:recent=96", "lookm:budget=100,recent=10,text_prior=none"}) {
+    EXPECT_TRUE(CheckQuestionStays(Parsed(text), 1000, 100, 4, 95).ok()) << text;
+    EXPECT_TRUE(CheckQuestionStays(Parsed(text), 1000, 100, 0, 95).ok()) << text;
+    EXPECT_FALSE(CheckQuestionStays(Parsed(text), 1000, 100, 0, 96).ok()) << text;
+    EXPECT_TRUE(CheckQuestionStays(Parsed(text), 96, 100, 0, 96).ok()) << text << ": they are the question's";
   }
-  EXPECT_TRUE(CheckQuestionStays(Parsed("lookm:budget=100,recent=10"), 100, 0, 99).ok());
+  EXPECT_TRUE(CheckQuestionStays(Parsed("lookm:budget=100,recent=10"), 1000, 100, 0, 99).ok());
 }
 
 TEST(PolicySpecTest, ImagesAreOfTheDocumentsAlsoWhereTheQuestionIsSeen) {

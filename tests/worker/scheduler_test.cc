@@ -83,6 +83,11 @@ TEST(SchedulerTest, APieceThatIsTakenWholeComesBetweenManyThatDecode) {
   const auto picked = Pick(scheduler, all);
   EXPECT_EQ(picked.size(), 33u);
   EXPECT_THAT(picked, ::testing::Contains(Pair(1, 32)));
+  all.push_back(Background(50, 1000, 0.6));
+  EXPECT_THAT(Pick(scheduler, all), ::testing::Contains(Pair(1, 32))) << "the background waits once more";
+
+  Scheduler narrow({.rows_max = 1});
+  EXPECT_THAT(Pick(narrow, {all[0], Decoding(2)}), ElementsAre(Pair(1, 1)));
 }
 
 TEST(SchedulerTest, TheBackgroundPausesBesideQuestionsButGetsAnEighthNowAndThen) {

@@ -122,7 +122,7 @@ TEST_F(HostileClient, ABodyThatStopsIsCut) {
 }
 
 TEST_F(HostileClient, ABodyThatBeginsFastMayNotTrickle) {
-  options.config.limits.idle_seconds = 1;
+  options.config.limits.idle_seconds = 3;
   Start();
   Client client(server->port());
   client.Send("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n");
@@ -135,12 +135,12 @@ TEST_F(HostileClient, ABodyThatBeginsFastMayNotTrickle) {
   stop = true;
   drip.join();
   EXPECT_EQ(answer.status, 408);
-  EXPECT_THAT(answer.body, AllOf(HasSubstr("at least 1024"), HasSubstr("limits.idle_seconds")));
+  EXPECT_THAT(answer.body, AllOf(HasSubstr("at least 3072"), HasSubstr("limits.idle_seconds")));
   EXPECT_EQ(calls, 0);
 }
 
 TEST_F(HostileClient, ASlowBodyThatGoesOnIsTaken) {
-  options.config.limits.idle_seconds = 1;
+  options.config.limits.idle_seconds = 3;
   Start();
   Client client(server->port());
   client.Send("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40960\r\n\r\n");

@@ -100,6 +100,8 @@ TEST(Page, OnLoopbackOnlyNamesOfThisMachineAreTaken) {
     EXPECT_EQ(status(host), 403) << host;
   }
   EXPECT_EQ(CheckPage({}, false, true).status, 0) << "HTTP/1.0, which no browser speaks";
+  EXPECT_EQ(CheckPage({{"host", "myhost:8080"}}, false, true, "myhost").status, 0);
+  EXPECT_EQ(CheckPage({{"host", "theirs:8080"}}, false, true, "myhost").status, 403);
   EXPECT_EQ(CheckPage({{"host", "evil.example"}}, false, /*loopback=*/false).status, 0);
   EXPECT_THAT(CheckPage({{"host", "evil.example"}}, false, true).message,
               AllOf(HasSubstr("'evil.example'"), HasSubstr("localhost"), HasSubstr("server.api_keys_file")));
