@@ -189,7 +189,7 @@ class Row:
             self.decode.append(cell["decode_tokens_per_second"])
         self.peak = max(self.peak, cell["device_bytes_peak"])
         for field in ("kept_all", "as_full", "degraded"):
-            setattr(self, field, getattr(self, field) + cell[field])
+            setattr(self, field, getattr(self, field) + (cell[field] or 0))  # null: full did not run
 
     def mean(self, field: str) -> float:
         return self.sums[field] / self.n.total()

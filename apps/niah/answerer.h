@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "apps/client.h"
@@ -21,17 +22,20 @@
 
 namespace palimpsest {
 
-// What a run has to do, for an estimate.
+// What a run has to do with a text, for an estimate.
 struct NiahWork {
   int64_t tokens = 0;         // of a prompt
   int64_t answer_tokens = 0;  // of an answer, at most
-  int64_t reads = 0;          // how often the context is read
-  int64_t answers = 0;
+  bool reads_first = false;   // before anything is asked
+  int64_t turns = 0;          // questions under each policy
+  std::vector<const NiahPolicy*> policies;
+  int64_t answers() const { return turns * static_cast<int64_t>(policies.size()); }
 };
 
 // What reading a text took; all 0: it is not told.
 struct NiahReading {
   int64_t tokens = 0, computed_tokens = 0;  // the others were found: another text begins so
+  int64_t peak_bytes = 0;                   // on the device
 };
 
 class NiahAnswerer {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -19,8 +20,9 @@ namespace json = boost::json;
 using Row = NiahComparison::Row;
 
 struct Report {
-  std::string model;
-  std::vector<Row> rows;  // first and first_n are set
+  std::string model, turns, max_tokens;
+  std::vector<Row> rows;                      // first and first_n are set
+  std::vector<std::pair<Row, double>> cells;  // with their depths
 };
 
 // Throws where the form is another.
@@ -42,9 +44,17 @@ absl::StatusOr<Report> ReportOf(const NiahReportFile& file) {
   Report report;
   try {
     const json::value root = json::parse(file.text);
-    report.model = std::string(root.at("run").at("model").as_string());
+    const json::object& run = root.at("run").as_object();
+    report.model = std::string(run.at("model").as_string());
+    report.turns = std::to_string(run.at("turns").as_int64());
+    const json::value& limit = run.at("max_tokens");
+    report.max_tokens = limit.is_null() ? "each task's own" : std::to_string(limit.as_int64());
     for (const json::value& row : root.at("summary").as_array())
       report.rows.push_back(RowOf(row.as_object()));
+    for (const json::value& cell : root.at("cells").as_array()) {
+      const json::value& depth = cell.at("depth");
+      if (!depth.is_null()) report.cells.emplace_back(RowOf(cell.as_object()), depth.to_number<double>());
+    }
   } catch (const std::exception& error) {
     return InvalidArgument("{} is not what `palimpsest niah --json` prints: {}", Quoted(file.name, 1024),
                            error.what());
@@ -53,6 +63,32 @@ absl::StatusOr<Report> ReportOf(const NiahReportFile& file) {
 }
 
 auto KeyOf(const Row& row) { return std::tie(row.task, row.length, row.how, row.question, row.turn); }
+
+// Of the cells that the rows are the sums of.
+std::set<double> DepthsOf(const Report& report, const std::vector<Row>& rows) {
+  std::set<double> depths;
+  for (const auto& [cell, depth] : report.cells) {
+    const bool counts = std::any_of(rows.begin(), rows.end(),
+                                    [cell = &cell](const Row& row) { return KeyOf(row) == KeyOf(*cell); });
+    if (counts) depths.insert(depth);
+  }
+  return depths;
+}
+
+// What makes scores differ that is no model's and no engine's.
+std::vector<std::string> SamplesDiffer(const Report& a, const Report& b, const std::vector<Row>& rows) {
+  std::vector<std::string> all;
+  const auto hold = [&](std::string_view what, const std::string& first, const std::string& second) {
+    if (first != second) all.push_back(fmt::format("{}: {} in A, {} in B", what, first, second));
+  };
+  const auto depths = [&](const Report& of) {
+    return fmt::format("{:g}", fmt::join(DepthsOf(of, rows), ","));
+  };
+  hold("depths", depths(a), depths(b));
+  hold("turns", a.turns, b.turns);
+  hold("tokens of an answer", a.max_tokens, b.max_tokens);
+  return all;
+}
 
 std::string RowText(const Row& row, size_t width) {
   return fmt::format("{:<16}{:>7}  {:<{}}  {:<9}{:>5}{:>9}{:>9}{:>9}{:>17}{}\n", row.task,
@@ -101,6 +137,7 @@ absl::StatusOr<NiahComparison> CompareNiah(const NiahReportFile& first, const Ni
     return InvalidArgument("{} and {} have no row in common: task, length, policy, question and turn differ",
                            Quoted(first.name, 1024), Quoted(second.name, 1024));
   }
+  comparison.samples_differ = SamplesDiffer(a, b, comparison.rows);
   return comparison;
 }
 
@@ -115,10 +152,13 @@ std::string NiahComparisonJson(const NiahComparison& comparison) {
     object.emplace("differs", row.differs());
     rows.push_back(std::move(object));
   }
+  json::array samples;
+  for (const std::string& what : comparison.samples_differ) samples.emplace_back(what);
   for (const Row& row : comparison.only_first) only_first.push_back(RowJson(row));
   for (const Row& row : comparison.only_second) only_second.push_back(RowJson(row));
   return PrintJson(json::object{{"a", {{"model", comparison.first_model}}},
                                 {"b", {{"model", comparison.second_model}}},
+                                {"samples_differ", std::move(samples)},
                                 {"rows", std::move(rows)},
                                 {"only_a", std::move(only_first)},
                                 {"only_b", std::move(only_second)}});
@@ -132,6 +172,10 @@ std::string NiahComparisonText(const NiahComparison& comparison, bool all) {
   }
   std::string text = fmt::format("A: {}, {}\nB: {}, {}\n", comparison.first_name, comparison.first_model,
                                  comparison.second_name, comparison.second_model);
+  if (!comparison.samples_differ.empty()) {
+    text += fmt::format("the samples differ, and scores may for that; {}\n",
+                        fmt::join(comparison.samples_differ, "; "));
+  }
   if (all || differ > 0) {
     text += fmt::format("{:<16}{:>7}  {:<{}}  {:<9}{:>5}{:>9}{:>9}{:>9}{:>17}\n", "task", "length", "policy",
                         width, "question", "turn", "A", "B", "B - A", "95 % interval");

@@ -2,8 +2,9 @@
 //
 // Rows that agree in task, length, policy, recall, question and turn are held against each other; an
 // endpoint's answers count as those of `full`. A difference is one if its 95 % interval leaves out 0: of
-// twenty rows that are the same, one looks different by chance. Errors: InvalidArgument: not a report of
-// `niah --json`, or no row in common; names the file.
+// twenty rows that are the same, one looks different by chance. Samples that stand at other depths, or are
+// asked in other ways, differ for that: it is said. Errors: InvalidArgument: not a report of `niah --json`,
+// or no row in common; names the file.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,8 @@ struct NiahComparison {
     bool differs() const { return difference.low > 0 || difference.high < 0; }
   };
   std::string first_name, second_name, first_model, second_model;
+  // Of their samples, in words: "depths: 0 in A, 50 in B".
+  std::vector<std::string> samples_differ;
   std::vector<Row> rows;  // that both have, in the order of the first
   std::vector<Row> only_first, only_second;
 };

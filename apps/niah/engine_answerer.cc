@@ -1,32 +1,55 @@
 // The engine of this process.
+#include "apps/niah/engine_answerer.h"
+
+#include <algorithm>
+#include <set>
+#include <tuple>
 #include <utility>
 
 #include "apps/niah/fit.h"
 #include "apps/niah/own_answerer.h"
 #include "proto/base/clock.h"
 #include "proto/base/status.h"
+#include "worker/compression/policy.h"
 #include "worker/generate_events.h"
 
 namespace palimpsest {
 namespace {
 
-// Multiply-adds of one token behind `before` others, twice.
-double TokenFlops(const ModelConfig& model, double before) {
-  const double hidden = static_cast<double>(model.hidden), heads = static_cast<double>(model.q_columns());
-  const double weights =
-      hidden * (2 * heads + 2 * static_cast<double>(model.kv_columns()) + 3 * static_cast<double>(model.ffn));
-  return static_cast<double>(model.layers) * 2 * (weights + 2 * before * heads);
-}
+// The further readings in which policies see what they want to know of every token.
+class Looks {
+ public:
+  // `depth`: of reading the text. None if the policy wants nothing, or what one before it has seen.
+  std::optional<double> Of(const PolicySpec& spec, double depth) {
+    const std::unique_ptr<CompressionPolicy> policy = MakePolicy(spec);
+    if (policy == nullptr) return std::nullopt;
+    const PolicyNeeds needs = policy->needs();
+    const bool queries = needs.future > 0;
+    if (!needs.sums && !needs.losses && !queries && needs.repeat == 0) return std::nullopt;
+    const auto want = [&](bool squares) {
+      return Want(needs.sums, squares, needs.losses, queries, queries ? needs.sink : 0, needs.repeat,
+                  needs.repeat_part);
+    };
+    // Who saw the squares saw the sums.
+    if (seen_.contains(want(needs.squares)) || seen_.contains(want(true))) return std::nullopt;
+    seen_.insert(want(needs.squares));
+    if (needs.repeat == 0) return depth;
+    // A part of the repetition stands behind all of the text, unless it sees itself alone.
+    return needs.repeat_part ? std::min(depth, static_cast<double>(needs.repeat) / 2) : 2 * depth;
+  }
 
-double ReadFlops(const ModelConfig& model, int64_t tokens) {
-  return static_cast<double>(tokens) * TokenFlops(model, static_cast<double>(tokens) / 2);
-}
+ private:
+  using Want = std::tuple<bool, bool, bool, bool, int64_t, int64_t, bool>;
+  std::set<Want> seen_;
+};
 
 class EngineAnswerer final : public OwnAnswerer {
  public:
-  EngineAnswerer(Model& model, NiahPrompter prompter, std::string ssd_folder, const CancelToken* cancel)
+  EngineAnswerer(Model& model, NiahPrompter prompter, const NiahReads& reads, std::string ssd_folder,
+                 const CancelToken* cancel)
       : OwnAnswerer(std::move(prompter)),
         model_(model),
+        reads_(reads),
         ssd_folder_(std::move(ssd_folder)),
         cancel_(cancel) {}
 
@@ -38,7 +61,9 @@ class EngineAnswerer final : public OwnAnswerer {
   absl::StatusOr<NiahReading> Read(const NiahSample& sample) override {
     PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome, Run(prompter_.Read(sample), {}, /*oracle=*/false));
     const int64_t tokens = outcome.usage.prompt_tokens();
-    return NiahReading{.tokens = tokens, .computed_tokens = tokens - outcome.usage.cached_tokens()};
+    return NiahReading{.tokens = tokens,
+                       .computed_tokens = tokens - outcome.usage.cached_tokens(),
+                       .peak_bytes = outcome.receipt.device_bytes().peak()};
   }
   absl::StatusOr<NiahTrial> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                 const NiahPolicy& policy, bool visible) override {
@@ -60,6 +85,7 @@ class EngineAnswerer final : public OwnAnswerer {
                               bool oracle);
 
   Model& model_;
+  const NiahReads reads_;
   const std::string ssd_folder_;
   const CancelToken* const cancel_;
 };
@@ -104,15 +130,18 @@ absl::StatusOr<std::optional<double>> EngineAnswerer::Estimate(std::span<const N
   const double read_seconds = std::chrono::duration<double>(RealClock().Now() - start).count();
   PALIMPSEST_ASSIGN_OR_RETURN(const NiahTrial said, Ask(probe, {}, full, /*visible=*/false));
   const ModelConfig& model = model_.config();
-  const double seconds_per_flop = read_seconds / ReadFlops(model, said.prompt_tokens);
+  const double read_tokens = static_cast<double>(said.prompt_tokens);
+  const double seconds_per_flop = read_seconds / (read_tokens * TokenFlops(model, read_tokens / 2));
   // A token that is said reads all weights for itself, which takes longer than one among many that are read.
   const double said_tokens = std::max<double>(1, static_cast<double>(said.output_tokens - 1));
   const double said_per_flop =
       said.decode_seconds / (said_tokens * TokenFlops(model, static_cast<double>(said.prompt_tokens)));
   double seconds = 0;
   for (const NiahWork& one : work) {
-    seconds += static_cast<double>(one.reads) * ReadFlops(model, one.tokens) * seconds_per_flop;
-    const double each = static_cast<double>(one.answers);
+    for (const double depth : DepthsOfReadings(one, reads_)) {
+      seconds += static_cast<double>(one.tokens) * TokenFlops(model, depth) * seconds_per_flop;
+    }
+    const double each = static_cast<double>(one.answers());
     seconds += each * said.first_token_seconds;
     seconds += each * static_cast<double>(one.answer_tokens) *
                TokenFlops(model, static_cast<double>(one.tokens)) * said_per_flop;
@@ -122,13 +151,51 @@ absl::StatusOr<std::optional<double>> EngineAnswerer::Estimate(std::span<const N
 
 }  // namespace
 
+std::vector<double> DepthsOfReadings(const NiahWork& work, const NiahReads& how) {
+  const auto half_of = [&](int64_t tokens) { return static_cast<double>(std::min(work.tokens, tokens)) / 2; };
+  const bool fits = work.tokens <= how.window_tokens;
+  const double text = half_of(fits ? work.tokens : how.span_tokens);
+  std::vector<double> depths;
+  if (work.reads_first) depths.push_back(text);
+  bool in_spans = !fits;  // whether a reading in spans is there
+  Looks looks;
+  for (const NiahPolicy* const policy : work.policies) {
+    if (policy->full()) continue;
+    if (policy->spec.kind == PolicySpec::Kind::kInfiniPot || how.prefill == PrefillChoice::kPot) {
+      const int64_t pot = policy->spec.pot.Of(work.tokens);  // full from there on, or nearly
+      const double depth = static_cast<double>(pot < work.tokens ? pot : work.tokens / 2);
+      depths.insert(depths.end(), static_cast<size_t>(work.turns), depth);
+      continue;
+    }
+    const bool anchored = !fits || how.prefill == PrefillChoice::kAnchored;
+    const double depth = anchored ? half_of(how.span_tokens) : text;
+    // What is read before anything is asked is read as one text where it fits.
+    if (anchored && !in_spans) depths.push_back(depth);
+    in_spans |= anchored;
+    if (const std::optional<double> look = looks.Of(policy->spec, depth)) depths.push_back(*look);
+  }
+  return depths;
+}
+
+double TokenFlops(const ModelConfig& model, double before) {
+  const double hidden = static_cast<double>(model.hidden), heads = static_cast<double>(model.q_columns());
+  const double weights =
+      hidden * (2 * heads + 2 * static_cast<double>(model.kv_columns()) + 3 * static_cast<double>(model.ffn));
+  return static_cast<double>(model.layers) * 2 * (weights + 2 * before * heads);
+}
+
 absl::StatusOr<std::unique_ptr<NiahAnswerer>> MakeEngineAnswerer(Model& model, PrefillChoice prefill,
                                                                  const std::string& ssd_folder,
                                                                  const CancelToken* cancel) {
   PALIMPSEST_ASSIGN_OR_RETURN(PromptPlanner planner, model.MakePlanner());
+  const PromptPlanner::Limits& limits = planner.limits();
+  const NiahReads reads{
+      .prefill = prefill,
+      .window_tokens = limits.window_tokens,
+      .span_tokens = SpanTokens({limits.model, limits.window_tokens, limits.span_tokens}, /*prefix=*/0)};
   return std::make_unique<EngineAnswerer>(
-      model, NiahPrompter(std::move(planner), model.tokenizer(), prefill, GreedySampling(0)), ssd_folder,
-      cancel);
+      model, NiahPrompter(std::move(planner), model.tokenizer(), prefill, GreedySampling(0)), reads,
+      ssd_folder, cancel);
 }
 
 }  // namespace palimpsest

@@ -91,7 +91,8 @@ class Needles final : public NiahTask {
     if (form_.facts) return kFacts[static_cast<size_t>(turn) % kFacts.size()];
     return form_.value_form == NeedlesForm::Value::kUuid ? kMagicUuid : kMagicNumber;
   }
-  // What is asked for comes from `asked`, the distractors and where they stand from `text`.
+  // What is asked for comes from `asked`, the distractors and where they stand from `text`. Keys differ while
+  // there are others.
   Draw DrawNeedles(const NiahRequest& request, RngSequence& asked, RngSequence& text) const;
   std::vector<std::string> OtherNeedles(const NiahRequest& request, const Draw& draw, int64_t lines) const;
   NiahTurn TurnOf(const Draw& draw, int64_t turn) const;
@@ -104,11 +105,17 @@ class Needles final : public NiahTask {
 };
 
 Draw Needles::DrawNeedles(const NiahRequest& request, RngSequence& asked, RngSequence& text) const {
+  constexpr int kTriesMax = 64;  // for each key: there are 4,096, and a request of more is to end, too
   Draw draw;
+  const auto is_drawn = [&](const std::string& key) {
+    return std::any_of(draw.needles.begin(), draw.needles.end(),
+                       [&](const Needle& needle) { return needle.key == key; });
+  };
   const int64_t asked_keys = request.turns * form_.queries;
   for (int64_t i = 0; i < asked_keys + form_.distractors; ++i) {
     RngSequence& random = i < asked_keys ? asked : text;
     Needle needle{.kind = KindOf(i / form_.queries), .key = RandomKeyOf(random), .values = {}};
+    for (int tries = 1; tries < kTriesMax && is_drawn(needle.key); ++tries) needle.key = RandomKeyOf(random);
     for (int64_t j = 0; j < form_.values; ++j) needle.values.push_back(RandomValueOf(random));
     draw.needles.push_back(std::move(needle));
   }
@@ -220,8 +227,10 @@ absl::StatusOr<NiahSample> Needles::Make(const NiahRequest& request, const Count
     };
     if (std::all_of(draw.needles.begin(), draw.needles.end(), is_there_once)) return sample;
   }
-  return InvalidArgument("{} keys and values were drawn, and the haystack has each of them already",
-                         kDrawsMax);
+  return InvalidArgument(
+      "of {} draws of keys and values each had one that is in the text twice: another haystack or fewer "
+      "--turns have room",
+      kDrawsMax);
 }
 
 }  // namespace

@@ -110,25 +110,13 @@ class QuestionsTask final : public NiahTask {
  protected:
   absl::StatusOr<NiahSample> Make(const NiahRequest& request, const CountSampleTokens& count) const override {
     RngSequence random(Rng(request.seed, NiahStream(name(), request)));
-    if (request.turns > static_cast<int64_t>(questions_.items.size())) {
-      return InvalidArgument("{} has {} questions with answers, and --turns {} asks for more",
-                             Quoted(file_, 1024), questions_.items.size(), request.turns);
-    }
-    std::vector<uint64_t> items;
     std::vector<bool> is_gold(questions_.paragraphs.size());
-    for (const uint64_t item :
-         RandomNumbersBelow(questions_.items.size(), static_cast<uint64_t>(request.turns), random)) {
-      items.push_back(item);
-      for (const size_t gold : questions_.items[item].gold) is_gold[gold] = true;
-    }
+    PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<const Item*> items, DrawItems(request, random, &is_gold));
     std::vector<Insertion> gold;
     std::vector<NiahTurn> turns;
     for (size_t i = 0; i < items.size(); ++i) {
-      turns.push_back(TurnOf(questions_.items[items[i]], NiahDepth(request, static_cast<int64_t>(i))));
+      turns.push_back(TurnOf(*items[i], NiahDepth(request, static_cast<int64_t>(i))));
       for (const std::string& needle : turns.back().needles) {
-        const bool known =
-            std::any_of(gold.begin(), gold.end(), [&](const Insertion& one) { return one.text == needle; });
-        if (known) continue;
         const bool first = &needle == &turns.back().needles.front();
         gold.push_back({needle, first ? turns.back().depth_percent : static_cast<double>(random.Below(101))});
       }
@@ -150,6 +138,31 @@ class QuestionsTask final : public NiahTask {
   }
 
  private:
+  // None has a gold paragraph of another, which could not stand at the depths of both.
+  absl::StatusOr<std::vector<const Item*>> DrawItems(const NiahRequest& request, RngSequence& random,
+                                                     std::vector<bool>* is_gold) const {
+    constexpr int64_t kTriesMax = 1000;  // for each question
+    if (request.turns > static_cast<int64_t>(questions_.items.size())) {
+      return InvalidArgument("{} has {} questions with answers, and --turns {} asks for more",
+                             Quoted(file_, 1024), questions_.items.size(), request.turns);
+    }
+    std::vector<const Item*> items;
+    for (int64_t tries = 0; static_cast<int64_t>(items.size()) < request.turns; ++tries) {
+      if (tries == kTriesMax * request.turns) {
+        return InvalidArgument(
+            "{} gave {} questions about different paragraphs in {} tries, and --turns {} asks for more",
+            Quoted(file_, 1024), items.size(), tries, request.turns);
+      }
+      const Item& item = questions_.items[random.Below(questions_.items.size())];
+      if (std::any_of(item.gold.begin(), item.gold.end(), [&](size_t gold) { return (*is_gold)[gold]; })) {
+        continue;
+      }
+      for (const size_t gold : item.gold) (*is_gold)[gold] = true;
+      items.push_back(&item);
+    }
+    return items;
+  }
+
   NiahTurn TurnOf(const Item& item, double depth) const {
     NiahTurn turn{
         .question = fmt::format("Answer from the documents, in as few words as you can. {}", item.question),
@@ -169,6 +182,7 @@ class QuestionsTask final : public NiahTask {
     for (size_t i = 0; i < others.size() && units > 0; ++i) {
       const std::string& paragraph = questions_.paragraphs[others[i]];
       const std::vector<std::string_view> words = WordsOf(paragraph);
+      if (words.empty()) continue;
       const auto taken = std::min(static_cast<size_t>(units), words.size());
       pieces.emplace_back(paragraph.substr(
           0, static_cast<size_t>(words[taken - 1].end() - std::string_view(paragraph).begin())));
@@ -208,6 +222,13 @@ absl::StatusOr<std::unique_ptr<NiahTask>> MakeQuestions(NiahTaskTraits traits, Q
   }
   if (questions.items.empty())
     return InvalidArgument("{} has no question with an answer", Quoted(name, 1024));
+  for (const Item& item : questions.items) {
+    for (const size_t gold : item.gold) {
+      if (!WordsOf(questions.paragraphs[gold]).empty()) continue;
+      return InvalidArgument("{}: the paragraph that answers {} is blank", Quoted(name, 1024),
+                             Quoted(item.question, 256));
+    }
+  }
   return std::make_unique<QuestionsTask>(std::move(traits), std::move(questions), name);
 }
 

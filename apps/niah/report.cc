@@ -78,6 +78,7 @@ NiahCell CellOf(const Trials& all) {
   cell.of.measured = trials.front()->measured;
   for (const NiahTrial* trial : trials) {
     cell.kept_all += trial->kept_all ? 1 : 0;
+    cell.compared += trial->compared ? 1 : 0;
     cell.as_full += trial->as_full ? 1 : 0;
     cell.degraded += trial->degraded ? 1 : 0;
     cell.peak_bytes = std::max(cell.peak_bytes, trial->peak_bytes);
@@ -120,6 +121,7 @@ NiahReport ReportOf(std::span<const NiahTrial> trials) {
     all.push_back(&trial);
     report.read_tokens += trial.read_tokens;
     report.read_computed_tokens += trial.read_computed_tokens;
+    report.read_peak_bytes = std::max(report.read_peak_bytes, trial.read_peak_bytes);
   }
   if (all.empty()) return report;
   for (const Trials& group : Grouped(all, CellKey)) report.cells.push_back(CellOf(group));

@@ -15,10 +15,12 @@ namespace palimpsest {
 
 // Trials that agree in all but the seed.
 struct NiahCell {
-  NiahTrial of;                                     // task, length, depth, policy, recall, question, turn
-  int64_t n = 0, failed = 0;                        // with an answer, and without
-  int64_t kept_all = 0, as_full = 0, degraded = 0;  // of n
-  double correct = 0;                               // mean score
+  NiahTrial of;                        // task, length, depth, policy, recall, question, turn
+  int64_t n = 0, failed = 0;           // with an answer, and without
+  int64_t kept_all = 0, degraded = 0;  // of n
+  int64_t compared = 0;                // of n, with full
+  int64_t as_full = 0;                 // of compared
+  double correct = 0;                  // mean score
   double prompt_tokens = 0, output_tokens = 0, resident_tokens = 0, resident_bytes = 0;  // means
   double recalled_host = 0, recalled_ssd = 0, needle_seen = -1;                          // means
   int64_t peak_bytes = 0;                                                                // the most
@@ -37,6 +39,7 @@ struct NiahSummary {
 
 struct NiahReport {
   int64_t read_tokens = 0, read_computed_tokens = 0;  // of all texts; 0: it is not told
+  int64_t read_peak_bytes = 0;                        // the most of any text
   std::vector<NiahCell> cells;                        // both in the order in which they first ran
   std::vector<NiahSummary> summary;
 };

@@ -20,6 +20,9 @@ std::string AsText(const std::string& text) {
 
 // What is not known is null: of a cell without an answer, or where only an engine of ours tells.
 json::value Known(bool known, double value) { return known ? json::value(value) : json::value(nullptr); }
+json::value KnownCount(bool known, int64_t value) {
+  return known ? json::value(value) : json::value(nullptr);
+}
 json::value Depth(double percent) { return Known(percent >= 0, percent); }
 
 json::object ReceiptsJson(const NiahTrial& sums) {
@@ -46,13 +49,13 @@ json::object RowJson(const NiahCell& cell) {
           {"n", cell.n},
           {"failed", cell.failed},
           {"correct", Known(any, cell.correct)},
-          {"as_full", cell.as_full},
+          {"as_full", KnownCount(cell.compared > 0, cell.as_full)},
           {"kept_all", cell.kept_all},
           {"degraded", cell.degraded},
           {"prompt_tokens", Known(any, cell.prompt_tokens)},
           {"resident_tokens", Known(measured, cell.resident_tokens)},
           {"resident_bytes", Known(measured, cell.resident_bytes)},
-          {"device_bytes_peak", measured ? json::value(cell.peak_bytes) : json::value(nullptr)},
+          {"device_bytes_peak", KnownCount(measured, cell.peak_bytes)},
           {"recalled_slices", {{"host", cell.recalled_host}, {"ssd", cell.recalled_ssd}}},
           {"needle_seen", Known(cell.needle_seen >= 0, cell.needle_seen)},
           {"first_token_seconds", Known(any, cell.first_token_seconds)},
@@ -81,7 +84,9 @@ json::object SummaryJson(const NiahSummary& summary) {
 
 json::value ReadingJson(const NiahReport& report) {
   if (report.read_tokens == 0) return nullptr;
-  return {{"tokens", report.read_tokens}, {"computed", report.read_computed_tokens}};
+  return {{"tokens", report.read_tokens},
+          {"computed", report.read_computed_tokens},
+          {"device_bytes_peak", report.read_peak_bytes}};
 }
 
 json::object RunJson(const NiahRun& run, const NiahReport& report) {
@@ -90,7 +95,7 @@ json::object RunJson(const NiahRun& run, const NiahReport& report) {
                       {"first_seed", run.first_seed},
                       {"seeds", run.seeds},
                       {"turns", run.turns},
-                      {"max_tokens", run.max_tokens > 0 ? json::value(run.max_tokens) : json::value(nullptr)},
+                      {"max_tokens", KnownCount(run.max_tokens > 0, run.max_tokens)},
                       {"command", AsText(run.command)},
                       {"version", run.version},
                       {"started", run.started},

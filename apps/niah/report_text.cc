@@ -38,7 +38,7 @@ std::string RowText(const NiahSummary& row, size_t task_width, size_t width) {
       all.of.task, task_width, FormatCount(all.of.length), NiahHow(all.of), width, QuestionName(all.of),
       row.all_turns ? "all" : fmt::format("{}", all.of.turn), all.n, any ? Percent(all.correct) : "-",
       any ? fmt::format("{} - {}", Percent(row.interval.low), Percent(row.interval.high)) : "-", Worst(row),
-      any ? Percent(static_cast<double>(all.as_full) / static_cast<double>(all.n)) : "-",
+      all.compared > 0 ? Percent(static_cast<double>(all.as_full) / static_cast<double>(all.compared)) : "-",
       any ? fmt::format("{:.0f}", all.prompt_tokens) : "-",
       measured ? fmt::format("{:.0f}", all.resident_tokens) : "-",
       measured ? ApproximateBytes(all.resident_bytes) : "-", all.first_token_seconds,

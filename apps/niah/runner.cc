@@ -184,12 +184,12 @@ class Runner {
 
   NiahWork WorkOf(const NiahPlace& place) const {
     const Asked& asked = AskedOf(place);
-    NiahWork work{.tokens = place.request.tokens, .answer_tokens = asked.answer_tokens};
-    work.reads = ReadsFirst(place) ? 1 : 0;
-    for (const Run& run : asked.runs) {
-      work.answers += options_.turns;
-      work.reads += answerer_.FindsBlocks(*run.policy) ? 0 : options_.turns;
-    }
+    NiahWork work{.tokens = place.request.tokens,
+                  .answer_tokens = asked.answer_tokens,
+                  .reads_first = ReadsFirst(place),
+                  .turns = options_.turns,
+                  .policies = {}};
+    for (const Run& run : asked.runs) work.policies.push_back(run.policy);
     return work;
   }
 
@@ -206,9 +206,9 @@ class Runner {
     int64_t answers = 0, all = 0;
     for (const NiahPlace& place : places) {
       const NiahWork work = WorkOf(place);
-      all += work.answers;
+      all += work.answers();
       if (Found(place) != nullptr) continue;
-      answers += work.answers;
+      answers += work.answers();
       left.push_back(work);
     }
     std::string line = fmt::format("niah: {} answers to {} texts", answers, left.size());
@@ -240,6 +240,7 @@ class Runner {
     }
     all.front().read_tokens = reading.tokens;
     all.front().read_computed_tokens = reading.computed_tokens;
+    all.front().read_peak_bytes = reading.peak_bytes;
     const bool whole =
         std::all_of(all.begin(), all.end(), [](const NiahTrial& trial) { return trial.failed.empty(); });
     if (options_.state != nullptr && whole) {
@@ -280,8 +281,12 @@ class Runner {
       if (failed.empty()) {
         answers.push_back(trial.answer);
         trial.score = place.task->Score(trial.answer, turn);
-        trial.as_full = policy.full() || (answers.size() <= of_full.size() &&
-                                          std::equal(answers.begin(), answers.end(), of_full.begin()));
+        // An endpoint has no full beside it: nobody knows what it keeps.
+        trial.compared = policy.full() ? trial.measured : answers.size() <= of_full.size();
+        trial.as_full =
+            trial.compared && (policy.full() || std::equal(answers.begin(), answers.end(), of_full.begin()));
+        // Tokens that are coded in fewer bits are compressed, all of them there or not.
+        trial.kept_all = trial.kept_all && policy.spec.kv == PolicySpec::Resident::kBf16;
       }
       trials->push_back(std::move(trial));
       progress.Add(1);

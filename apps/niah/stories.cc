@@ -14,6 +14,7 @@
 #include "apps/niah/families.h"
 #include "apps/niah/fit.h"
 #include "apps/niah/words.h"
+#include "proto/base/quote.h"
 #include "proto/base/rng.h"
 #include "proto/base/status.h"
 
@@ -37,6 +38,12 @@ struct Story {
   std::vector<Insertion> insertions;  // in the order in which they happen
 };
 
+// What is drawn for a sample.
+struct Draw {
+  std::vector<Story> stories;
+  std::vector<Insertion> insertions;  // of the stories, then of the others
+};
+
 class Stories final : public NiahTask {
  public:
   Stories(NiahTaskTraits traits, std::unique_ptr<Haystack> haystack, int facts)
@@ -50,37 +57,49 @@ class Stories final : public NiahTask {
       return InvalidArgument("task {} has {} questions to a text, and --turns {} asks for more", name(), most,
                              request.turns);
     }
+    constexpr int kDrawsMax = 16;
     RngSequence random(Rng(request.seed, NiahStream(name(), request)));
     RngSequence text(Rng(request.seed, NiahTextStream(name(), request)));
     const uint64_t start = text.Below(haystack_->starts());
-    const std::vector<uint64_t> people = RandomNumbersBelow(kPeople.size(), kPeople.size(), text);
-    const std::vector<uint64_t> things = RandomNumbersBelow(kThings.size(), kThings.size(), random);
-    std::vector<Story> stories;
-    for (int64_t i = 0; i < request.turns; ++i) {
-      const auto at = static_cast<size_t>(i);
-      stories.push_back(
-          StoryOf(kPeople[people[at]], kThings[things[at % things.size()]], NiahDepth(request, i), random));
-    }
-    std::vector<Insertion> insertions;
-    for (const Story& story : stories) {
-      insertions.insert(insertions.end(), story.insertions.begin(), story.insertions.end());
-    }
-    for (int64_t i = 0; i < kOthers; ++i) {
-      AddOther(kPeople[people[static_cast<size_t>(request.turns + i)]], text, &insertions);
-    }
     const Haystacks haystack{.units = haystack_->units(), .name = std::string(haystack_->name())};
-    PALIMPSEST_ASSIGN_OR_RETURN(NiahSample sample,
-                                LongestSample(request, count, haystack, [&](int64_t units, int64_t) {
-                                  return SampleOf(request, stories, insertions, start, units);
-                                }));
-    for (const Insertion& insertion : insertions) {
-      if (IsOnce(insertion.text, sample.context)) continue;
-      return InvalidArgument("the haystack tells of {} itself; give another text", kPeople[people[0]]);
+    std::string repeated;
+    for (int i = 0; i < kDrawsMax; ++i) {
+      const Draw draw = DrawStories(request, random, text);
+      PALIMPSEST_ASSIGN_OR_RETURN(NiahSample sample,
+                                  LongestSample(request, count, haystack, [&](int64_t units, int64_t) {
+                                    return SampleOf(request, draw, start, units);
+                                  }));
+      const auto found =
+          std::find_if(draw.insertions.begin(), draw.insertions.end(),
+                       [&](const Insertion& insertion) { return !IsOnce(insertion.text, sample.context); });
+      if (found == draw.insertions.end()) return sample;
+      repeated = found->text;
     }
-    return sample;
+    return InvalidArgument(
+        "of {} draws of stories each had a sentence that the haystack tells itself, as {}; give another text",
+        kDrawsMax, Quoted(repeated));
   }
 
  private:
+  // What is asked for comes from `random`, the people and what others do from `text`.
+  Draw DrawStories(const NiahRequest& request, RngSequence& random, RngSequence& text) const {
+    const std::vector<uint64_t> people = RandomNumbersBelow(kPeople.size(), kPeople.size(), text);
+    const std::vector<uint64_t> things = RandomNumbersBelow(kThings.size(), kThings.size(), random);
+    Draw draw;
+    for (int64_t i = 0; i < request.turns; ++i) {
+      const auto at = static_cast<size_t>(i);
+      draw.stories.push_back(
+          StoryOf(kPeople[people[at]], kThings[things[at % things.size()]], NiahDepth(request, i), random));
+    }
+    for (const Story& story : draw.stories) {
+      draw.insertions.insert(draw.insertions.end(), story.insertions.begin(), story.insertions.end());
+    }
+    for (int64_t i = 0; i < kOthers; ++i) {
+      AddOther(kPeople[people[static_cast<size_t>(request.turns + i)]], text, &draw.insertions);
+    }
+    return draw;
+  }
+
   // Depths in [0, depth), ascending.
   static std::vector<double> Before(double depth, size_t count, RngSequence& random) {
     std::vector<double> depths;
@@ -123,9 +142,8 @@ class Stories final : public NiahTask {
     for (size_t i = 0; i < 2; ++i) insertions->push_back({Goes(who, kStoryPlaces[places[i]]), depths[i]});
   }
 
-  NiahSample SampleOf(const NiahRequest& request, const std::vector<Story>& stories,
-                      const std::vector<Insertion>& insertions, uint64_t start, int64_t units) const {
-    const Woven woven = Weave(haystack_->Pieces(start, units), insertions);
+  NiahSample SampleOf(const NiahRequest& request, const Draw& draw, uint64_t start, int64_t units) const {
+    const Woven woven = Weave(haystack_->Pieces(start, units), draw.insertions);
     NiahSample sample{.context = fmt::format(
                           "Sentences about where people are stand in the following text, in the order in "
                           "which it happened. I will ask for places; the rest does not matter.\n{}",
@@ -133,7 +151,7 @@ class Stories final : public NiahTask {
                       .turns = {},
                       .answer_tokens = AnswerTokens(request)};
     size_t insertion = 0;
-    for (const Story& story : stories) {
+    for (const Story& story : draw.stories) {
       sample.turns.push_back(story.turn);
       insertion += story.insertions.size();
       sample.turns.back().stands_at_percent = woven.stands_at_percent[insertion - 1];

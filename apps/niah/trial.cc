@@ -33,6 +33,7 @@ void VisitFields(Trial& trial, Visit&& visit) {
   visit("measured", trial.measured);
   visit("resident_tokens", trial.resident_tokens);
   visit("kept_all", trial.kept_all);
+  visit("compared", trial.compared);
   visit("as_full", trial.as_full);
   visit("degraded", trial.degraded);
   visit("resident_bytes", trial.resident_bytes);
@@ -53,6 +54,7 @@ void VisitFields(Trial& trial, Visit&& visit) {
   visit("recomputed_tokens", trial.recomputed_tokens);
   visit("read_tokens", trial.read_tokens);
   visit("read_computed_tokens", trial.read_computed_tokens);
+  visit("read_peak_bytes", trial.read_peak_bytes);
 }
 
 struct Writer {

@@ -33,7 +33,8 @@ struct NiahTrial {
   bool measured = true;        // false: by an endpoint, which tells no bytes
   double resident_tokens = 0;  // when decoding began: mean over layers and KV heads
   bool kept_all = false;       // no token of the prompt was dropped: nothing was compressed
-  bool as_full = false;        // full gave the same words, to this question and those before it
+  bool compared = false;       // full was asked, too
+  bool as_full = false;        // it gave the same words, to this question and those before it
   bool degraded = false;       // the receipt names something that was not done as asked
   int64_t resident_bytes = 0, peak_bytes = 0;
   int64_t recalled_host = 0, recalled_ssd = 0;  // slices of recall that came from there
@@ -46,8 +47,9 @@ struct NiahTrial {
   int64_t recalled_host_bytes = 0, recalled_ssd_bytes = 0;
   int64_t cached_tokens = 0, recomputed_tokens = 0;
 
-  // Of the first answer to a text: what reading it took before, tokens of it and those that were computed.
-  int64_t read_tokens = 0, read_computed_tokens = 0;
+  // Of the first answer to a text: what reading it took before, tokens of it and those that were computed,
+  // and the most bytes on the device.
+  int64_t read_tokens = 0, read_computed_tokens = 0, read_peak_bytes = 0;
 };
 
 // What an engine of ours says of an answer.

@@ -46,7 +46,8 @@ class Variables final : public NiahTask {
           }));
       if (AllOnce(sample)) return sample;
     }
-    return InvalidArgument("{} draws of variables had two of one name: fewer --turns have room", kDrawsMax);
+    return InvalidArgument("{} draws of variables had two of one name or value: fewer --turns have room",
+                           kDrawsMax);
   }
 
  private:
@@ -93,6 +94,8 @@ class Variables final : public NiahTask {
 
   static bool AllOnce(const NiahSample& sample) {
     for (const NiahTurn& turn : sample.turns) {
+      const std::string_view first = turn.needles[0];
+      if (!IsOnce(first.substr(first.find('=')), sample.context)) return false;  // the value
       for (const std::string& needle : turn.needles) {
         if (!IsOnce(needle.substr(0, needle.find('=') + 1), sample.context)) return false;
       }

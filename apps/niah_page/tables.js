@@ -41,7 +41,8 @@ function drawCosts() {
     addLine(body, row, rows[i - 1], [
       bytesCell(row.resident_bytes, most), share === null ? '–' : percent(share) + ' %', bytes(row.device_bytes_peak),
       whole(row.prompt_tokens), whole(row.resident_tokens), row.output_tokens.toFixed(1), seconds(row.first_token_seconds),
-      row.decode_tokens_per_second === null ? '–' : row.decode_tokens_per_second.toFixed(1), exact(row.as_full / row.n) + ' %']);
+      row.decode_tokens_per_second === null ? '–' : row.decode_tokens_per_second.toFixed(1),
+      row.as_full === null ? '–' : exact(row.as_full / row.n) + ' %']);
   });
   add($('costs'), head(names), body);
 }

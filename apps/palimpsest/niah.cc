@@ -138,12 +138,20 @@ absl::Status CheckOutputs(const Flags& flags) {
   return absl::OkStatus();
 }
 
-// Model, version and what of the configuration an answer or its bytes depend on.
-void AddMachine(const Model& model, const Flags& flags, const CommandContext& context,
-                NiahSettings* settings) {
+// Model, version and what of the configuration an answer or its bytes depend on. What device.isa auto stands
+// for is the machine's, so the engine says how it computes: it starts here, as a run does in any case, and
+// reads the whole file for its digest.
+absl::Status AddMachine(const Model& model, const NiahAnswerer& answerer, const Flags& flags,
+                        const CommandContext& context, NiahSettings* settings) {
   std::error_code ignored;
-  settings->emplace_back("model", fmt::format("{}, {} bytes", model.config().name,
-                                              std::filesystem::file_size(model.file().path(), ignored)));
+  std::string file = fmt::format("{}, {} bytes", model.config().name,
+                                 std::filesystem::file_size(model.file().path(), ignored));
+  if (flags.endpoint.empty() && context.server.empty()) {
+    PALIMPSEST_ASSIGN_OR_RETURN(const std::string hash, model.file().ContentHash());
+    file += ", SHA-256 " + hash.substr(0, 16);
+  }
+  settings->emplace_back("model", file);
+  settings->emplace_back("numerics", answerer.numerics());
   settings->emplace_back("version", PALIMPSEST_VERSION " (" PALIMPSEST_REVISION ")");
   settings->emplace_back("endpoint", flags.endpoint);
   settings->emplace_back("endpoint_model", flags.endpoint_model);
@@ -160,6 +168,7 @@ void AddMachine(const Model& model, const Flags& flags, const CommandContext& co
                              value.substr(value.find_first_not_of(' ')));
     }
   }
+  return absl::OkStatus();
 }
 
 std::string Now() {
@@ -230,10 +239,10 @@ absl::Status Run(const Flags& flags, const CommandContext& context) {
     options.ssd_folder = scratch->path();
   }
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Open(context.config));
-  AddMachine(*model, flags, context, &settings);
-  const std::string path = flags.resume.empty() ? StatePath(settings, context.config) : flags.resume;
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<NiahAnswerer> answerer,
                               AnswererOf(flags, context, options, *model));
+  PALIMPSEST_RETURN_IF_ERROR(AddMachine(*model, *answerer, flags, context, &settings));
+  const std::string path = flags.resume.empty() ? StatePath(settings, context.config) : flags.resume;
   PALIMPSEST_ASSIGN_OR_RETURN(const std::unique_ptr<NiahState> state, NiahState::Open(path, settings, Now()));
   options.state = state.get();
   if (state->damaged_lines() > 0) {

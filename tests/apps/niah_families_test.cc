@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "apps/niah/fit.h"
+#include "apps/niah/stories.h"
 #include "apps/niah/task.h"
 #include "apps/niah/words.h"
 #include "proto/base/ids.h"
@@ -23,6 +24,7 @@ namespace json = boost::json;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 constexpr uint64_t kSeeds = 200;
@@ -96,8 +98,8 @@ std::string HotpotQa() {
   return json::serialize(items);
 }
 
-std::unique_ptr<NiahTask> Task(const std::string& name) {
-  auto task = MakeNiahTask(name, {.prose = Prose(),
+std::unique_ptr<NiahTask> Task(const std::string& name, const std::string& prose = Prose()) {
+  auto task = MakeNiahTask(name, {.prose = prose,
                                   .prose_name = "prose.txt",
                                   .squad = Squad(),
                                   .squad_name = "squad.json",
@@ -275,6 +277,26 @@ TEST(NiahNeedlesTest, AmongNeedlesEveryLineIsOne) {
   }
 }
 
+// Of 200 keys that were drawn at random two or more would be the same, nearly always.
+TEST(NiahNeedlesTest, KeysOfManyTurnsDiffer) {
+  const NiahSample sample = Generate(*Task("niah_multiquery"), {.seed = 1, .tokens = 24000, .turns = 50});
+  std::set<std::string> needles;
+  for (const NiahTurn& turn : sample.turns) {
+    for (const std::string& needle : turn.needles) needles.insert(needle.substr(0, needle.find(" is: ")));
+  }
+  EXPECT_THAT(needles, SizeIs(200));
+}
+
+TEST(NiahVariablesTest, ValuesOfManyTurnsDiffer) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    std::set<std::string> questions;
+    for (const NiahTurn& turn : Generate(*Task("vt"), {.seed = seed, .tokens = 16000, .turns = 150}).turns) {
+      questions.insert(turn.question);
+    }
+    EXPECT_THAT(questions, SizeIs(150)) << seed;
+  }
+}
+
 TEST(NiahVariablesTest, ChainLeadsFromTheValueToEachName) {
   const auto task = Task("vt");
   for (uint64_t seed = 0; seed < 50; ++seed) {
@@ -381,6 +403,36 @@ TEST(NiahStoriesTest, TextItselfGivesTheAnswer) {
   }
 }
 
+// Prose in which these people go everywhere.
+std::string ProseOf(const std::vector<std::string>& people) {
+  std::string told;
+  for (const std::string& who : people) {
+    for (const std::string_view place : kStoryPlaces) told += fmt::format("{} went to the {}. ", who, place);
+  }
+  std::string text;
+  while (text.size() < 30000) text += told + "Then nothing happened for a while. ";
+  return text;
+}
+
+TEST(NiahStoriesTest, OthersAreToldOfThanTheProseTellsOf) {
+  const auto task = Task("babi_qa2", ProseOf({"Agnes"}));
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const NiahSample sample = Generate(*task, {.seed = seed, .tokens = 2500, .depth_percent = 50});
+    for (const std::string& needle : sample.turns[0].needles) {
+      EXPECT_THAT(needle, Not(HasSubstr("Agnes"))) << seed;
+    }
+  }
+}
+
+TEST(NiahStoriesTest, SentenceThatTheProseTellsIsNamed) {
+  const auto task = Task(
+      "babi_qa1", ProseOf({"Agnes", "Boris", "Clara", "Dmitri", "Elsa", "Felix", "Greta", "Hugo", "Ingrid",
+                           "Jasper", "Kirsten", "Leopold", "Mabel", "Norbert", "Olga", "Percy"}));
+  const auto sample = task->Generate({.seed = 1, .tokens = 4000, .depth_percent = 50}, Count);
+  EXPECT_EQ(sample.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(sample.status()), ::testing::ContainsRegex("[A-Z][a-z]+ went to the [a-z]+"));
+}
+
 TEST(NiahRecordsTest, EveryOrderOfTheTextIsAReference) {
   const NiahSample sample = Generate(*Task("records"), {.seed = 4, .tokens = 4096});
   const std::regex order(R"(Order (\d+): (\d+) pieces of (\S+) for (\d+) dollars\.)");
@@ -401,6 +453,57 @@ TEST(NiahQuestionsTest, GoldParagraphsStandAmongOthersAndAreNumbered) {
   const NiahSample hotpot = Generate(*Task("qa_2"), {.seed = 1, .tokens = 3000, .depth_percent = 100});
   EXPECT_THAT(hotpot.turns[0].needles, SizeIs(2));
   EXPECT_THAT(hotpot.turns[0].needles[0], HasSubstr(" 1\n Sentence 0 of 1"));
+}
+
+// SQuAD's form: of each paragraph so many questions.
+std::string SquadOf(const std::vector<std::string>& contexts, int questions) {
+  json::array paragraphs;
+  for (const std::string& context : contexts) {
+    json::array qas;
+    for (int i = 0; i < questions; ++i) {
+      qas.push_back(json::object{{"question", fmt::format("What is {} of it?", i)},
+                                 {"answers", json::array{json::object{{"text", "this"}}}}});
+    }
+    paragraphs.push_back(json::object{{"context", context}, {"qas", std::move(qas)}});
+  }
+  return json::serialize(json::object{{"data", json::array{json::object{{"paragraphs", paragraphs}}}}});
+}
+
+TEST(NiahQuestionsTest, BlankParagraphsAreNoFillerAndAnswerNothing) {
+  json::value blanks = json::parse(Squad());
+  json::array& paragraphs = blanks.at("data").at(0).at("paragraphs").as_array();
+  for (const char* blank : {"", " \n\t "}) {
+    paragraphs.push_back(json::object{{"context", blank}, {"qas", json::array{}}});
+  }
+  const auto task = MakeNiahTask("qa_1", {.squad = json::serialize(blanks), .squad_name = "s.json"});
+  ASSERT_TRUE(task.ok()) << task.status();
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const NiahSample sample = Generate(**task, {.seed = seed, .tokens = 8000, .depth_percent = 50});
+    EXPECT_THAT(sample.context, Not(::testing::ContainsRegex("Document [0-9]+:\n[ \n\t]")));
+  }
+  const auto refused = MakeNiahTask("qa_1", {.squad = SquadOf({"Town.", " \n"}, 1), .squad_name = "s.json"});
+  EXPECT_THAT(Message(refused.status()),
+              AllOf(HasSubstr("s.json"), HasSubstr("What is 0 of it?"), HasSubstr("blank")));
+}
+
+TEST(NiahQuestionsTest, TurnsAskAboutDifferentParagraphs) {
+  std::vector<std::string> contexts;
+  for (int i = 0; i < 8; ++i) {
+    contexts.emplace_back();
+    for (int word = 0; word < 90; ++word) contexts.back() += fmt::format("word{}x{} ", i, word);
+  }
+  const auto task = MakeNiahTask("qa_1", {.squad = SquadOf(contexts, 10), .squad_name = "s.json"});
+  ASSERT_TRUE(task.ok()) << task.status();
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    std::set<std::string> needles;
+    for (const NiahTurn& turn : Generate(**task, {.seed = seed, .tokens = 3000, .turns = 4}).turns) {
+      needles.insert(turn.needles.begin(), turn.needles.end());
+    }
+    EXPECT_THAT(needles, SizeIs(4)) << seed;
+  }
+  const auto refused = (*task)->Generate({.seed = 1, .tokens = 3000, .turns = 9}, Count);
+  EXPECT_THAT(Message(refused.status()),
+              AllOf(HasSubstr("s.json"), HasSubstr("8 questions about different"), HasSubstr("--turns 9")));
 }
 
 TEST(NiahQuestionsTest, OtherFilesAreRefused) {

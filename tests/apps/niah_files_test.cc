@@ -87,16 +87,17 @@ TEST(RulerFilesTest, WhatIsWrongIsNamedByFileAndLine) {
 // --- comparison
 
 NiahReportFile Report(const std::string& name, double correct, const std::string& policy = "full",
-                      int64_t length = 1024, int64_t n = 100) {
+                      int64_t length = 1024, int64_t n = 100, double depth = 0, int64_t turns = 1) {
   std::vector<NiahTrial> trials;
   for (int64_t i = 0; i < n; ++i) {
     trials.push_back({.task = "vt",
                       .length = length,
+                      .depth_percent = depth,
                       .policy = policy,
                       .question_visible = true,
                       .score = static_cast<double>(i) < correct * static_cast<double>(n) ? 1.0 : 0.0});
   }
-  return {name, ReportJson(ReportOf(trials), {.model = "model of " + name})};
+  return {name, ReportJson(ReportOf(trials), {.model = "model of " + name, .turns = turns})};
 }
 
 TEST(NiahCompareTest, DifferencesBeyondTheirIntervalAreToldAndOthersAreNot) {
@@ -117,6 +118,20 @@ TEST(NiahCompareTest, EndpointIsHeldAgainstFull) {
   const auto comparison = CompareNiah(Report("a", 1), Report("b", 1, "endpoint"));
   ASSERT_TRUE(comparison.ok()) << comparison.status();
   EXPECT_THAT(comparison->rows, SizeIs(1));
+}
+
+TEST(NiahCompareTest, SamplesThatDifferAreTold) {
+  const auto other = CompareNiah(Report("a", 0.9), Report("b", 0.5, "full", 1024, 100, 50, 2));
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_THAT(NiahComparisonText(*other, false),
+              HasSubstr("\nthe samples differ, and scores may for that; depths: 0 in A, 50 in B; "
+                        "turns: 1 in A, 2 in B\n"));
+  const json::value told = json::parse(NiahComparisonJson(*other));
+  EXPECT_EQ(told.at("samples_differ").as_array().size(), 2u);
+  const auto same = CompareNiah(Report("a", 0.9), Report("b", 0.5));
+  ASSERT_TRUE(same.ok()) << same.status();
+  EXPECT_THAT(same->samples_differ, SizeIs(0));
+  EXPECT_THAT(NiahComparisonText(*same, false), Not(HasSubstr("samples")));
 }
 
 TEST(NiahCompareTest, NothingInCommonAndOtherFilesAreRefused) {

@@ -164,9 +164,27 @@ TEST(NiahReportTest, JsonHasTheFieldsOfTheContract) {
     trial.read_tokens = 10;
     trial.read_computed_tokens = 7;
   }
+  trials[3].read_peak_bytes = 9000;
   const json::value told = json::parse(ReportJson(ReportOf(trials), {.server = "http://s"}));
-  EXPECT_EQ(told.at("run").at("reading"), json::parse(R"({"tokens": 80, "computed": 56})"));
+  EXPECT_EQ(told.at("run").at("reading"),
+            json::parse(R"({"tokens": 80, "computed": 56, "device_bytes_peak": 9000})"));
   EXPECT_EQ(told.at("run").at("server"), "http://s");
+}
+
+TEST(NiahReportTest, AsFullIsNotKnownWhereFullDidNotRun) {
+  std::vector<NiahTrial> trials = Trials();
+  for (NiahTrial& trial : trials) {
+    trial.compared = trial.policy == "full" || trial.depth_percent > 0;
+    trial.as_full = trial.compared;
+  }
+  const NiahReport report = ReportOf(trials);
+  const json::value cells = json::parse(ReportJson(report, {})).at("cells");
+  EXPECT_EQ(cells.at(0).at("as_full"), 2);
+  EXPECT_TRUE(cells.at(1).at("as_full").is_null());
+  EXPECT_EQ(cells.at(3).at("as_full"), 2);
+  EXPECT_THAT(ReportText(report, {}), Not(HasSubstr("%        -")));
+  for (NiahTrial& trial : trials) trial.compared = trial.as_full = false;
+  EXPECT_THAT(ReportText(ReportOf(trials), {}), HasSubstr("%        -"));
 }
 
 TEST(NiahReportTest, PolicyThatKeptAllIsSeen) {

@@ -63,7 +63,7 @@ class FakeAnswerer final : public NiahAnswerer {
   bool fails_alone() const override { return alone; }
   absl::StatusOr<std::optional<double>> Estimate(std::span<const NiahWork> work) override {
     estimated = 0;
-    for (const NiahWork& one : work) estimated += one.answers;
+    for (const NiahWork& one : work) estimated += one.answers();
     return std::optional<double>(125.0);
   }
 

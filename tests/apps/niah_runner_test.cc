@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "apps/niah/engine_answerer.h"
 #include "apps/niah/report.h"
 #include "apps/niah/runner.h"
 #include "proto/base/status.h"
@@ -11,6 +12,7 @@
 namespace palimpsest {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr int64_t kWindow = 2048;
@@ -174,7 +176,55 @@ TEST_F(NiahRunnerTest, BeyondTheWindowTheOthersGoWithoutFull) {
   ASSERT_EQ(trials->size(), 3u + 2u);
   EXPECT_EQ((*trials)[0].policy, "full");
   EXPECT_EQ((*trials)[3].policy, "snapkv:budget=256");
+  for (size_t i = 0; i < trials->size(); ++i) EXPECT_EQ((*trials)[i].compared, i < 3) << i;
   EXPECT_GT((*trials)[4].prompt_tokens, kWindow);
+}
+
+TEST_F(NiahRunnerTest, TokensThatAreCodedAreNotKeptAsTheyWere) {
+  NiahOptions options = Options();
+  options.lengths = {1500};
+  options.depths_percent = {50};
+  options.seeds = 1;
+  options.policies = {Policy("full:kv=kivi2")};
+  const auto trials = RunNiah(*model_, options);
+  ASSERT_TRUE(trials.ok()) << trials.status();
+  ASSERT_EQ(trials->size(), 2u);
+  EXPECT_GT((*trials)[0].read_peak_bytes, 0);
+  EXPECT_TRUE((*trials)[0].kept_all);
+  EXPECT_FALSE((*trials)[1].kept_all);
+}
+
+// --- the estimate
+
+class DepthsOfReadingsTest : public NiahRunnerTest {
+ protected:
+  static std::vector<double> Depths(int64_t tokens, const std::vector<std::string>& policies,
+                                    PrefillChoice prefill = PrefillChoice::kAuto, int64_t turns = 1) {
+    std::vector<NiahPolicy> all;
+    for (const std::string& text : policies) all.push_back(Policy(text));
+    NiahWork work{.tokens = tokens, .answer_tokens = 8, .reads_first = true, .turns = turns, .policies = {}};
+    for (const NiahPolicy& policy : all) work.policies.push_back(&policy);
+    return DepthsOfReadings(work, {.prefill = prefill, .window_tokens = 8192, .span_tokens = 2048});
+  }
+};
+
+TEST_F(DepthsOfReadingsTest, ATokenSeesItsSpanOrThePotBeyondTheWindow) {
+  EXPECT_THAT(Depths(8000, {"full", "snapkv"}), ElementsAre(4000));
+  EXPECT_THAT(Depths(1'000'000, {"snapkv", "random"}), ElementsAre(1024));
+  EXPECT_THAT(Depths(8000, {"full", "snapkv", "random"}, PrefillChoice::kAnchored), ElementsAre(4000, 1024));
+  EXPECT_THAT(Depths(1'000'000, {"infinipot:pot=4096"}, PrefillChoice::kAuto, /*turns=*/2),
+              ElementsAre(1024, 4096, 4096));
+  EXPECT_THAT(Depths(3000, {"infinipot:pot=4096"}), ElementsAre(1500, 1500));
+}
+
+TEST_F(DepthsOfReadingsTest, WhatPoliciesLookAtInEveryTokenIsReadOnceMoreForAllThatWantIt) {
+  EXPECT_THAT(Depths(8000, {"h2o", "lookm", "h2o:heavy=512"}), ElementsAre(4000, 4000));
+  EXPECT_THAT(Depths(8000, {"h2o", "roco"}), ElementsAre(4000, 4000, 4000));
+  EXPECT_THAT(Depths(8000, {"roco", "h2o"}), ElementsAre(4000, 4000)) << "whose sums are there";
+  EXPECT_THAT(Depths(8000, {"expected", "sirllm"}), ElementsAre(4000, 4000, 4000));
+  EXPECT_THAT(Depths(8000, {"kvzip:chunk=128"}), ElementsAre(4000, 64)) << "a part that sees itself alone";
+  EXPECT_THAT(Depths(8000, {"kvzip:attend=all"}), ElementsAre(4000, 8000)) << "a part behind all of the text";
+  EXPECT_THAT(Depths(1'000'000, {"h2o"}), ElementsAre(1024, 1024));
 }
 
 // The answers come word for word from what the policy kept when that is all; each turn's prompt holds the

@@ -228,7 +228,7 @@ class EndpointTest(serving.ServeTest):
         there = self.expect_done("niah", *self.COMMAND, "--endpoint", server.url + "/v1", "--json")
         for cell in there.json["cells"]:
             self.assertEqual((cell["policy"], cell["question"], cell["n"], cell["failed"]), ("endpoint", "visible", 2, 0))
-            self.assertEqual((cell["resident_bytes"], cell["kept_all"]), (None, 0))
+            self.assertEqual((cell["resident_bytes"], cell["as_full"], cell["kept_all"]), (None, None, 0))
             self.assertGreater(cell["first_token_seconds"], 0)
             self.assertTrue(0.8 * 1200 <= cell["prompt_tokens"] <= 1200, cell)
         self.assertEqual(there.json["run"]["endpoint"], server.url + "/v1")
@@ -494,7 +494,7 @@ ROW = {"task": str, "length": int, "policy": str, "recall": str, "question": str
        "recalled_slices": {"host": NUMBER, "ssd": NUMBER}, "needle_seen": NULLABLE, "first_token_seconds": NULLABLE,
        "decode_tokens_per_second": NULLABLE, "output_tokens": NULLABLE, "receipts": RECEIPTS}
 RUN = {"model": str, "numerics": str, "first_seed": int, "seeds": int, "turns": int, "max_tokens": (int, type(None)), "command": str,
-       "version": str, "started": str, "reading": {"tokens": int, "computed": int}}
+       "version": str, "started": str, "reading": {"tokens": int, "computed": int, "device_bytes_peak": int}}
 
 
 class NeedleTest(cli.CliTest):
