@@ -65,19 +65,19 @@ class Audits:
 def table(by_share: dict[int, list[str]], audits: dict[str, list[dict]]) -> list[str]:
     """A row for each policy, in the order of what it holds at the middle share; two columns for each share."""
     shares = list(by_share)
-    middle = shares[len(shares) // 2]
+    middle = len(shares) // 2
 
     def mean(policy: str, field: str) -> float:
         return 100 * statistics.mean(audit[field] for audit in audits[policy])
 
     lines = ["| policy | " + " | ".join(f"{share} % of the text: attention on it | error of the output" for share in shares)
-             + f" | worst layer at {middle} % |", "| --- |" + " --- |" * (2 * len(shares) + 1)]
-    rows = sorted(zip(*by_share.values()), key=lambda row: -mean(row[shares.index(middle)], "seen"))
+             + f" | worst layer at {shares[middle]} % |", "| --- |" + " --- |" * (2 * len(shares) + 1)]
+    rows = sorted(zip(*by_share.values()), key=lambda row: -mean(row[middle], "seen"))
     for row in rows:
         cells = []
         for policy in row:
             seen = [100 * audit["seen"] for audit in audits[policy]]
             cells.append(f"{statistics.mean(seen):.1f} ({min(seen):.0f} to {max(seen):.0f}) | {mean(policy, 'error'):.1f}")
-        name = row[shares.index(middle)]
+        name = row[middle]
         lines.append(f"| `{name}` | " + " | ".join(cells) + f" | {mean(name, 'worst'):.0f} |")
     return lines

@@ -281,11 +281,15 @@ def markdown(reports: list[dict], heading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def made_with(options) -> tuple[str, pathlib.Path]:
+    """The program's version and the text."""
+    options.state.mkdir(parents=True, exist_ok=True)
+    return induction.version_of(options.palimpsest), options.haystack or bible(options.state / "bible.txt")
+
+
 def measured(options) -> tuple[list[dict], str]:
     """The grid of the options, and what it was made with."""
-    version = induction.version_of(options.palimpsest)
-    options.state.mkdir(parents=True, exist_ok=True)
-    haystack = options.haystack or bible(options.state / "bible.txt")
+    version, haystack = made_with(options)
     start = time.monotonic()
     try:
         reports = Runs(options, haystack, version).run_all([int(length) for length in options.lengths.split(",")], options.seeds)
@@ -316,9 +320,7 @@ def field(options) -> str:
 
 def attention_table(options) -> str:
     """What every policy keeps of attention on plain text, as Markdown."""
-    version = induction.version_of(options.palimpsest)
-    options.state.mkdir(parents=True, exist_ok=True)
-    haystack = options.haystack or bible(options.state / "bible.txt")
+    version, haystack = made_with(options)
     # The others do not choose among all tokens at once, so that an audit has nothing to look at.
     by_share = {share: [as_chosen(policy) for policy in of_share(share) if not policy.startswith(("infinipot", "streaming"))]
                 for share in SHARES}

@@ -70,15 +70,23 @@ TEST_F(TieredStoreTest, WhatIsDamagedInHostMemoryIsFoundOnSsdAndStaysThere) {
   EXPECT_EQ(Find(1)->source, TieredStore::Source::kHost) << "what came from SSD is intact there too";
 }
 
+// Group 1 is on a disk of which every read fails, and nowhere else.
+class FailingDiskTest : public TieredStoreTest {
+ protected:
+  void MakeOneOnAFailingDisk(const MoverOptions& options) {
+    Make(3, /*host_bytes=*/0, /*ssd_bytes=*/1 << 24, options);
+    Sealed(1);
+    ASSERT_TRUE(mover_->Flush(kLong));
+    store_->DropUnpinned();
+    ssd_->SetFaults({.get_error = 1});
+  }
+};
+
 // As the engine does, nobody reads what no tier says it holds: the disk must offer itself for the one try.
-TEST_F(TieredStoreTest, ADiskThatFailedIsReadAgainAfterItsPause) {
+TEST_F(FailingDiskTest, ADiskThatFailedIsReadAgainAfterItsPause) {
   MoverOptions options;
   options.breaker_pause = std::chrono::milliseconds(50);
-  Make(3, /*host_bytes=*/0, /*ssd_bytes=*/1 << 24, options);
-  Sealed(1);
-  ASSERT_TRUE(mover_->Flush(kLong));
-  store_->DropUnpinned();
-  ssd_->SetFaults({.get_error = 1});
+  MakeOneOnAFailingDisk(options);
   while (!mover_->stats().disk_off) EXPECT_FALSE(Find(1).has_value());
   EXPECT_EQ(ssd_->Counts().get_errors, options.breaker_failures);
   ssd_->SetFaults({});
@@ -146,15 +154,11 @@ TEST_F(TieredStoreTest, LostCountsDropsWithoutACopyBelow) {
 }
 
 // That a disk is left alone for a while costs no copy.
-TEST_F(TieredStoreTest, WhatADiskThatIsLeftAloneHoldsIsNotLost) {
+TEST_F(FailingDiskTest, WhatADiskThatIsLeftAloneHoldsIsNotLost) {
   MoverOptions options;
   options.breaker_failures = 1;
   options.breaker_pause = std::chrono::hours(1);
-  Make(3, /*host_bytes=*/0, /*ssd_bytes=*/1 << 24, options);
-  Sealed(1);
-  ASSERT_TRUE(mover_->Flush(kLong));
-  store_->DropUnpinned();
-  ssd_->SetFaults({.get_error = 1});
+  MakeOneOnAFailingDisk(options);
   EXPECT_FALSE(Find(1).has_value());
   EXPECT_FALSE(store_->Holds(Id(1))) << "it is not offered";
   Sealed(1);  // computed again
