@@ -17,6 +17,7 @@
 #include "coordinator/catalog.h"
 #include "coordinator/catalog_record.h"
 #include "proto/base/status.h"
+#include "tests/testing/sanitized.h"
 #include "tests/testing/temporary_folder.h"
 
 namespace palimpsest {
@@ -275,6 +276,8 @@ TEST_F(CatalogDamageTest, AnEmptyCurrentFileIsRefused) {
 // A process that may open no more files learns that, wherever opening meets the limit; nobody is sent for a
 // backup.
 TEST_F(CatalogDamageTest, WhatTheSystemRefusesForNowIsNotDamage) {
+  if (kSanitized)
+    GTEST_SKIP() << "the sanitizer checks a virtual call with a pipe, for which no file is left";
   auto opened = DataFolder::Open(path_);
   ASSERT_TRUE(opened.ok()) << opened.status();
   std::shared_ptr<const DataFolder> folder = std::move(*opened);

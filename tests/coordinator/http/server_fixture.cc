@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "proto/base/status.h"
+#include "tests/testing/sanitized.h"
 
 namespace palimpsest::http {
 
@@ -17,19 +18,6 @@ bool Eventually(const std::function<bool()>& holds, double seconds) {
   }
   return true;
 }
-
-#if defined(__clang__)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define PALIMPSEST_TEST_SANITIZED 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define PALIMPSEST_TEST_SANITIZED 1
-#endif
-#ifdef PALIMPSEST_TEST_SANITIZED
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 int64_t OpenDescriptors() {
   int64_t count = 0;
