@@ -8,8 +8,9 @@ usage() {
   cat <<'USAGE'
 usage: deploy/nightly.sh [PART...]        default: all
 
-  tests    style, and every test with the real model
-  kills    200 kills of a worker, 200 of an ingest, 200 cuts of the power under an SSD tier
+  tests    style, and every test with the real model; ten million ids of blocks
+  kills    200 kills of a worker, 200 of an ingest; 250 of a process that fills an SSD tier, 250 at its named places, and
+           200 cuts of the power under it
   asan     every test under AddressSanitizer and UndefinedBehaviorSanitizer
   tsan     the unit and e2e tests under ThreadSanitizer: those with the real model and over every policy start no other threads
   fuzz     each fuzz target for two minutes
@@ -19,7 +20,7 @@ usage: deploy/nightly.sh [PART...]        default: all
   needles  a small table of needles
   all      all of these
 
-Environment: PALIMPSEST_TEST_FUZZ_SECONDS (120) for each fuzz target, PALIMPSEST_TEST_KILLS (200).
+Environment: PALIMPSEST_TEST_FUZZ_SECONDS (120) for each fuzz target, PALIMPSEST_TEST_KILLS (200), PALIMPSEST_TEST_IDS (10000000) for the scan for collisions.
 Exit status: 0 if nothing failed, 1 otherwise, 2 for wrong usage. Results stay in build/results.
 USAGE
 }
@@ -45,7 +46,7 @@ hand_back_to_caller "$(readlink -f -- "$0")" "$@"
 require_writable_checkout
 PALIMPSEST="$REPO/build/release/apps/palimpsest"
 
-part_tests() { "$REPO/deploy/test.sh" style unit; }
+part_tests() { PALIMPSEST_TEST_IDS=${PALIMPSEST_TEST_IDS:-10000000} "$REPO/deploy/test.sh" style unit; }
 part_asan() { PALIMPSEST_TEST_SANITIZE_LABELS='.*' "$REPO/deploy/test.sh" asan; }
 part_tsan() { PALIMPSEST_TEST_SANITIZE_LABELS='^(unit|e2e)' "$REPO/deploy/test.sh" tsan; }
 part_fuzz() { PALIMPSEST_TEST_FUZZ_SECONDS=${PALIMPSEST_TEST_FUZZ_SECONDS:-120} "$REPO/deploy/test.sh" fuzz; }
@@ -62,6 +63,8 @@ part_kills() {
   export PALIMPSEST_TEST_MODEL
   "$REPO/build/python/bin/python" -B "$test/failover_test.py"
   "$REPO/build/release/tests/storage/storage_rocksdb_tier_crash_test" --gtest_filter='*Power*'
+  # Ten hits of each named place.
+  "$REPO/build/release/tests/storage/storage_rocksdb_tier_crash_test" --gtest_filter='*Kill*' --gtest_repeat=10
   "$REPO/build/python/bin/python" -B "$test/durable_test.py" \
     DurableTest.test_killed_while_it_ingests_it_loses_nothing_that_was_acknowledged
 }

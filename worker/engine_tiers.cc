@@ -57,7 +57,7 @@ absl::Status Engine::OpenTiers() {
     // told.
     absl::StatusOr<std::unique_ptr<Tier>> opened = OpenFreeTier(options_.ssd);
     if (absl::IsResourceExhausted(opened.status()) || absl::IsUnavailable(opened.status())) {
-      PALIMPSEST_LOG(kWarn, "without the ssd tier: {}", opened.status());
+      PALIMPSEST_LOG(kWarn, "without the ssd tier until the next start: {}", opened.status());
       no_ssd_ = Message(opened.status());
     } else {
       PALIMPSEST_ASSIGN_OR_RETURN(ssd, std::move(opened));
@@ -231,7 +231,7 @@ void Engine::DescribeTiers(Job& job) {
   receipt.mutable_load_price()->set_ssd_seconds(load_prices_.Of(Level::kSsd, at));
   receipt.mutable_load_price()->set_compute_seconds(ComputeSeconds());
   receipt.mutable_load_price()->set_declined_tokens(job.declined);
-  if (!no_ssd_.empty()) receipt.add_degraded("without the ssd tier: " + no_ssd_);
+  if (!no_ssd_.empty()) receipt.add_degraded("without the ssd tier until the next start: " + no_ssd_);
   if (!job.was_admitted) return;
   const MoverStats now = mover_->stats(), &before = job.tiers_before;
   const auto tell = [&](int64_t count, const char* what) {

@@ -70,6 +70,9 @@ absl::Status UnknownFlag(const CLI::App& command, const std::string& argument) {
   for (const CLI::Option* option : command.get_options()) {
     for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
   }
+  if (std::find(known.begin(), known.end(), flag) != known.end())
+    return InvalidArgument("{}{} belongs behind the command's name: `{} {} ...`", Place(command), flag,
+                           FullName(command), flag);
   return InvalidArgument("{}unknown flag {}{}", Place(command), Quoted(flag), DidYouMean(flag, known));
 }
 

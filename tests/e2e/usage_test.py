@@ -36,6 +36,8 @@ class UsageTest(cli.CliTest):
                           contains=["'--tempreture'", "did you mean --temperature?"])
         self.expect_error(cli.USAGE, "ask", "hi", "--max_token=4", contains=["did you mean --max-tokens?"])
         self.expect_error(cli.USAGE, "documents", "list", "--jsn", contains=["did you mean --json?"])
+        self.expect_error(cli.USAGE, "--json", "documents", "list",
+                          contains=["--json belongs behind the command's name: `palimpsest documents list --json ...`"])
 
     def test_unknown_command_suggests_the_nearest(self):
         self.expect_error(cli.USAGE, "inget", "x", contains=["'inget'", "did you mean ingest?"])
