@@ -39,6 +39,7 @@
 #include "proto/types.pb.h"
 #include "storage/block_format.h"
 #include "storage/block_id.h"
+#include "storage/tier/late_tier.h"
 #include "storage/tiered_store.h"
 #include "text/gguf.h"
 #include "text/tokenizer.h"
@@ -226,6 +227,7 @@ class Engine {
   absl::Status Load(const GgufFile& file);
   // engine_tiers.cc
   absl::Status OpenTiers();
+  absl::StatusOr<std::unique_ptr<Tier>> OpenSsd();
   void PrefetchBlocks(Job& job);
   std::shared_ptr<const View> FindView(const Hash256& key, TieredStore::Source* source);
   void KeepView(const Hash256& key, const std::shared_ptr<const View>& view);
@@ -387,8 +389,9 @@ class Engine {
   std::unique_ptr<RopeTable> rope_;
   std::unique_ptr<TileArena> arena_;
   std::unique_ptr<Mover> mover_;
-  std::string no_ssd_;  // why there is no SSD tier although one was asked for
-  Hash256 id_key_;      // under which the domains of requests stand; zero without encryption
+  std::string no_ssd_;                  // why there is no SSD tier although one was asked for
+  const LateTier* late_ssd_ = nullptr;  // it could not be opened at the start; the mover has it
+  Hash256 id_key_;                      // under which the domains of requests stand; zero without encryption
   std::unique_ptr<TieredStore> store_;
   ViewCache views_;
   IndexCache indices_;

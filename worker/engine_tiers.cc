@@ -6,6 +6,7 @@
 #include "proto/base/log.h"
 #include "proto/base/status.h"
 #include "storage/tier/host_tier.h"
+#include "storage/tier/late_tier.h"
 #include "storage/tier/rocksdb_tier.h"
 #include "worker/compression/view_format.h"
 #include "worker/engine_job.h"
@@ -42,7 +43,26 @@ absl::StatusOr<std::unique_ptr<Tier>> OpenFreeTier(const EngineOptions::Ssd& ssd
   return taken;
 }
 
+bool CanComeLater(const absl::Status& status) {
+  return absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
+}
+
 }  // namespace
+
+// A disk that is full or gone keeps nobody from asking: until it is there nothing outlives the process, and
+// it is told.
+absl::StatusOr<std::unique_ptr<Tier>> Engine::OpenSsd() {
+  absl::StatusOr<std::unique_ptr<Tier>> opened = OpenFreeTier(options_.ssd);
+  if (!CanComeLater(opened.status())) return opened;
+  PALIMPSEST_LOG(kWarn, "without the ssd tier for now: {}", opened.status());
+  auto late =
+      std::make_unique<LateTier>(LateTier::Options{.name = "ssd",
+                                                   .why = opened.status(),
+                                                   .open = [ssd = options_.ssd] { return OpenFreeTier(ssd); },
+                                                   .clock = options_.clock});
+  late_ssd_ = late.get();
+  return late;
+}
 
 absl::Status Engine::OpenTiers() {
   std::unique_ptr<Tier> host, ssd;
@@ -53,19 +73,20 @@ absl::Status Engine::OpenTiers() {
     if (options_.wrap_host) host = options_.wrap_host(std::move(host));
   }
   if (!options_.ssd.folder.empty()) {
-    // A disk that is full or gone keeps nobody from asking: then nothing outlives the process, and it is
-    // told.
-    absl::StatusOr<std::unique_ptr<Tier>> opened = OpenFreeTier(options_.ssd);
-    if (absl::IsResourceExhausted(opened.status()) || absl::IsUnavailable(opened.status())) {
-      PALIMPSEST_LOG(kWarn, "without the ssd tier until the next start: {}", opened.status());
-      no_ssd_ = Message(opened.status());
-    } else {
-      PALIMPSEST_ASSIGN_OR_RETURN(ssd, std::move(opened));
-    }
-    if (ssd != nullptr && !options_.ssd.key_file.empty()) {
-      PALIMPSEST_ASSIGN_OR_RETURN(key,
-                                  DataKey::Load(options_.ssd.key_file, options_.ssd.folder + "/data.key"));
-      id_key_ = key->Derive("block ids");
+    PALIMPSEST_ASSIGN_OR_RETURN(ssd, OpenSsd());
+    if (!options_.ssd.key_file.empty()) {
+      absl::StatusOr<std::shared_ptr<DataKey>> loaded =
+          DataKey::Load(options_.ssd.key_file, options_.ssd.folder + "/data.key");
+      if (late_ssd_ != nullptr && CanComeLater(loaded.status())) {
+        // Of a disk that is full or gone already: blocks would have other names with a key that came later.
+        PALIMPSEST_LOG(kWarn, "without the ssd tier until the next start: {}", loaded.status());
+        no_ssd_ = Message(loaded.status());
+        late_ssd_ = nullptr;
+        ssd = nullptr;
+      } else {
+        PALIMPSEST_ASSIGN_OR_RETURN(key, std::move(loaded));
+        id_key_ = key->Derive("block ids");
+      }
     }
     if (ssd != nullptr && options_.wrap_ssd) ssd = options_.wrap_ssd(std::move(ssd));
   }
@@ -232,6 +253,10 @@ void Engine::DescribeTiers(Job& job) {
   receipt.mutable_load_price()->set_compute_seconds(ComputeSeconds());
   receipt.mutable_load_price()->set_declined_tokens(job.declined);
   if (!no_ssd_.empty()) receipt.add_degraded("without the ssd tier until the next start: " + no_ssd_);
+  if (late_ssd_ != nullptr) {
+    if (const auto why = late_ssd_->WhyNot(); why.has_value())
+      receipt.add_degraded("without the ssd tier for now: " + Message(*why));
+  }
   if (!job.was_admitted) return;
   const MoverStats now = mover_->stats(), &before = job.tiers_before;
   const auto tell = [&](int64_t count, const char* what) {

@@ -16,6 +16,7 @@
 #include "storage/tier.h"
 #include "storage/tier/faulty_tier.h"
 #include "storage/tier/host_tier.h"
+#include "storage/tier/late_tier.h"
 #include "storage/tier/rocksdb_tier.h"
 #include "tests/testing/temporary_folder.h"
 
@@ -423,6 +424,16 @@ std::unique_ptr<Tier> MakeRocksDb(int64_t capacity_bytes, const TemporaryFolder&
   return std::move(*tier);
 }
 
+std::unique_ptr<Tier> MakeLate(int64_t capacity_bytes, const TemporaryFolder&) {
+  auto tier = std::make_unique<LateTier>(
+      LateTier::Options{.name = "late",
+                        .why = absl::UnavailableError("not yet"),
+                        .open = [=] { return MakeHostTier({.capacity_bytes = capacity_bytes}); },
+                        .clock = &RealClock()});
+  PALIMPSEST_CHECK(tier->Open().ok(), "a host tier does not open");
+  return tier;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     AllTiers, TierContractTest,
     testing::Values(Implementation{"Host", [](int64_t cap,
@@ -435,6 +446,7 @@ INSTANTIATE_TEST_SUITE_P(
                                    [](int64_t cap, const auto&) -> std::unique_ptr<Tier> {
                                      return MakeFaultyTier(MakeHostTier({.capacity_bytes = cap}), {});
                                    }},
+                    Implementation{"LateOpened", MakeLate},
                     Implementation{"RocksDb", MakeRocksDb, /*calls=*/100}),
     [](const auto& instance) { return instance.param.name; });
 

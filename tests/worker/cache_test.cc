@@ -5,6 +5,8 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "storage/envelope.h"
@@ -143,6 +145,39 @@ TEST_P(CacheTest, AHungDiskCostsItsDeadlineAndNothingElse) {
   EXPECT_EQ(Difference(fresh, back), "");
   // From SSD again, unless its late reads made that dearer than computing, for a while.
   EXPECT_EQ(back.usage.cached_tokens() + back.receipt.load_price().declined_tokens(), kShared);
+}
+
+// F8 at the start: what stands in the way of the tier keeps nobody from asking, and is no matter once it is
+// gone.
+TEST_P(CacheTest, ATierThatCannotBeOpenedAtTheStartIsOpenedLater) {
+  const TemporaryFolder folder;
+  ManualClock clock;
+  TinyEngineOptions options{.numerics = GetParam(), .tokenizer = false, .clock = &clock};
+  options.ssd_folder = folder.path() + "/tier";
+  options.mover.retry = std::chrono::milliseconds(1);
+  const std::string own = options.ssd_folder + "/0";  // no folder, for now
+  std::filesystem::create_directory(options.ssd_folder);
+  std::ofstream(own).put('x');
+  engine_ = MakeTinyEngine(model_, options);
+  const Outcome without = Ask(prompt_);
+  ASSERT_TRUE(engine_->mover().Flush(std::chrono::seconds(20)));
+  EXPECT_GT(engine_->mover().stats().dropped_refused, 0);
+  ASSERT_GT(without.receipt.degraded_size(), 0);
+  EXPECT_NE(without.receipt.degraded(0).find("without the ssd tier for now"), std::string::npos)
+      << without.receipt.degraded(0);
+
+  std::filesystem::remove(own);
+  clock.Advance(std::chrono::seconds(5));
+  const std::vector<Segment> other = Prompt(kDocument, 17, /*seed=*/2);
+  const Outcome opening = Ask(other);
+  ASSERT_TRUE(engine_->mover().Flush(std::chrono::seconds(20)));
+  engine_.reset();
+  engine_ = MakeTinyEngine(model_, options);
+  const Outcome again = Ask(other);
+  EXPECT_EQ(Difference(opening, again), "");
+  EXPECT_EQ(again.usage.cached_tokens(), kDocument) << "the prefix was read when nothing took it";
+  EXPECT_EQ(again.receipt.degraded_size(), 0);
+  engine_.reset();
 }
 
 // What is written together is a part of the tier, however small that is: of a document that it cannot hold
