@@ -154,12 +154,12 @@ std::shared_ptr<const View> Engine::FindView(const Hash256& key, TieredStore::So
   const auto opens = [&](std::span<const uint8_t> value) {
     const absl::StatusOr<OpenedTile> opened = OpenTile(picks.id, kPicksGeometry, value, nullptr, nullptr);
     absl::StatusOr<View> read = opened.ok() ? ParseView(store_->shape(), opened->payload) : opened.status();
-    if (read.ok()) {
-      view = std::make_shared<const View>(*std::move(read));
-    } else {
+    if (!read.ok()) {
       PALIMPSEST_LOG(kWarn, "what a policy kept is not used: {}", read.status());
+      return false;
     }
-    return read.ok();
+    view = std::make_shared<const View>(*std::move(read));
+    return true;
   };
   const std::optional<Mover::Found> found = mover_->GetIntact(picks, opens);
   if (!found.has_value()) return nullptr;

@@ -39,7 +39,7 @@ absl::Status LateTier::Put(std::span<const TierItem> items) {
     PALIMPSEST_RETURN_IF_ERROR(CheckTierItems(Name(), items));
     const std::lock_guard lock(mutex_);
     const bool due = options_.clock->Now() >= AddSaturated(tried_, options_.retry);
-    const absl::Status status = due ? OpenLocked() : owned_ != nullptr ? absl::OkStatus() : why_;
+    absl::Status status = due ? OpenLocked() : owned_ != nullptr ? absl::OkStatus() : why_;
     if (!status.ok()) {
       refused_ += std::ssize(items);
       return status;
