@@ -39,7 +39,6 @@
 #include "proto/types.pb.h"
 #include "storage/block_format.h"
 #include "storage/block_id.h"
-#include "storage/tier/late_tier.h"
 #include "storage/tiered_store.h"
 #include "text/gguf.h"
 #include "text/tokenizer.h"
@@ -56,6 +55,7 @@
 
 namespace palimpsest {
 
+class LateTier;
 struct RecallSetup;
 struct HeadScores;
 

@@ -44,7 +44,7 @@ absl::StatusOr<std::unique_ptr<Tier>> OpenFreeTier(const EngineOptions::Ssd& ssd
 }
 
 bool CanComeLater(const absl::Status& status) {
-  return absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
+  return absl::IsResourceExhausted(status) || absl::IsUnavailable(status) || absl::IsPermissionDenied(status);
 }
 
 }  // namespace

@@ -8,41 +8,44 @@
 namespace palimpsest {
 
 LateTier::LateTier(Options options)
-    : options_(std::move(options)), why_(options_.why), tried_(options_.clock->Now()) {
+    : options_(std::move(options)), tried_(options_.clock->Now()), why_(options_.why) {
   PALIMPSEST_CHECK(!why_.ok(), "tier {} is not open, for no reason", options_.name);
 }
 
 absl::Status LateTier::Open() {
-  const std::lock_guard lock(mutex_);
-  return OpenLocked();
+  const std::lock_guard opening(opening_);
+  TryToOpen();
+  return WhyNot().value_or(absl::OkStatus());
 }
 
-absl::Status LateTier::OpenLocked() {
-  if (owned_ != nullptr) return absl::OkStatus();
+void LateTier::TryToOpen() {
+  if (inner() != nullptr) return;
   absl::StatusOr<std::unique_ptr<Tier>> opened = options_.open();
   tried_ = options_.clock->Now();
-  if (!opened.ok()) return why_ = opened.status();
+  if (!opened.ok()) {
+    const std::lock_guard lock(why_mutex_);
+    why_ = opened.status();
+    return;
+  }
   PALIMPSEST_LOG(kInfo, "tier {} is open now", LogName(options_.name));
   owned_ = *std::move(opened);
   open_.store(owned_.get(), std::memory_order_release);
-  return absl::OkStatus();
 }
 
 std::optional<absl::Status> LateTier::WhyNot() const {
   if (inner() != nullptr) return std::nullopt;
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(why_mutex_);
   return why_;
 }
 
 absl::Status LateTier::Put(std::span<const TierItem> items) {
   if (inner() == nullptr) {
     PALIMPSEST_RETURN_IF_ERROR(CheckTierItems(Name(), items));
-    const std::lock_guard lock(mutex_);
-    const bool due = options_.clock->Now() >= AddSaturated(tried_, options_.retry);
-    absl::Status status = due ? OpenLocked() : owned_ != nullptr ? absl::OkStatus() : why_;
-    if (!status.ok()) {
+    const std::lock_guard opening(opening_);
+    if (options_.clock->Now() >= AddSaturated(tried_, options_.retry)) TryToOpen();
+    if (std::optional<absl::Status> why = WhyNot(); why.has_value()) {
       refused_ += std::ssize(items);
-      return status;
+      return *std::move(why);
     }
   }
   return inner()->Put(items);

@@ -48,14 +48,15 @@ class LateTier final : public Tier {
 
  private:
   Tier* inner() const { return open_.load(std::memory_order_acquire); }
-  absl::Status OpenLocked();
+  void TryToOpen();  // with opening_ held
   absl::Status Miss(const TierKey& key);
 
   const Options options_;
-  mutable std::mutex mutex_;  // guards what follows but atomics
-  absl::Status why_;
+  std::mutex opening_;  // one opens at a time; guards tried_ and owned_
   TimePoint tried_;
   std::unique_ptr<Tier> owned_;
+  mutable std::mutex why_mutex_;  // held for no longer than a copy takes
+  absl::Status why_;
   std::atomic<Tier*> open_{nullptr};
   std::atomic<int64_t> misses_{0}, refused_{0};
 };
