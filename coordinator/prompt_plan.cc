@@ -219,13 +219,14 @@ absl::StatusOr<PromptPlan> PromptPlanner::Assemble(std::vector<PromptSegment> se
   return plan;
 }
 
-absl::StatusOr<PromptPlan> PromptPlanner::PlanDocument(PromptDocument document) const {
+absl::StatusOr<PromptPlan> PromptPlanner::PlanDocument(PromptDocument document, PrefillChoice prefill) const {
   // The shortest question is the template's tail: what fits with it is read as a question will find it.
   PromptSizes sizes{
       .documents = 1, .prefix = Size(prefix_), .context = Size(document.tokens), .question = Size(tail_)};
   std::vector<PromptSegment> segments = {{PromptSegment::Kind::kPrefix, prefix_}};
   segments.push_back(DocumentSegment(std::move(document)));
-  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, Assemble(std::move(segments), sizes, {.recall = {}}));
+  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan,
+                              Assemble(std::move(segments), sizes, {.prefill = prefill, .recall = {}}));
   plan.sizes.question = 0;
   plan.tokens = plan.sizes.total();
   return plan;

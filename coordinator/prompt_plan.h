@@ -71,8 +71,10 @@ class PromptPlanner {
   // `path` is for errors.
   absl::StatusOr<std::vector<int32_t>> TokenizeDocument(std::string_view path, std::string_view text) const;
 
-  // Prefix and document: what ingesting prefills, in the way in which a question about it alone would.
-  absl::StatusOr<PromptPlan> PlanDocument(PromptDocument document) const;
+  // Prefix and document: what ingesting prefills, in the way in which a question about it alone would that
+  // asks for this prefill.
+  absl::StatusOr<PromptPlan> PlanDocument(PromptDocument document,
+                                          PrefillChoice prefill = PrefillChoice::kAuto) const;
   // The whole prompt of a question about documents, or about none.
   absl::StatusOr<PromptPlan> PlanQuestion(std::vector<PromptDocument> documents, std::string_view question,
                                           const PromptOptions& options) const;

@@ -104,6 +104,9 @@ struct Request {
   // brings their slices, and others by chance, instead of choosing.
   std::vector<int32_t> watched;
   bool oracle = false;
+  // Measurement: a name whose requests alone find what they leave besides the blocks of their context: those
+  // of their questions, and what a policy kept. Empty: what all requests without a name leave.
+  std::string measured_as;
   // Measurement: with recall `all`, what of the attention of each token of the answer this recall would have
   // left to see (none: the policy by itself).
   std::optional<RecallSpec> audit;

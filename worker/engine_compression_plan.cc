@@ -133,7 +133,7 @@ absl::Status Engine::PlanCompression(Job& job) const {
   PALIMPSEST_RETURN_IF_ERROR(PlanRecall(request, *c));
   c->wants_losses = c->wants_losses || c->needs.losses;
   if (!request.question_visible && !c->goes_on && c->policy != nullptr && !c->policy->sliding().has_value())
-    c->view_key = ViewKey(job, *c, SelectionText(c->spec));
+    c->view_key = ViewKey(job, *c, SelectionText(c->spec) + request.measured_as);
   if (c->repeat_tokens > 0) c->scores_key = ScoresKey(job, *c);
   job.compression = std::move(c);
   return absl::OkStatus();

@@ -65,8 +65,11 @@ BlockKeySchema Engine::KeySchemaOf(const Job& job) const {
 void Engine::PlanBlocks(Job& job) const {
   const Compression* c = job.compression.get();
   if (c != nullptr && c->pot()) return;
-  const BlockChain chain(KeySchemaOf(job));
-  BlockId parent = chain.Root(), anchor = parent;
+  BlockKeySchema schema = KeySchemaOf(job);
+  const BlockChain of_context(schema);
+  schema.prefill_parameters = job.request.measured_as;
+  const BlockChain of_question(schema);
+  BlockId parent = of_context.Root(), anchor = parent;
   int64_t at = 0;
   for (const Segment& segment : job.request.segments) {
     const int64_t size = static_cast<int64_t>(segment.tokens.size());
@@ -74,6 +77,7 @@ void Engine::PlanBlocks(Job& job) const {
     const bool span = c != nullptr && c->anchored() && segment.role == Segment::Role::kContext;
     if (c != nullptr && !compressed) break;  // the question
     if (span) parent = anchor;
+    const BlockChain& chain = segment.role == Segment::Role::kQuestion ? of_question : of_context;
     // In a span positions begin anew behind the anchor.
     const int64_t position = span ? c->fixed : at;
     for (int64_t first = 0; first < size; first += kTileSlots) {

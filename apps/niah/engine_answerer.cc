@@ -59,20 +59,31 @@ class EngineAnswerer final : public OwnAnswerer {
     return engine.ok() ? std::string((*engine)->numerics_class()) : std::string();
   }
   absl::StatusOr<NiahReading> Read(const NiahSample& sample) override {
-    PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome, Run(prompter_.Read(sample), {}, /*oracle=*/false));
-    const int64_t tokens = outcome.usage.prompt_tokens();
-    return NiahReading{.tokens = tokens,
-                       .computed_tokens = tokens - outcome.usage.cached_tokens(),
-                       .peak_bytes = outcome.receipt.device_bytes().peak()};
+    PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<proto::GenerateRequest> requests, prompter_.Read(sample));
+    NiahReading reading;
+    for (const proto::GenerateRequest& request : requests) {
+      PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome, Run(request, Request()));
+      reading.tokens += outcome.usage.prompt_tokens();
+      reading.computed_tokens += outcome.usage.prompt_tokens() - outcome.usage.cached_tokens();
+      reading.peak_bytes = std::max<int64_t>(reading.peak_bytes, outcome.receipt.device_bytes().peak());
+    }
+    return reading;
+  }
+  bool FindsOf(const NiahPolicy& earlier, const NiahPolicy& policy) const override {
+    Looks looks;
+    if (!looks.Of(earlier.spec, 1).has_value()) return false;
+    return Looks().Of(policy.spec, 1).has_value() && !looks.Of(policy.spec, 1).has_value();
   }
   absl::StatusOr<NiahTrial> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                 const NiahPolicy& policy, bool visible) override {
-    std::vector<int32_t> watched;
+    // A conversation that found what a policy kept for another one would take fewer bytes than it does alone.
+    Request measured{.oracle = policy.oracle,
+                     .measured_as = fmt::format("{} {} {}", policy.text, policy.RecallName(), visible)};
     if (policy.recall.on()) {
-      PALIMPSEST_ASSIGN_OR_RETURN(watched, prompter_.NeedleTokens(sample, answers.size()));
+      PALIMPSEST_ASSIGN_OR_RETURN(measured.watched, prompter_.NeedleTokens(sample, answers.size()));
     }
-    PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome, Run(prompter_.Ask(sample, answers, policy, visible),
-                                                           std::move(watched), policy.oracle));
+    PALIMPSEST_ASSIGN_OR_RETURN(const Outcome outcome,
+                                Run(prompter_.Ask(sample, answers, policy, visible), std::move(measured)));
     NiahTrial trial = TrialOf(outcome.text, outcome.usage, outcome.receipt);
     trial.needle_seen = outcome.watched_seen;
     return trial;
@@ -80,9 +91,8 @@ class EngineAnswerer final : public OwnAnswerer {
   absl::StatusOr<std::optional<double>> Estimate(std::span<const NiahWork> work) override;
 
  private:
-  // `watched`: tokens of the context, by number.
-  absl::StatusOr<Outcome> Run(absl::StatusOr<proto::GenerateRequest> generate, std::vector<int32_t> watched,
-                              bool oracle);
+  // `measured`: what a request over the wire does not have; `watched` by number in the context.
+  absl::StatusOr<Outcome> Run(absl::StatusOr<proto::GenerateRequest> generate, Request measured);
 
   Model& model_;
   const NiahReads reads_;
@@ -91,7 +101,7 @@ class EngineAnswerer final : public OwnAnswerer {
 };
 
 absl::StatusOr<Outcome> EngineAnswerer::Run(absl::StatusOr<proto::GenerateRequest> generate,
-                                            std::vector<int32_t> watched, bool oracle) {
+                                            Request measured) {
   PALIMPSEST_RETURN_IF_ERROR(generate.status());
   PALIMPSEST_ASSIGN_OR_RETURN(Request request, RequestOf(*generate));
   request.cancel = cancel_;
@@ -99,9 +109,10 @@ absl::StatusOr<Outcome> EngineAnswerer::Run(absl::StatusOr<proto::GenerateReques
   for (const Segment& segment : request.segments) {
     if (segment.role == Segment::Role::kPrefix) prefix += segment.tokens.size();
   }
-  for (int32_t& token : watched) token += static_cast<int32_t>(prefix);
-  request.watched = std::move(watched);
-  request.oracle = oracle;
+  request.watched = std::move(measured.watched);
+  for (int32_t& token : request.watched) token += static_cast<int32_t>(prefix);
+  request.oracle = measured.oracle;
+  request.measured_as = std::move(measured.measured_as);
   // What earlier answers left on the device would count in this one's peak. All of it is on a tier below,
   // from where the blocks of the same sample come back.
   PALIMPSEST_ASSIGN_OR_RETURN(Engine* const engine, model_.StartEngine(ssd_folder_));

@@ -70,10 +70,16 @@ std::optional<int64_t> NiahPrompter::LongestFor(const NiahPolicy& policy) const 
   return planner_.limits().window_tokens;
 }
 
-absl::StatusOr<proto::GenerateRequest> NiahPrompter::Read(const NiahSample& sample) const {
-  PALIMPSEST_ASSIGN_OR_RETURN(std::vector<int32_t> context, Encode(sample.context));
-  PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, planner_.PlanDocument(DocumentOf(std::move(context))));
-  return IngestRequest(std::move(plan), "");
+absl::StatusOr<std::vector<proto::GenerateRequest>> NiahPrompter::Read(const NiahSample& sample) const {
+  PALIMPSEST_ASSIGN_OR_RETURN(const std::vector<int32_t> context, Encode(sample.context));
+  std::vector<proto::GenerateRequest> requests;
+  for (const PrefillChoice prefill : {PrefillChoice::kAuto, PrefillChoice::kAnchored}) {
+    if (prefill != PrefillChoice::kAuto && prefill != prefill_) continue;
+    PALIMPSEST_ASSIGN_OR_RETURN(PromptPlan plan, planner_.PlanDocument(DocumentOf(context), prefill));
+    if (!requests.empty() && requests.front().prefill() == plan.mode.prefill) continue;
+    requests.push_back(IngestRequest(std::move(plan), ""));
+  }
+  return requests;
 }
 
 absl::StatusOr<std::vector<int32_t>> NiahPrompter::NeedleTokens(const NiahSample& sample, size_t turn) const {

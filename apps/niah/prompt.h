@@ -49,8 +49,9 @@ class NiahPrompter {
   bool FindsBlocks(const NiahPolicy& policy) const;
   // Tokens of the longest sample that the policy reads as one text; nullopt: it reads longer ones too.
   std::optional<int64_t> LongestFor(const NiahPolicy& policy) const;
-  // Reads the sample's context: what follows finds it.
-  absl::StatusOr<proto::GenerateRequest> Read(const NiahSample& sample) const;
+  // Read the sample's context: what follows finds it. As one text where it fits, for full; span by span, too,
+  // if the others are asked for so.
+  absl::StatusOr<std::vector<proto::GenerateRequest>> Read(const NiahSample& sample) const;
   // How the question of turn `turn` (from 0) is read and answered: full reads the context as one text,
   // whatever prefill was asked for; the answer goes on behind its prefix.
   PromptOptions OptionsOf(const NiahSample& sample, size_t turn, const NiahPolicy& policy,

@@ -39,11 +39,11 @@ std::vector<size_t> RunningOrder(std::span<const NiahPlace> places) {
   return order;
 }
 
-// All runs of a sample are finished together: later ones find what earlier ones left, so that their bytes and
-// seconds would be others if they began in the middle.
-std::string KeyOf(const NiahPlace& place) {
-  return fmt::format("{} {} {} {}", place.task->name(), place.request.tokens, place.request.depth_percent,
-                     place.request.seed);
+// All turns of a conversation are finished together: each stands behind the answers before it.
+std::string KeyOf(const NiahPlace& place, const NiahPolicy& policy, bool visible) {
+  return fmt::format("{} {} {} {} {} {} {}", place.task->name(), place.request.tokens,
+                     place.request.depth_percent, place.request.seed, policy.text, policy.RecallName(),
+                     visible ? "visible" : "hidden");
 }
 
 class Runner {
@@ -141,10 +141,6 @@ class Runner {
         length, answerer_.name(), most);
   }
 
-  const std::vector<NiahTrial>* Found(const NiahPlace& place) const {
-    return options_.state == nullptr ? nullptr : options_.state->Find(KeyOf(place));
-  }
-
   // A row of the table, for one length.
   struct Run {
     const NiahPolicy* policy;
@@ -182,22 +178,26 @@ class Runner {
 
   const Asked& AskedOf(const NiahPlace& place) const { return asked_.at({place.task, place.request.tokens}); }
 
+  // Its conversation, if it was finished before; else null.
+  const std::vector<NiahTrial>* Found(const NiahPlace& place, const Run& run) const {
+    if (options_.state == nullptr) return nullptr;
+    return options_.state->Find(KeyOf(place, *run.policy, run.visible));
+  }
+
+  // What is still to be done at a place.
   NiahWork WorkOf(const NiahPlace& place) const {
     const Asked& asked = AskedOf(place);
     NiahWork work{.tokens = place.request.tokens,
                   .answer_tokens = asked.answer_tokens,
-                  .reads_first = ReadsFirst(place),
+                  .reads_first = false,
                   .turns = options_.turns,
                   .policies = {}};
-    for (const Run& run : asked.runs) work.policies.push_back(run.policy);
+    for (const Run& run : asked.runs) {
+      if (Found(place, run) != nullptr) continue;
+      work.policies.push_back(run.policy);
+      work.reads_first |= answerer_.FindsBlocks(*run.policy);
+    }
     return work;
-  }
-
-  // Whether any of its policies finds what was read before.
-  bool ReadsFirst(const NiahPlace& place) const {
-    const std::vector<Run>& runs = AskedOf(place).runs;
-    return std::any_of(runs.begin(), runs.end(),
-                       [this](const Run& run) { return answerer_.FindsBlocks(*run.policy); });
   }
 
   // Says what there is to do and how long it takes; the answers that are to be had.
@@ -205,9 +205,9 @@ class Runner {
     std::vector<NiahWork> left;
     int64_t answers = 0, all = 0;
     for (const NiahPlace& place : places) {
+      all += options_.turns * static_cast<int64_t>(AskedOf(place).runs.size());
       const NiahWork work = WorkOf(place);
-      all += work.answers();
-      if (Found(place) != nullptr) continue;
+      if (work.policies.empty()) continue;
       answers += work.answers();
       left.push_back(work);
     }
@@ -227,34 +227,83 @@ class Runner {
   // All runs of one sample, one after the other: they share its blocks.
   absl::StatusOr<std::vector<NiahTrial>> RunSample(const NiahPlace& place, Progress& progress) {
     PALIMPSEST_RETURN_IF_ERROR(options_.cancel->Check());
-    if (const std::vector<NiahTrial>* const found = Found(place)) return *found;
-    PALIMPSEST_ASSIGN_OR_RETURN(const NiahSample sample, Generate(place));
+    const NiahWork work = WorkOf(place);
+    NiahSample sample;
+    if (!work.policies.empty()) {
+      PALIMPSEST_ASSIGN_OR_RETURN(sample, Generate(place));
+    }
     NiahReading reading;
-    if (ReadsFirst(place)) {
+    if (work.reads_first) {
       PALIMPSEST_ASSIGN_OR_RETURN(reading, answerer_.Read(sample));
     }
+    PALIMPSEST_RETURN_IF_ERROR(LeaveAgain(place, sample));
     full_answers_ = {};
     std::vector<NiahTrial> all;
     for (const Run& run : AskedOf(place).runs) {
-      PALIMPSEST_RETURN_IF_ERROR(RunTurns(place, sample, *run.policy, run.visible, progress, &all));
-    }
-    all.front().read_tokens = reading.tokens;
-    all.front().read_computed_tokens = reading.computed_tokens;
-    all.front().read_peak_bytes = reading.peak_bytes;
-    const bool whole =
-        std::all_of(all.begin(), all.end(), [](const NiahTrial& trial) { return trial.failed.empty(); });
-    if (options_.state != nullptr && whole) {
-      PALIMPSEST_RETURN_IF_ERROR(options_.state->Add(KeyOf(place), all));
+      std::vector<NiahTrial> trials;
+      if (const std::vector<NiahTrial>* const found = Found(place, run)) {
+        trials = *found;
+      } else {
+        PALIMPSEST_ASSIGN_OR_RETURN(trials, RunTurns(place, sample, run, progress));
+        if (all.empty()) {
+          trials.front().read_tokens = reading.tokens;
+          trials.front().read_computed_tokens = reading.computed_tokens;
+          trials.front().read_peak_bytes = reading.peak_bytes;
+        }
+        PALIMPSEST_RETURN_IF_ERROR(Keep(place, run, trials));
+      }
+      if (run.policy->full()) full_answers_[run.visible ? 1 : 0] = AnswersOf(trials);
+      std::move(trials.begin(), trials.end(), std::back_inserter(all));
     }
     return all;
   }
 
+  // What finished conversations left that others still to come would have found: each question again, for a
+  // token.
+  absl::Status LeaveAgain(const NiahPlace& place, NiahSample sample) {
+    sample.answer_tokens = 1;
+    const std::vector<Run>& runs = AskedOf(place).runs;
+    for (const Run& run : runs) {
+      const std::vector<NiahTrial>* const found = Found(place, run);
+      if (found == nullptr) continue;
+      const bool wanted = std::any_of(runs.begin(), runs.end(), [&](const Run& other) {
+        return Found(place, other) == nullptr && answerer_.FindsOf(*run.policy, *other.policy);
+      });
+      if (!wanted) continue;
+      const std::vector<std::string> answers = AnswersOf(*found);
+      for (size_t turn = 0; turn < sample.turns.size(); ++turn) {
+        PALIMPSEST_RETURN_IF_ERROR(
+            answerer_.Ask(sample, std::span(answers).first(turn), *run.policy, run.visible).status());
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // One with a hole is not finished.
+  absl::Status Keep(const NiahPlace& place, const Run& run, std::span<const NiahTrial> trials) {
+    const bool whole = std::all_of(trials.begin(), trials.end(),
+                                   [](const NiahTrial& trial) { return trial.failed.empty(); });
+    if (options_.state == nullptr || !whole) return absl::OkStatus();
+    return options_.state->Add(KeyOf(place, *run.policy, run.visible), trials);
+  }
+
+  static std::vector<std::string> AnswersOf(std::span<const NiahTrial> trials) {
+    std::vector<std::string> answers;
+    for (const NiahTrial& trial : trials) {
+      if (trial.failed.empty()) answers.push_back(trial.answer);
+    }
+    return answers;
+  }
+
   // One conversation: each question stands behind the answers to those before. One without an answer ends it:
   // the rest has none either.
-  absl::Status RunTurns(const NiahPlace& place, const NiahSample& sample, const NiahPolicy& policy,
-                        bool visible, Progress& progress, std::vector<NiahTrial>* trials) {
+  absl::StatusOr<std::vector<NiahTrial>> RunTurns(const NiahPlace& place, const NiahSample& sample,
+                                                  const Run& run, Progress& progress) {
+    const NiahPolicy& policy = *run.policy;
+    const bool visible = run.visible;
+    std::vector<NiahTrial> trials;
     std::vector<std::string> answers;
-    std::vector<std::string>& of_full = full_answers_[visible ? 1 : 0];
+    const std::vector<std::string>& of_full = full_answers_[visible ? 1 : 0];
     std::string failed;
     int64_t number = 0;
     for (const NiahTurn& turn : sample.turns) {
@@ -288,11 +337,10 @@ class Runner {
         // Tokens that are coded in fewer bits are compressed, all of them there or not.
         trial.kept_all = trial.kept_all && policy.spec.kv == PolicySpec::Resident::kBf16;
       }
-      trials->push_back(std::move(trial));
+      trials.push_back(std::move(trial));
       progress.Add(1);
     }
-    if (policy.full()) of_full = std::move(answers);
-    return absl::OkStatus();
+    return trials;
   }
 
   const NiahOptions& options_;

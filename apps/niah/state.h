@@ -1,8 +1,8 @@
 // What a run has finished, in a file beside it: a run that was interrupted or killed goes on behind it.
 //
 // Form   : JSON lines. The first has the settings and when the run began; each other one all trials of
-//          a sample with a digest of its bytes. Lines are appended, and on the
-//          disk before the next sample is begun: what a power cut tears is the last line, which is not used.
+//          a conversation with a digest of its bytes. Lines are appended, and on the disk before the next one
+//          is begun: what a power cut tears is the last line, which is not used.
 // Errors : FailedPrecondition: a file of other settings (names each difference), or another process has it;
 //          DataLoss: no file of this form. All name the path.
 // Threads: one at a time.
@@ -36,9 +36,9 @@ class NiahState {
   const std::string& path() const { return path_; }
   const std::string& started() const { return started_; }
   bool has_any() const { return added_ || !found_.empty(); }
-  size_t damaged_lines() const { return damaged_lines_; }  // their samples run again
+  size_t damaged_lines() const { return damaged_lines_; }  // their conversations run again
 
-  // Null: not finished. `key` names a sample.
+  // Null: not finished. `key` names a conversation.
   const std::vector<NiahTrial>* Find(const std::string& key) const;
   absl::Status Add(const std::string& key, std::span<const NiahTrial> trials);
   // Of a run that is done and whose results were written.

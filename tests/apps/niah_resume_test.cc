@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cstdio>
 #include <fstream>
 #include <iterator>
 #include <sstream>
@@ -36,12 +37,16 @@ class FakeAnswerer final : public NiahAnswerer {
   absl::Status Check(const NiahSample&, const NiahPolicy&, bool) override { return absl::OkStatus(); }
   std::optional<int64_t> LongestFor(const NiahPolicy&) const override { return longest; }
   bool FindsBlocks(const NiahPolicy& policy) const override { return policy.full(); }
+  bool FindsOf(const NiahPolicy& earlier, const NiahPolicy& policy) const override {
+    return shared && !earlier.full() && !policy.full();
+  }
   absl::StatusOr<NiahReading> Read(const NiahSample&) override {
     ++reads;
     return NiahReading{.tokens = 10, .computed_tokens = 9};
   }
   absl::StatusOr<NiahTrial> Ask(const NiahSample& sample, std::span<const std::string> answers,
-                                const NiahPolicy& policy, bool) override {
+                                const NiahPolicy& policy, bool visible) override {
+    if (sample.answer_tokens == 1) again.push_back(fmt::format("{} {}", answers.size(), visible));
     ++asked;
     if (asked == cancel_at) {
       cancel.Set();
@@ -72,6 +77,8 @@ class FakeAnswerer final : public NiahAnswerer {
   int64_t counted = 0, cancel_at_count = -1;
   std::optional<int64_t> longest;
   bool alone = false;
+  bool shared = false;             // whether a policy finds what another one left
+  std::vector<std::string> again;  // questions that were asked for a token
 };
 
 class NiahResumeTest : public ::testing::Test {
@@ -120,7 +127,7 @@ TEST_F(NiahResumeTest, InterruptedAgainAndAgainItGivesTheSameReport) {
   for (int runs = 1;; ++runs) {
     ASSERT_LT(runs, 100);
     FakeAnswerer answerer;
-    answerer.cancel_at = 19 + runs;  // mostly in the middle of a sample, which runs again
+    answerer.cancel_at = 19 + runs;  // half of them in the middle of a conversation, which runs again
     const auto state = State();
     NiahOptions options = Options(answerer);
     options.state = state.get();
@@ -132,7 +139,7 @@ TEST_F(NiahResumeTest, InterruptedAgainAndAgainItGivesTheSameReport) {
     }
     EXPECT_TRUE(ReportJson(ReportOf(*trials), {}) == Whole());
     EXPECT_GT(runs, 4);
-    EXPECT_LE(asked, kAnswers + 8 * (runs - 1)) << "a finished sample is not asked again";
+    EXPECT_LE(asked, kAnswers + 2 * (runs - 1)) << "a finished conversation is not asked again";
     break;
   }
 }
@@ -203,6 +210,33 @@ TEST_F(NiahResumeTest, KilledWhereverItWasItGivesTheSameReport) {
   }
 }
 
+// Full and a policy, each with the question hidden and then visible: three of the four are finished.
+TEST_F(NiahResumeTest, WhatAFinishedConversationLeftIsThereForThoseStillToCome) {
+  for (const bool shared : {false, true}) {
+    std::remove(path().c_str());
+    NiahOptions options;
+    for (int runs = 0; runs < 2; ++runs) {
+      FakeAnswerer answerer;
+      answerer.shared = shared;
+      if (runs == 0) answerer.cancel_at = 7;
+      const auto state = State();
+      options = Options(answerer);
+      options.tasks.pop_back();
+      options.lengths = {512};
+      options.depths_percent = {0};
+      options.seeds = 1;
+      options.state = state.get();
+      const auto trials = RunNiah(answerer, options);
+      ASSERT_EQ(trials.ok(), runs == 1);
+      if (runs == 0) continue;
+      const std::vector<std::string> left = {"0 false", "1 false"};  // turns of the policy, question hidden
+      EXPECT_EQ(answerer.again, shared ? left : std::vector<std::string>());
+      EXPECT_EQ(answerer.asked, shared ? 4 : 2);
+      EXPECT_EQ(trials->size(), 8u);
+    }
+  }
+}
+
 TEST_F(NiahResumeTest, DamagedLinesRunAgain) {
   {
     FakeAnswerer answerer;
@@ -223,7 +257,7 @@ TEST_F(NiahResumeTest, DamagedLinesRunAgain) {
   options.state = state.get();
   const auto trials = RunNiah(answerer, options);
   ASSERT_TRUE(trials.ok()) << trials.status();
-  EXPECT_EQ(answerer.asked, 8) << "turns, policies and questions of one sample";
+  EXPECT_EQ(answerer.asked, 2) << "turns of one conversation";
   EXPECT_TRUE(ReportJson(ReportOf(*trials), {}) == Whole());
 }
 
@@ -291,7 +325,7 @@ TEST_F(NiahResumeTest, AnswersThatFailAloneAreHolesAndRunAgain) {
   options.state = state.get();
   const auto trials = RunNiah(answerer, options);
   ASSERT_TRUE(trials.ok()) << trials.status();
-  EXPECT_EQ(answerer.asked, 3 * 8) << "the samples that had holes";
+  EXPECT_EQ(answerer.asked, 9 * 2) << "the conversations that had holes";
   EXPECT_TRUE(ReportJson(ReportOf(*trials), {}) == Whole());
 }
 

@@ -101,11 +101,13 @@ class NiahTest(cli.CliTest):
         refused(cli.USAGE, *self.niah("--haystack", self.write("short.txt", "One. Two.")), contains=["short.txt", "sentences, 2 where 10"])
 
     def test_interrupted_run_goes_on_and_gives_the_report_of_one_run(self):
-        command = self.niah("--lengths", "1200,1500", "--depths", "0,50", "--seeds", "4", "--policy", "snapkv:budget=50%",
-                            "--json")
+        """Stopped in the middle of texts: a policy finds what another one saw, and recall needs what was dropped."""
+        command = self.niah("--task", "facts_noise", "--turns", "2", "--lengths", "1200,1500", "--depths", "0,50", "--seeds", "1",
+                            "--policy", "snapkv:budget=50%", "--policy", "kvzip:budget=25%", "--policy", "kvzip:budget=50%",
+                            "--recall", "none", "--recall", "slices:budget=256", "--question", "both", "--json")
         whole = self.expect_done(*command).json
         state = self.folder / "state.jsonl"
-        for stop, lines in ((cli.interrupt, 4), (subprocess.Popen.kill, 9)):
+        for stop, lines in ((cli.interrupt, 4), (subprocess.Popen.kill, 9), (subprocess.Popen.kill, 30)):
             process = self.start(*command, "--resume", state)
             self.eventually_lines(state, process, lines)
             stop(process)
@@ -115,12 +117,13 @@ class NiahTest(cli.CliTest):
             if stop is cli.interrupt:
                 self.assertRegex(run.err, r"(?m)^palimpsest: interrupted; [^\n]+state\.jsonl\n\Z")
         resumed = self.expect_done(*command, "--resume", state)
-        self.assertRegex(resumed.err, r"(?m)^niah: \d+ answers to \d+ texts; \d+ of 32 answers are in [^\n]+; about ")
+        self.assertRegex(resumed.err, r"(?m)^niah: \d+ answers to \d+ texts; \d+ of 88 answers are in [^\n]+; about ")
+        self.assertGreaterEqual(int(re.search(r"; (\d+) of 88 answers are in ", resumed.err)[1]), 58, "two of each conversation that was finished")
         self.assertEqual(self.without_times(resumed.json), self.without_times(whole))
         again = self.expect_done(*command, "--resume", state)
         self.assertEqual(again.json["cells"], resumed.json["cells"], "times, too: nothing ran")
         self.expect_error(cli.FAILED, *command, "--resume", state, "--seeds", "5",
-                          contains=["state.jsonl", "seeds: 4 there, 5 here"])
+                          contains=["state.jsonl", "seeds: 1 there, 5 here"])
 
     def test_without_a_file_the_same_command_goes_on_and_leaves_nothing(self):
         command = self.niah("--lengths", "1500", "--seeds", "4")

@@ -136,6 +136,30 @@ TEST_P(CompressionViewTest, AnotherTenantFindsNothing) {
   EXPECT_EQ(second.outcome.usage.cached_tokens(), 0);
 }
 
+// What was seen of every token (sums, losses, queries, scores) is the context's, and found by all.
+TEST_P(CompressionViewTest, MeasuredUnderAnotherNameItBeginsWithTheBlocksOfTheContext) {
+  const auto policy = MakePolicy(*ParsePolicy(GetParam().policy));
+  auto engine = Make();
+  Request request = CompressionRequest(GetParam(), 10);
+  RunOk(*engine, IngestOf(request));
+  std::vector<Answer> answers;
+  for (const char* const name : {"a", "b", "a"}) {
+    request.measured_as = name;
+    engine->store().DropUnpinned();
+    answers.push_back(AnswerOf(*engine, request));
+    EXPECT_EQ(Difference(answers.front(), answers.back()), "");
+  }
+  const auto cached = [&](size_t i) { return answers[i].outcome.usage.cached_tokens(); };
+  const auto peak = [&](size_t i) { return answers[i].outcome.receipt.device_bytes().peak(); };
+  if (!ReadsAll() && (policy == nullptr || policy->needs().repeat == 0)) {
+    EXPECT_EQ(cached(1), cached(0));
+    EXPECT_EQ(peak(1), peak(0));
+  }
+  if (HasView()) {
+    EXPECT_EQ(cached(2), 392);
+  }
+}
+
 // A prompt that ends with its context: its last token must run, whatever was kept of it.
 TEST_P(CompressionViewTest, AnAnswerWithoutAQuestionAfterAnIngest) {
   if (GetParam().mode == kAnchored) return;  // refused
