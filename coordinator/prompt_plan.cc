@@ -186,7 +186,7 @@ absl::StatusOr<std::vector<int32_t>> PromptPlanner::TextCatalyst(const PolicySpe
                                                                  std::string_view text) const {
   const bool own = policy.catalyst == PolicySpec::Catalyst::kFile;
   if (own && IsBlank(text)) return InvalidArgument("the catalyst's text is empty");
-  const std::string_view given = policy.kind == PolicySpec::Kind::kKvZip ? kRepeat : kCatalyst;
+  const std::string_view given = policy.repeats() ? kRepeat : kCatalyst;
   absl::StatusOr<std::vector<int32_t>> tokens =
       tokenizer_->Encode(own ? text : given, Tokenizer::Special::kAsText);
   if (!tokens.ok()) return Error(tokens.status().code(), "the catalyst: {}", Message(tokens.status()));

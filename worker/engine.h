@@ -319,6 +319,7 @@ class Engine {
   void FindPart(Job& job);
   void ScorePart(Job& job);
   void AfterProbe(Job& job);
+  static bool SaysScores(const Compression& c, const View& view);
   void FindScores(Job& job);
   static HeadScores FoundScores(const Compression& c, std::span<const int32_t> tokens);
   void KeepScores(Compression& c, const HeadScores& scores);
@@ -335,9 +336,14 @@ class Engine {
   // engine_pot.cc
   void FindPotView(Job& job);
   std::vector<std::vector<int32_t>> PotTokens(const Job& job) const;
+  HeadScores PotScores(Job& job, std::span<const std::vector<int32_t>> tokens);
+  std::vector<std::vector<int32_t>> PotPicks(Job& job, std::span<const std::vector<int32_t>> tokens,
+                                             HeadScores& scores) const;
+  std::vector<int64_t> PotCounts(const Compression& c, std::span<const std::vector<float>> scores) const;
   std::vector<RestBlock> StretchAtRest(Job& job);
   void EndStretch(Job& job);
-  std::shared_ptr<View> RepackPot(Job& job, std::span<const std::vector<int32_t>> picks);
+  std::shared_ptr<View> RepackPot(Job& job, std::span<const std::vector<int32_t>> picks,
+                                  std::span<const std::vector<float>> scores);
   void WriteStretchBelow(Job& job);
   void EndContext(Job& job);
   static void FirstOfQuestion(Compression& c);

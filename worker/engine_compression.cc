@@ -40,7 +40,7 @@ void Engine::StartCompression(Job& job) {
   const int64_t late = mover_->stats().late;
   if (c.view == nullptr && c.cycles == 0 && c.view_key.has_value()) {
     c.view = FindView(*c.view_key, &c.view_source);
-    if (c.view != nullptr && !SaysSums(c, *c.view)) c.view = nullptr;
+    if (c.view != nullptr && !(SaysSums(c, *c.view) && SaysScores(c, *c.view))) c.view = nullptr;
     if (c.view != nullptr && c.pot()) FindPotView(job);
   }
   if (c.recall_tokens > 0 && c.view != nullptr && MustMend(job)) {
@@ -134,7 +134,8 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   if (c.probing() || c.run != c.stop) return false;
   const bool context_ends = c.pot() && !c.context_done && c.run == c.context_end;
   // A full pot is distilled first, while its last tokens can still say what matters in it.
-  if (context_ends && (c.run < c.stretch_end() || c.goes_on)) {
+  const bool packs = c.ends_context() && c.cycles > 0 && !c.goes_on;  // what is repeated is scored first
+  if (c.ends_context() && !(packs && c.repeat_tokens > 0)) {
     Counted(job, [&] { EndContext(job); });
     return true;
   }
@@ -142,7 +143,7 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   const bool skips = c.anchored() && (c.view != nullptr || c.run < c.spans[c.span].first);
   const bool decides = c.policy != nullptr && !skips;
   if (decides && c.repeat_tokens > 0) {
-    if (c.scored == nullptr) c.repetition.Begin(config_.layers * config_.heads, c.first(), c.stop);
+    if (c.scored == nullptr) c.repetition.Begin(config_.layers * config_.heads, c.repeat_first(), c.stop);
     if (c.scored == nullptr && RepeatNext(job)) return false;
   } else if (decides && !c.probe.empty()) {
     job.sequence->BeginProbe();
@@ -169,7 +170,9 @@ void Engine::Counted(Job& job, const std::function<void()>& compress) {
 void Engine::Decide(Job& job) {
   Compression& c = *job.compression;
   Counted(job, [&] {
-    if (c.pot()) {
+    if (c.ends_context()) {
+      EndContext(job);
+    } else if (c.pot()) {
       EndStretch(job);
       if (!c.context_done && c.run == c.context_end && !c.goes_on) EndContext(job);
     } else if (c.anchored()) {

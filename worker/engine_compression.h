@@ -5,6 +5,7 @@
 // behind it, in the answer.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -56,7 +57,7 @@ struct Engine::Compression {
   int64_t fixed = 0;           // tokens of the prefix, which stay; in anchored prefill the anchor
   int64_t context_end = 0;     // first token after what the policy chooses from
   int64_t budget = 0;          // tokens of a layer and KV head after a compression, the fixed ones with them
-  int64_t most = 0;            // of one of them beside the fixed ones, where they share
+  int64_t most = 0;            // of one head beside the fixed ones, where heads share
   bool has_question = false;   // behind the context
   bool goes_on = false;        // none, but somebody looks at the last token: the answer is of the context
   int64_t question_first = 0;  // of a question within it; context_end if there is none
@@ -138,7 +139,13 @@ struct Engine::Compression {
   }
   int64_t residents() const { return view == nullptr ? 0 : view->tokens_max(); }
   // Pot: the token before which the stretch must end.
-  int64_t stretch_end() const { return stretch_first + spec.pot.value - probe_size() - residents(); }
+  int64_t stretch_end() const { return stretch_first + spec.pot.value - probe_max() - residents(); }
+  // Pot: the context ends here, and what is in it need not be distilled.
+  bool ends_context() const {
+    return pot() && !context_done && run == context_end && (run < stretch_end() || goes_on);
+  }
+  // First token of those that are repeated next.
+  int64_t repeat_first() const { return pot() ? std::max(fixed, stretch_first) : first(); }
 };
 
 }  // namespace palimpsest

@@ -94,15 +94,19 @@ absl::Status Engine::PlanCompression(Job& job) const {
     c->probe.assign(job.tokens.begin() + context, job.tokens.begin() + job.prompt_tokens);
   }
   if (c->policy != nullptr) {
+    const int64_t probe = c->pot() && c->needs.repeat > 0 ? std::ssize(request.catalyst) : c->probe_size();
     PALIMPSEST_RETURN_IF_ERROR(
-        CheckPolicyFits(request.policy, context, c->probe_size(), c->fixed, context - c->question_first));
+        CheckPolicyFits(request.policy, context, probe, c->fixed, context - c->question_first));
   }
   if (c->pot()) {
     c->budget = c->spec.keep.value;
     c->wants_losses = c->spec.alpha > 0;
+    if (c->needs.repeat > 0) PALIMPSEST_RETURN_IF_ERROR(PlanRepetition(request, *c));
+    // Where heads share, the largest leaves half of what the others leave for reading.
+    c->most = (c->budget + c->spec.pot.value - c->probe_max()) / 2 - c->fixed;
     // Nothing will ever be distilled: the same as reading it exactly, and its blocks can be shared.
     if (job.prompt_tokens < config_.context &&
-        job.prompt_tokens + request.sampling.max_tokens() <= c->spec.pot.value - c->probe_size())
+        job.prompt_tokens + request.sampling.max_tokens() <= c->spec.pot.value - c->probe_max())
       return absl::OkStatus();
     NamePotBlocks(job, *c);
   } else if (c->policy != nullptr) {
@@ -129,12 +133,12 @@ absl::Status Engine::PlanCompression(Job& job) const {
         CheckQuestionStays(c->spec, context, c->budget, c->fixed, context - c->question_first));
   }
   if (c->policy == nullptr) c->budget = context;
-  if (c->needs.repeat > 0) PALIMPSEST_RETURN_IF_ERROR(PlanRepetition(request, *c));
+  if (c->needs.repeat > 0 && !c->pot()) PALIMPSEST_RETURN_IF_ERROR(PlanRepetition(request, *c));
   PALIMPSEST_RETURN_IF_ERROR(PlanRecall(request, *c));
   c->wants_losses = c->wants_losses || c->needs.losses;
   if (!request.question_visible && !c->goes_on && c->policy != nullptr && !c->policy->sliding().has_value())
     c->view_key = ViewKey(job, *c, SelectionText(c->spec) + request.measured_as);
-  if (c->repeat_tokens > 0) c->scores_key = ScoresKey(job, *c);
+  if (c->repeat_tokens > 0 && !c->pot()) c->scores_key = ScoresKey(job, *c);
   job.compression = std::move(c);
   return absl::OkStatus();
 }
@@ -184,6 +188,7 @@ void Engine::NamePotBlocks(const Job& job, Compression& c) const {
   schema.prefill_mode = "pot";
   std::string parameters = PolicyText(c.spec);
   AppendBytes(c.probe, &parameters);
+  AppendBytes(c.lead, &parameters);
   schema.prefill_parameters = Sha256(parameters).ToHex() + std::to_string(c.fixed);
   c.chain = std::make_unique<BlockChain>(schema);
 }

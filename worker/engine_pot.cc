@@ -5,6 +5,7 @@
 
 #include "proto/base/status.h"
 #include "worker/compression/scoring.h"
+#include "worker/compression/shares.h"
 #include "worker/engine_compression.h"
 #include "worker/engine_job.h"
 
@@ -48,42 +49,89 @@ std::vector<RestBlock> Engine::StretchAtRest(Job& job) {
   return blocks;
 }
 
-// A cycle: distil, write the stretch below, renumber. Afterwards the pot holds what was picked.
-void Engine::EndStretch(Job& job) {
-  Compression& c = *job.compression;
-  const std::vector<std::vector<int32_t>> tokens = PotTokens(job);
+// What `tokens` behind the prefix are worth. What was repeated keeps the score that it had then.
+HeadScores Engine::PotScores(Job& job, std::span<const std::vector<int32_t>> tokens) {
+  const Compression& c = *job.compression;
   std::vector<std::vector<int32_t>> candidates(tokens.size());
-  for (size_t i = 0; i < tokens.size(); ++i)
-    candidates[i].assign(tokens[i].begin() + c.fixed, tokens[i].end());
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const bool repeated = c.repeat_tokens > 0 && c.view != nullptr;
+    const int64_t skip = repeated ? std::ssize(c.view->heads[i].tokens) : c.fixed;
+    candidates[i].assign(tokens[i].begin() + skip, tokens[i].end());
+  }
   HeadScores scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
-  if (c.probing()) job.sequence->EndProbe();
+  if (c.repeat_tokens == 0 || c.view == nullptr) return scores;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const std::vector<float>& before = c.view->heads[i].scores;
+    scores.scores[i].insert(scores.scores[i].begin(), before.begin() + c.fixed, before.end());
+  }
+  return scores;
+}
+
+// How many tokens behind the prefix each head keeps, where they share. Empty: all as many.
+std::vector<int64_t> Engine::PotCounts(const Compression& c,
+                                       std::span<const std::vector<float>> scores) const {
+  if (!c.spec.distils_shares()) return {};
+  // Heads that have fewer to choose from have more that nobody wants.
+  std::vector<std::vector<float>> all(scores.begin(), scores.end());
+  size_t most = 0;
+  for (const std::vector<float>& head : all) most = std::max(most, head.size());
+  for (std::vector<float>& head : all) head.resize(most, -std::numeric_limits<float>::infinity());
+  const HeadShares shares = SharesOf(c, all);
+  if (StayingOf(shares) >= shares.budget) return {};
+  std::vector<int64_t> counts = CountsOf(*c.policy, shares);
+  for (size_t i = 0; i < counts.size(); ++i) counts[i] = std::min(counts[i], std::ssize(scores[i]));
+  return counts;
+}
+
+// Places behind the prefix that stay: first what is new to the model, the same number in each head, then by
+// the scores.
+std::vector<std::vector<int32_t>> Engine::PotPicks(Job& job, std::span<const std::vector<int32_t>> tokens,
+                                                   HeadScores& scores) const {
+  const Compression& c = *job.compression;
+  const int64_t budget = c.budget - c.fixed, heads = std::ssize(tokens);
   // A question that is being answered stays; by its novelty, where the places for scores are too few.
   const auto of_question = [&](int32_t token) {
     return c.has_question && token >= c.context_end && token < job.prompt_tokens;
   };
-  const double scored = (1 - c.spec.alpha) * static_cast<double>(c.budget - c.fixed);
+  const double scored = (1 - c.spec.alpha) * static_cast<double>(budget);
   const bool by_loss = static_cast<double>(job.prompt_tokens - c.context_end) > scored;
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    for (size_t at = 0; at < candidates[i].size(); ++at) {
-      if (of_question(candidates[i][at])) scores.Keep(i, at);
-    }
-  }
+  std::vector<std::vector<float>> losses(tokens.size());
   std::vector<std::vector<int32_t>> picks(tokens.size());
-  backend_->pool().ParallelFor(static_cast<int64_t>(tokens.size()), [&](int64_t at, int) {
-    const size_t i = static_cast<size_t>(at);
-    if (!c.wants_losses) {
-      SelectTop(scores.Of(i), c.budget - c.fixed, &picks[i]);
-    } else {
-      std::vector<float> losses;
-      for (const int32_t token : candidates[i]) {
-        losses.push_back(by_loss && of_question(token) ? std::numeric_limits<float>::infinity()
-                                                       : c.losses[static_cast<size_t>(token)]);
-      }
-      SelectNovel(losses, scores.Of(i), 0, c.budget - c.fixed, c.spec.alpha, &picks[i]);
+  backend_->pool().ParallelFor(heads, [&](int64_t head, int) {
+    const size_t i = static_cast<size_t>(head);
+    for (size_t at = 0; at < scores.scores[i].size(); ++at) {
+      const int32_t token = tokens[i][static_cast<size_t>(c.fixed) + at];
+      if (of_question(token)) scores.Keep(i, at);
+      if (!c.wants_losses) continue;
+      losses[i].push_back(by_loss && of_question(token) ? std::numeric_limits<float>::infinity()
+                                                        : c.losses[static_cast<size_t>(token)]);
     }
-    PutBehindPrefix(c.fixed, &picks[i]);
+    if (!c.spec.distils_shares() || !c.wants_losses) return;
+    SelectTop(losses[i], PartOf(c.spec.alpha, budget), &picks[i]);  // takes no part in what is shared
+    for (const int32_t pick : picks[i]) scores.Keep(i, static_cast<size_t>(pick));
   });
-  RepackPot(job, picks);
+  const std::vector<int64_t> counts = PotCounts(c, scores.scores);
+  backend_->pool().ParallelFor(heads, [&](int64_t head, int) {
+    const size_t i = static_cast<size_t>(head);
+    if (!counts.empty() || !c.wants_losses) {
+      SelectTop(scores.Of(i), counts.empty() ? budget : counts[i], &picks[i]);
+    } else {
+      SelectNovel(losses[i], scores.Of(i), 0, budget, c.spec.alpha, &picks[i]);
+    }
+  });
+  return picks;
+}
+
+// A cycle: distil, write the stretch below, renumber. Afterwards the pot holds what was picked.
+void Engine::EndStretch(Job& job) {
+  Compression& c = *job.compression;
+  const std::vector<std::vector<int32_t>> tokens = PotTokens(job);
+  HeadScores scores = PotScores(job, tokens);
+  if (c.probing()) job.sequence->EndProbe();
+  const std::vector<std::vector<float>> worth = c.repeat_tokens > 0 ? scores.scores : decltype(worth)();
+  std::vector<std::vector<int32_t>> picks = PotPicks(job, tokens, scores);
+  for (std::vector<int32_t>& head : picks) PutBehindPrefix(c.fixed, &head);
+  RepackPot(job, picks, worth);
   ++c.cycles;
   if (!job.request.trace) return;
   TraceView(job, 0);
@@ -91,20 +139,27 @@ void Engine::EndStretch(Job& job) {
 }
 
 // Keeps the picked of each head, by their place in it; everything else was written below before it goes. The
-// view of what is kept, which is the request's own until it is shared.
-std::shared_ptr<View> Engine::RepackPot(Job& job, std::span<const std::vector<int32_t>> picks) {
+// view of what is kept, which is the request's own until it is shared. `scores`: of what is behind the
+// prefix, where they are kept with it.
+std::shared_ptr<View> Engine::RepackPot(Job& job, std::span<const std::vector<int32_t>> picks,
+                                        std::span<const std::vector<float>> scores) {
   Compression& c = *job.compression;
   const std::vector<RestBlock> blocks = StretchAtRest(job);
-  const size_t residents = static_cast<size_t>(c.residents());
+  const size_t fixed = static_cast<size_t>(c.fixed);
   auto next = std::make_shared<View>();
   next->heads.resize(picks.size());
   backend_->pool().ParallelFor(static_cast<int64_t>(picks.size()), [&](int64_t at, int) {
     const size_t i = static_cast<size_t>(at);
+    const size_t residents = c.view == nullptr ? 0 : c.view->heads[i].tokens.size();
     RestHead& head = next->heads[i];
     head.tokens.reserve(picks[i].size());
     head.rest.reserve(picks[i].size() * 2 * static_cast<size_t>(config_.head_size));
     for (const int32_t pick : picks[i]) {
       const size_t place = static_cast<size_t>(pick);
+      if (!scores.empty()) {
+        head.scores.push_back(place < fixed ? std::numeric_limits<float>::infinity()
+                                            : scores[i][place - fixed]);
+      }
       if (place < residents) {
         head.Append(c.view->heads[i].tokens[place], c.view->heads[i].At(place, config_.head_size),
                     config_.head_size);
@@ -141,9 +196,12 @@ void Engine::WriteStretchBelow(Job& job) {
 void Engine::EndContext(Job& job) {
   Compression& c = *job.compression;
   if (c.cycles > 0 && !c.goes_on) {
-    const std::vector<std::vector<int32_t>> all(static_cast<size_t>(store_->shape().tiles()),
-                                                Range(0, c.residents() + c.run - c.stretch_first));
-    const std::shared_ptr<View> view = RepackPot(job, all);
+    const std::vector<std::vector<int32_t>> tokens = PotTokens(job);
+    std::vector<std::vector<int32_t>> all;
+    for (const std::vector<int32_t>& head : tokens) all.push_back(Range(0, std::ssize(head)));
+    const std::vector<std::vector<float>> worth =
+        c.repeat_tokens > 0 ? PotScores(job, tokens).scores : decltype(worth)();
+    const std::shared_ptr<View> view = RepackPot(job, all, worth);
     if (c.view_key.has_value()) {
       view->parent = c.parent;
       view->losses.assign(c.losses.begin(), c.losses.begin() + (c.losses.empty() ? 0 : c.context_end));

@@ -9,9 +9,17 @@
 
 namespace palimpsest {
 
-// The longest part that fits the model's window behind the text.
+// The longest part that fits the model's window behind the text; in a pot, behind what is read between two
+// distillations.
 absl::Status Engine::PlanRepetition(const Request& request, Compression& c) const {
-  constexpr int64_t kPartMin = kTileSlots;
+  constexpr int64_t kPartMin = PolicySpec::kRepeatMin;
+  static_assert(kPartMin >= kTileSlots);
+  if (c.pot()) {
+    c.lead = request.catalyst;
+    const int64_t rest = c.spec.pot.value - c.budget - std::ssize(c.lead) - PolicySpec::kRepeatLead;
+    c.repeat_tokens = std::clamp(rest / 2, kPartMin, c.needs.repeat);
+    return absl::OkStatus();  // CheckPolicyFits
+  }
   int64_t text = c.context_end;
   if (c.anchored()) {
     text = 0;
@@ -36,8 +44,8 @@ bool Engine::RepeatNext(Job& job) {
   const int64_t first = c.repetition.done();
   FindPart(job);
   c.probe = c.lead;
-  for (int64_t token = std::max(c.first(), first - PolicySpec::kRepeatLead); token < first + c.part.tokens;
-       ++token)
+  for (int64_t token = std::max(c.repetition.first(), first - PolicySpec::kRepeatLead);
+       token < first + c.part.tokens; ++token)
     c.probe.push_back(job.TokenAt(token));
   std::vector<size_t> seen = c.part.seen;
   seen.insert(seen.end(), c.part.tiles.begin(), c.part.tiles.end());
@@ -53,7 +61,8 @@ void Engine::FindPart(Job& job) {
   Compression& c = *job.compression;
   const TilePool pool = arena_->pool();
   const std::span<const int32_t> tiles = job.sequence->tiles(0, 0);
-  const int64_t first = c.fixed + c.repetition.done() - c.first();
+  const int64_t before = c.pot() && c.stretch_first > 0 ? c.residents() : c.fixed;
+  const int64_t first = before + c.repetition.done() - c.repetition.first();
   c.part = {};
   int64_t slots = 0;
   for (size_t i = 0; i < tiles.size(); ++i) {
@@ -115,6 +124,14 @@ void Engine::ScorePart(Job& job) {
     ReadColumns(part, attention[head].data() + row * kTileSlots, c.repetition.Next(i, c.part.tokens).data());
   }
   c.repetition.Advance(c.part.tokens);
+}
+
+// Whether it tells what its tokens were worth when they were repeated, of a pot that goes on from there.
+bool Engine::SaysScores(const Compression& c, const View& view) {
+  if (!c.pot() || c.repeat_tokens == 0) return true;
+  return std::all_of(view.heads.begin(), view.heads.end(), [&](const RestHead& head) {
+    return head.scores.size() == head.tokens.size() && std::ssize(head.tokens) >= c.fixed;
+  });
 }
 
 // Of all of the context, as an earlier request about it said, whatever it kept.

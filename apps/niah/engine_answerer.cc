@@ -71,6 +71,7 @@ class EngineAnswerer final : public OwnAnswerer {
   }
   bool FindsOf(const NiahPolicy& earlier, const NiahPolicy& policy) const override {
     Looks looks;
+    if (!FindsBlocks(earlier) || !FindsBlocks(policy)) return false;  // a pot is read by each for itself
     if (!looks.Of(earlier.spec, 1).has_value()) return false;
     return Looks().Of(policy.spec, 1).has_value() && !looks.Of(policy.spec, 1).has_value();
   }

@@ -28,12 +28,14 @@ absl::Status CheckBudget(const PolicySpec& policy, std::string_view key, const A
 }
 
 absl::Status CheckPot(const PolicySpec& policy, int64_t tokens, int64_t catalyst, int64_t fixed) {
+  const char* const what = policy.repeats() ? "repetition" : "catalyst";
+  if (policy.repeats()) catalyst += PolicySpec::kRepeatLead + PolicySpec::kRepeatMin;
   const int64_t pot = policy.pot.Of(tokens), keep = policy.KeepOf(tokens);
   const int64_t rest = pot - catalyst - kStretchTokensMin;  // that a distillation may keep
   if (catalyst >= pot) {
     const int64_t most = pot - keep - kStretchTokensMin;
     return InvalidArgument(
-        "policy infinipot: a catalyst of {} tokens does not fit a pot of {}: {}pot of {} or more", catalyst,
+        "policy infinipot: a {} of {} tokens does not fit a pot of {}: {}pot of {} or more", what, catalyst,
         pot, most > 0 ? fmt::format("at most {}, or ", most) : "", fixed + 1 + catalyst + kStretchTokensMin);
   }
   if (keep <= fixed) {
@@ -44,9 +46,9 @@ absl::Status CheckPot(const PolicySpec& policy, int64_t tokens, int64_t catalyst
   }
   if (keep > rest) {
     return InvalidArgument(
-        "policy infinipot: a pot of {} tokens is too small for keep of {}, a catalyst of {} and {} new "
+        "policy infinipot: a pot of {} tokens is too small for keep of {}, a {} of {} and {} new "
         "tokens each time: pot of {} or more{}",
-        pot, keep, catalyst, kStretchTokensMin, keep + catalyst + kStretchTokensMin,
+        pot, keep, what, catalyst, kStretchTokensMin, keep + catalyst + kStretchTokensMin,
         rest > fixed ? fmt::format(", or keep of {} to {}", fixed + 1, rest) : "");
   }
   return absl::OkStatus();

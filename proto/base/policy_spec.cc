@@ -354,12 +354,9 @@ absl::Status CheckDistiller(std::string_view name) {
   for (size_t i = 0; i < Policies().size(); ++i) {
     const NamedForm& form = Policies()[i];
     const bool scores_tokens = form.name != "auto" && form.name != "full" && form.name != "infinipot";
-    const bool shares = PolicySpec::Of(static_cast<Kind>(i)).shares();
     if (scores_tokens) scores.push_back(form);
-    if (scores_tokens && !shares) allowed.push_back(form.name);
-    if (form.name != name) continue;
-    if (!scores_tokens) why = "picks no tokens by itself";
-    if (shares) why = "gives heads or layers different numbers of tokens, and those of a pot have one size";
+    if (scores_tokens) allowed.push_back(form.name);
+    if (form.name == name && !scores_tokens) why = "picks no tokens by itself";
   }
   if (!why.empty()) return InvalidArgument("{}={} {}; allowed: {}", kWhat, name, why, ListOf(allowed));
   return FindForm(kWhat, scores, name).status();

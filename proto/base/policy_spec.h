@@ -145,6 +145,7 @@ struct PolicySpec {
   int64_t residual_tokens() const { return kv == Resident::kBf16 ? 0 : residual; }
   // kvzip: tokens of the part before that lead into the repetition of the next one.
   static constexpr int64_t kRepeatLead = 8;
+  static constexpr int64_t kRepeatMin = 64;  // fewest tokens that are repeated at once
   // Tokens that are run behind `tokens` of text beside it, and forgotten: in each part of a repetition,
   // behind `lead` tokens that ask for it.
   int64_t RepeatedOf(int64_t tokens, int64_t lead) const {
@@ -152,7 +153,12 @@ struct PolicySpec {
   }
   bool evicts() const { return decode == Decode::kEvict; }
   // Tokens run behind what is compressed, whose attention tells what stays.
-  bool runs_catalyst() const { return kind == Kind::kKvZip || (kind == Kind::kInfiniPot && score == "cap"); }
+  bool repeats() const { return kind == Kind::kKvZip || (kind == Kind::kInfiniPot && score == "kvzip"); }
+  bool runs_catalyst() const { return repeats() || (kind == Kind::kInfiniPot && score == "cap"); }
+  // infinipot: what picks gives heads or layers different numbers of tokens. (Of kvzip each has the same.)
+  bool distils_shares() const {
+    return kind == Kind::kInfiniPot && (score == "adakv" || score == "pyramidkv");
+  }
   // Heads or layers keep different numbers of tokens.
   bool shares() const {
     return kind == Kind::kPyramidKv || kind == Kind::kAdaKv || kind == Kind::kKvZip || target > 0;

@@ -15,6 +15,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::StartsWith;
 using Kind = PolicySpec::Kind;
 
@@ -162,9 +163,11 @@ TEST(PromptModeTest, AnyPolicyScoresInThePot) {
   EXPECT_THAT(plan->catalyst, IsEmpty());
   EXPECT_THAT(ErrorOf(Plan({50}, Options("snapkv:budget=512", "pot"), 10, 5000), false),
               AllOf(HasSubstr("budget=512"), HasSubstr("infinipot:score=snapkv")));
-  EXPECT_THAT(
-      ErrorOf(Plan({50}, Options("adakv", "pot"), 10, 5000), false),
-      AllOf(HasSubstr("score=adakv"), HasSubstr("a pot have one size"), HasSubstr("allowed: cap, snapkv")));
+  EXPECT_EQ(Plan({50}, Options("adakv", "pot"), 10, 5000)->mode.policy.score, "adakv");
+  // What is repeated is asked for.
+  const auto repeats = Plan({50}, Options("infinipot:score=kvzip", "pot"), 10, 5000);
+  ASSERT_TRUE(repeats.ok()) << repeats.status();
+  EXPECT_THAT(repeats->catalyst, Not(IsEmpty()));
 }
 
 // What was merged cannot come back beside what it was merged into, nor be merged a span or a pot at a time.

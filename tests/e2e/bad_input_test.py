@@ -123,7 +123,7 @@ class BadPolicyTest(cli.CliTest):
                 ("snapkv:merge=sum", "merge='sum'", "values"), ("streaming:merge=values", "no key 'merge'"),
                 ("adakv:floor=2", "floor='2'", "0 to 1"), ("pyramidkv:budget=20", "budget=20", "window=32", "33"),
                 ("expected:future=0", "future='0'", "from 1 to 65536"), ("chunkkv:chunk=0", "chunk='0'", "from 1"),
-                ("infinipot:score=adakv", "score=adakv", "allowed: cap"),
+                ("infinipot:score=full", "score=full", "allowed: cap"),
                 ("infinipot:score=best", "score", "cap"), ("infinipot:catalyst=Well?", "@FILE")):
             with self.subTest(policy=policy):
                 self.expect_error(cli.USAGE, "ask", "--policy", policy, "--document", self.document, "Who?",

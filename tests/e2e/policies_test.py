@@ -69,16 +69,11 @@ class AskTest(cli.CliTest):
         self.expect_error(cli.FAILED, "ask", "--document", self.document, "--policy", "tova:budget=128,decode=evict",
                           "--recall", "slices", "Who?", contains=["recall slices", "decode=evict", "recall none"])
 
-    def test_a_policy_of_one_size_picks_in_a_pot_and_others_are_refused(self):
-        for name in ("knorm", "keydiff", "expected", "sirllm", "chunkkv", "criticalkv"):
+    def test_any_policy_picks_in_a_pot(self):
+        for name in ("knorm", "keydiff", "expected", "sirllm", "chunkkv", "criticalkv", "pyramidkv", "adakv", "kvzip"):
             receipt = self.ask(f"infinipot:pot=400,keep=150,score={name}", "pot")
             self.assertIn(f"score={name}", receipt["policy"])
             self.assertLessEqual(receipt["resident_tokens"], 400)
-        for name in ("pyramidkv", "adakv", "kvzip"):
-            self.expect_error(cli.USAGE, "ask", "--document", self.document, "--policy", f"infinipot:score={name}", "Who?",
-                              contains=[f"score={name}", "those of a pot have one size", "allowed: cap, snapkv"])
-            self.expect_error(cli.FAILED, "ask", "--document", self.document, "--policy", name, "--prefill", "pot", "Who?",
-                              contains=[f"score={name}", "one size"])
 
 
 if __name__ == "__main__":

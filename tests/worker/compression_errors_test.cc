@@ -95,6 +95,10 @@ TEST_F(CompressionErrorsTest, PotsTooSmall) {
   ExpectRefused(kPot, "infinipot:pot=72,keep=50", prompt(), {"pot of 72", "pot of 73 or more", "22 to 49"});
   ExpectAccepted(kPot, "infinipot:pot=73,keep=50", prompt());
   ExpectAccepted(kPot, "infinipot:pot=72,keep=49", prompt());
+  // The catalyst of 7, 8 before what is repeated, and 64 of that.
+  ExpectRefused(kPot, "infinipot:pot=116,keep=22,score=kvzip", prompt(),
+                {"repetition of 79", "pot of 117 or more"});
+  ExpectAccepted(kPot, "infinipot:pot=117,keep=22,score=kvzip", prompt());
   Request request = CompressionRequest(kPot, "infinipot:pot=60,keep=30", prompt(), 10);
   request.catalyst = RandomTokens(60, 3);
   ExpectRefused(request, {"catalyst of 60", "pot of 60", "at most 14"});

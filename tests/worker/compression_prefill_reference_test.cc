@@ -1,4 +1,4 @@
-// What is picked of spans, in a pot and by a window that slides (compression_reference.h).
+// What is picked of spans and by a window that slides (compression_reference.h).
 #include "tests/worker/compression_reference.h"
 
 namespace palimpsest::testing {
@@ -78,80 +78,6 @@ TEST_F(CompressionReferenceTest, AnchoredFull) {
     if (i + 1 == prompt_) ExpectPromptLogits(logits);
     if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
   }
-}
-
-// Cycles one by one, also those of the answer.
-TEST_F(CompressionReferenceTest, Pot) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  for (const char* policy :
-       {"infinipot:pot=160,keep=80,alpha=0.4", "infinipot:pot=160,keep=90,alpha=0,reduce=max",
-        "infinipot:pot=160,keep=80,alpha=1", "infinipot:pot=160,keep=80,alpha=0.5,score=snapkv"}) {
-    Ask(CompressionRequest(kPot, policy, RolePrompt({571}, 37), kAnswer));
-    const bool cap = spec_.score == "cap", max = spec_.reduce == PolicySpec::Reduce::kMax;
-    if (!cap) catalyst_.clear();
-    const int64_t probe = std::ssize(catalyst_), keep = spec_.keep.value;
-    std::vector<double> losses = {kInfinity};
-    size_t cycle = 0;
-    int64_t stretch = 0;  // tokens since the last cycle, or since the context's end
-    for (int64_t i = 0; i + 1 < prompt_ + kAnswer; ++i) {
-      if (i == context_) stretch = 0;
-      // A question that would not fit behind the context is not torn.
-      const int64_t held = std::ssize(cache_[0]);
-      const bool torn =
-          i == context_ && cap && held > keep && held + prompt_ - context_ + probe > spec_.pot.value;
-      if (held + probe == spec_.pot.value || torn) {
-        ASSERT_LT(cycle, answer_.outcome.cycles.size());
-        const Outcome::Kept& kept = answer_.outcome.cycles[cycle++];
-        const Cache before = cache_;
-        const size_t candidates = before[0].size() - kPrefix;
-        for (int64_t p = 0; p < probe; ++p) {
-          queries_.push_back(
-              reference_.Run(catalyst_[static_cast<size_t>(p)], -1, held + p, &cache_).queries);
-        }
-        for (size_t head = 0; head < cache_.size(); ++head) {
-          const int64_t window = cap ? probe : std::min<int64_t>(32, stretch);
-          const reference::Rows votes = Votes(head, static_cast<size_t>(window), kPrefix, candidates, max);
-          PolicySpec snapkv;
-          std::vector<double> scores =
-              cap ? reference::Cap(votes, spec_.reduce) : reference::SnapKv(votes, snapkv, true);
-          const int64_t count = keep - kPrefix,
-                        novel = static_cast<int64_t>(spec_.alpha * static_cast<double>(count) + 1e-9);
-          std::vector<double> own_losses;
-          for (size_t c = 0; c < candidates; ++c) {
-            const int32_t token = before[head][kPrefix + c].token;
-            own_losses.push_back(losses[static_cast<size_t>(token)]);
-            if (token < context_ || token >= prompt_) continue;  // the question stays
-            scores[c] = kInfinity;
-            if (static_cast<double>(prompt_ - context_) > (1 - spec_.alpha) * static_cast<double>(count))
-              own_losses.back() = kInfinity;
-          }
-          std::vector<int32_t> picks = reference::Novel(own_losses, scores, 0, count, novel);
-          for (int32_t& pick : picks) pick = before[head][static_cast<size_t>(kPrefix + pick)].token;
-          const std::vector<int32_t>& all = HeadOf(kept, head);
-          const auto in_question = [&](int32_t token) { return token >= context_ && token < prompt_; };
-          if (i >= prompt_) {
-            EXPECT_EQ(std::count_if(all.begin(), all.end(), in_question), prompt_ - context_);
-          }
-          ComparePicks(picks, {all.begin() + kPrefix, all.end()});
-        }
-        cache_ = before;
-        KeepAsTheEngine(kept, [](int32_t, int64_t rank) { return rank; });
-        stretch = 0;
-      }
-      const std::vector<double> logits = Run(i, std::ssize(cache_[0])).logits;
-      ++stretch;
-      const bool of_question = i + 1 == context_;  // the context may be read without the question
-      losses.push_back(of_question ? kInfinity
-                                   : NegativeLogLikelihood(logits, tokens_[static_cast<size_t>(i + 1)]));
-      if (i + 1 == prompt_) ExpectPromptLogits(logits);
-      if (i + 1 >= prompt_) ExpectAnswerToken(logits, i + 1);
-    }
-    EXPECT_EQ(cycle, answer_.outcome.cycles.size());
-    EXPECT_GE(cycle, 6u);
-    std::cout << policy << ": " << cycle << " cycles, largest error of an answer's log-probability "
-              << answer_error_ << "\n";
-  }
-  ExpectPicks();
 }
 
 // Sinks and the recent, numbered by slot anew for each token.

@@ -175,17 +175,22 @@ class CompressionReferenceTest : public ::testing::Test {
     const size_t kv_heads = static_cast<size_t>(reference_.kv_heads());
     return kept[head / kv_heads][head % kv_heads];
   }
-  // Every head keeps what the engine kept, at the positions that `place` gives to (token, its rank).
+  // Every head keeps what the engine kept, at the positions that `place` gives to (token, its rank); the last
+  // of each has the same rank.
   template <typename Place>
   void KeepAsTheEngine(const Outcome::Kept& kept, Place place) {
+    int64_t largest = 0;
+    for (size_t head = 0; head < cache_.size(); ++head)
+      largest = std::max(largest, std::ssize(HeadOf(kept, head)));
     for (size_t head = 0; head < cache_.size(); ++head) {
       std::vector<ReferenceModel::Held> next;
+      const int64_t first = largest - std::ssize(HeadOf(kept, head));
       for (const int32_t token : HeadOf(kept, head)) {
         const auto found = std::find_if(cache_[head].begin(), cache_[head].end(),
                                         [&](const auto& held) { return held.token == token; });
         ASSERT_NE(found, cache_[head].end()) << "token " << token << " is kept, but was gone before";
         next.push_back(*found);
-        reference_.Move(&next.back(), place(token, std::ssize(next) - 1));
+        reference_.Move(&next.back(), place(token, first + std::ssize(next) - 1));
       }
       cache_[head] = std::move(next);
     }
