@@ -404,12 +404,10 @@ TEST_F(CompressionMemoryTest, EveryTokenIsBelowBeforeItsTilesGo) {
     record.engine = engine_.get();
     const Request request = CompressionRequest(c, 60);
     // What repeats a text is forgotten, and was never to be kept.
-    const PolicySpec repeating =
-        request.policy.repeats() ? PolicySpec::Of(PolicySpec::Kind::kKvZip) : request.policy;
+    const bool in_pot = c.mode == kPot && request.policy.repeats();
+    const PolicySpec spec = in_pot ? PolicySpec::Of(PolicySpec::Kind::kKvZip) : request.policy;
     const int64_t repeats =
-        DivideUp((c.mode == kPot ? repeating : request.policy)
-                     .RepeatedOf(c.mode == kAnchored ? 150 : 392, std::ssize(request.catalyst)),
-                 kTileSlots) *
+        DivideUp(spec.RepeatedOf(c.mode == kAnchored ? 150 : 392, std::ssize(request.catalyst)), kTileSlots) *
         group_tiles();
     const auto job = engine_->Submit(request).value();
     const int64_t token_bytes = engine_->store().shape().bytes_per_token();
