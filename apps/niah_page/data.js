@@ -1,5 +1,5 @@
 'use strict';
-// --- what the page is about: the report as `niah --json` prints it (docs/needles.md)
+// --- what the page is about: the report as `niah --json` prints it (docs/needle-files.md)
 const report = JSON.parse(document.getElementById('data').textContent);
 const run = report.run, cells = report.cells, summary = report.summary;
 const $ = id => document.getElementById(id);

@@ -5,7 +5,9 @@ function describe() {
     (all.failed > 0 ? `; ${all.failed} did not come` : '') + '.';
   const facts = [['model', run.model], ['numerics', run.numerics], ['endpoint', run.endpoint], ['server', run.server], ['started', run.started],
                  ['version', run.version], ['seeds', `${run.seeds} from ${run.first_seed}`],
-                 ['turns', run.turns], ['answer tokens', run.max_tokens ?? 'as each task says']];
+                 ['turns', run.turns], ['answer tokens', run.max_tokens ?? 'as each task says'],
+                 ['read before anything was asked', run.reading && `${whole(run.reading.tokens)} tokens, ` +
+                   `${whole(run.reading.computed)} of them computed, at most ${bytes(run.reading.device_bytes_peak)} on the device`]];
   for (const [name, value] of facts) {
     if (value) add($('facts'), element('dt', '', name), element('dd', '', value));
   }

@@ -70,7 +70,7 @@ class AskTest(cli.CliTest):
                           "--recall", "slices", "Who?", contains=["recall slices", "decode=evict", "recall none"])
 
     def test_any_policy_picks_in_a_pot(self):
-        for name in ("knorm", "keydiff", "expected", "sirllm", "chunkkv", "criticalkv", "pyramidkv", "adakv", "kvzip"):
+        for name in ("tova", "lookm", "knorm", "keydiff", "expected", "sirllm", "pyramidkv", "adakv", "chunkkv", "criticalkv", "kvzip"):
             receipt = self.ask(f"infinipot:pot=400,keep=150,score={name}", "pot")
             self.assertIn(f"score={name}", receipt["policy"])
             self.assertLessEqual(receipt["resident_tokens"], 400)
