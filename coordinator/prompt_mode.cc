@@ -230,7 +230,13 @@ absl::Status CheckPot(const PromptMode& mode, const PromptSizes& sizes, int64_t 
   }
   PALIMPSEST_RETURN_IF_ERROR(CheckPolicyFits(policy, mode.candidates, catalyst, sizes.prefix));
   // A question behind documents stays whole, and the answer needs a place.
-  const int64_t room = pot - keep - kAnswerTokensMin;
+  int64_t room = pot - keep;
+  if (policy.repeats()) {
+    room -= catalyst + PolicySpec::kRepeatLead;
+    room -= PolicySpec::RepeatedInPot(room);
+  }
+  if (policy.distils_shares()) room /= 2;  // behind the largest head
+  room -= kAnswerTokensMin;
   if (sizes.question <= room) return absl::OkStatus();
   return OverWindow(
       "the question has {} tokens, which stay; a pot of {} that keeps {} has room for {}: shorten it, or "

@@ -104,8 +104,9 @@ struct Request {
   // brings their slices, and others by chance, instead of choosing.
   std::vector<int32_t> watched;
   bool oracle = false;
-  // Measurement: a name whose requests alone find what they leave besides the blocks of their context: those
-  // of their questions, and what a policy kept. Empty: what all requests without a name leave.
+  // Measurement: a name whose requests alone find what they leave of their questions' blocks and of what a
+  // policy kept. The blocks of the context, and what was seen of all its tokens, are for everybody. Empty: as
+  // all requests without a name.
   std::string measured_as;
   // Measurement: with recall `all`, what of the attention of each token of the answer this recall would have
   // left to see (none: the policy by itself).
@@ -336,8 +337,8 @@ class Engine {
   // engine_pot.cc
   void FindPotView(Job& job);
   std::vector<std::vector<int32_t>> PotTokens(const Job& job) const;
-  HeadScores PotScores(Job& job, std::span<const std::vector<int32_t>> tokens);
-  std::vector<std::vector<int32_t>> PotPicks(Job& job, std::span<const std::vector<int32_t>> tokens,
+  HeadScores PotScores(const Job& job, std::span<const std::vector<int32_t>> tokens);
+  std::vector<std::vector<int32_t>> PotPicks(const Job& job, std::span<const std::vector<int32_t>> tokens,
                                              HeadScores& scores) const;
   std::vector<int64_t> PotCounts(const Compression& c, std::span<const std::vector<float>> scores) const;
   std::vector<RestBlock> StretchAtRest(Job& job);

@@ -133,9 +133,10 @@ bool Engine::PassStop(Job& job, bool more_follows) {
   Compression& c = *job.compression;
   if (c.probing() || c.run != c.stop) return false;
   const bool context_ends = c.pot() && !c.context_done && c.run == c.context_end;
-  // A full pot is distilled first, while its last tokens can still say what matters in it.
-  const bool packs = c.ends_context() && c.cycles > 0 && !c.goes_on;  // what is repeated is scored first
-  if (c.ends_context() && !(packs && c.repeat_tokens > 0)) {
+  // A full pot is distilled first, while its last tokens can still say what matters in it. So is what must be
+  // repeated before it is packed.
+  const bool repeats = c.repeat_tokens > 0 && c.cycles > 0 && !c.goes_on;
+  if (c.ends_context() && !repeats) {
     Counted(job, [&] { EndContext(job); });
     return true;
   }

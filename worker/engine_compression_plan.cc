@@ -102,8 +102,8 @@ absl::Status Engine::PlanCompression(Job& job) const {
     c->budget = c->spec.keep.value;
     c->wants_losses = c->spec.alpha > 0;
     if (c->needs.repeat > 0) PALIMPSEST_RETURN_IF_ERROR(PlanRepetition(request, *c));
-    // Where heads share, the largest leaves half of what the others leave for reading.
-    c->most = (c->budget + c->spec.pot.value - c->probe_max()) / 2 - c->fixed;
+    // The largest head leaves half of what the others leave for reading.
+    if (c->spec.distils_shares()) c->most = (c->budget + c->spec.pot.value) / 2 - c->fixed;
     // Nothing will ever be distilled: the same as reading it exactly, and its blocks can be shared.
     if (job.prompt_tokens < config_.context &&
         job.prompt_tokens + request.sampling.max_tokens() <= c->spec.pot.value - c->probe_max())

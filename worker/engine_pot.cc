@@ -50,16 +50,14 @@ std::vector<RestBlock> Engine::StretchAtRest(Job& job) {
 }
 
 // What `tokens` behind the prefix are worth. What was repeated keeps the score that it had then.
-HeadScores Engine::PotScores(Job& job, std::span<const std::vector<int32_t>> tokens) {
+HeadScores Engine::PotScores(const Job& job, std::span<const std::vector<int32_t>> tokens) {
   const Compression& c = *job.compression;
+  const bool repeated = c.repeat_tokens > 0 && c.view != nullptr;
+  const int64_t skip = repeated ? c.residents() : c.fixed;  // of all heads: those that repeat have one size
   std::vector<std::vector<int32_t>> candidates(tokens.size());
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const bool repeated = c.repeat_tokens > 0 && c.view != nullptr;
-    const int64_t skip = repeated ? std::ssize(c.view->heads[i].tokens) : c.fixed;
-    candidates[i].assign(tokens[i].begin() + skip, tokens[i].end());
-  }
-  HeadScores scores = Score(job, candidates, c.fixed, /*window_stays=*/true);
-  if (c.repeat_tokens == 0 || c.view == nullptr) return scores;
+  for (size_t i = 0; i < tokens.size(); ++i) candidates[i].assign(tokens[i].begin() + skip, tokens[i].end());
+  HeadScores scores = Score(job, candidates, skip, /*window_stays=*/true);
+  if (!repeated) return scores;
   for (size_t i = 0; i < tokens.size(); ++i) {
     const std::vector<float>& before = c.view->heads[i].scores;
     scores.scores[i].insert(scores.scores[i].begin(), before.begin() + c.fixed, before.end());
@@ -67,7 +65,8 @@ HeadScores Engine::PotScores(Job& job, std::span<const std::vector<int32_t>> tok
   return scores;
 }
 
-// How many tokens behind the prefix each head keeps, where they share. Empty: all as many.
+// How many tokens behind the prefix each head keeps, where they share; one that has fewer to choose from
+// leaves the rest of its share to nobody. Empty: all as many.
 std::vector<int64_t> Engine::PotCounts(const Compression& c,
                                        std::span<const std::vector<float>> scores) const {
   if (!c.spec.distils_shares()) return {};
@@ -85,7 +84,8 @@ std::vector<int64_t> Engine::PotCounts(const Compression& c,
 
 // Places behind the prefix that stay: first what is new to the model, the same number in each head, then by
 // the scores.
-std::vector<std::vector<int32_t>> Engine::PotPicks(Job& job, std::span<const std::vector<int32_t>> tokens,
+std::vector<std::vector<int32_t>> Engine::PotPicks(const Job& job,
+                                                   std::span<const std::vector<int32_t>> tokens,
                                                    HeadScores& scores) const {
   const Compression& c = *job.compression;
   const int64_t budget = c.budget - c.fixed, heads = std::ssize(tokens);
@@ -128,7 +128,8 @@ void Engine::EndStretch(Job& job) {
   const std::vector<std::vector<int32_t>> tokens = PotTokens(job);
   HeadScores scores = PotScores(job, tokens);
   if (c.probing()) job.sequence->EndProbe();
-  const std::vector<std::vector<float>> worth = c.repeat_tokens > 0 ? scores.scores : decltype(worth)();
+  std::vector<std::vector<float>> worth;
+  if (c.repeat_tokens > 0) worth = scores.scores;
   std::vector<std::vector<int32_t>> picks = PotPicks(job, tokens, scores);
   for (std::vector<int32_t>& head : picks) PutBehindPrefix(c.fixed, &head);
   RepackPot(job, picks, worth);
@@ -199,8 +200,8 @@ void Engine::EndContext(Job& job) {
     const std::vector<std::vector<int32_t>> tokens = PotTokens(job);
     std::vector<std::vector<int32_t>> all;
     for (const std::vector<int32_t>& head : tokens) all.push_back(Range(0, std::ssize(head)));
-    const std::vector<std::vector<float>> worth =
-        c.repeat_tokens > 0 ? PotScores(job, tokens).scores : decltype(worth)();
+    std::vector<std::vector<float>> worth;
+    if (c.repeat_tokens > 0) worth = PotScores(job, tokens).scores;
     const std::shared_ptr<View> view = RepackPot(job, all, worth);
     if (c.view_key.has_value()) {
       view->parent = c.parent;

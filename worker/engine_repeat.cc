@@ -13,12 +13,12 @@ namespace palimpsest {
 // distillations.
 absl::Status Engine::PlanRepetition(const Request& request, Compression& c) const {
   constexpr int64_t kPartMin = PolicySpec::kRepeatMin;
-  static_assert(kPartMin >= kTileSlots);
-  if (c.pot()) {
+  static_assert(kPartMin == kTileSlots);
+  if (c.pot()) {  // CheckPolicyFits saw that the least fits
     c.lead = request.catalyst;
-    const int64_t rest = c.spec.pot.value - c.budget - std::ssize(c.lead) - PolicySpec::kRepeatLead;
-    c.repeat_tokens = std::clamp(rest / 2, kPartMin, c.needs.repeat);
-    return absl::OkStatus();  // CheckPolicyFits
+    const int64_t lead = std::ssize(c.lead) + PolicySpec::kRepeatLead;
+    c.repeat_tokens = PolicySpec::RepeatedInPot(c.spec.pot.value - c.budget - lead);
+    return absl::OkStatus();
   }
   int64_t text = c.context_end;
   if (c.anchored()) {
@@ -55,8 +55,9 @@ bool Engine::RepeatNext(Job& job) {
   return true;
 }
 
-// Whole tiles of the text from repetition.done() on. All heads have the same tokens, the prefix before them
-// in tiles of its own; without one, the text's first tile is what attention sinks into.
+// Whole tiles of the text from repetition.done() on, which are the same in all heads. The prefix is before
+// them in tiles of its own, in a pot with the first that stayed; without one, the text's first tile is what
+// attention sinks into.
 void Engine::FindPart(Job& job) {
   Compression& c = *job.compression;
   const TilePool pool = arena_->pool();

@@ -55,8 +55,12 @@ class NiahAnswerer {
   virtual bool FindsBlocks(const NiahPolicy& policy) const = 0;
   // Reads the context, once for all that is asked of it.
   virtual absl::StatusOr<NiahReading> Read(const NiahSample& sample) = 0;
-  // Whether a question under `policy` finds something that one under `earlier` left, besides what Read left.
-  virtual bool FindsOf(const NiahPolicy& /*earlier*/, const NiahPolicy& /*policy*/) const { return false; }
+  // Whether a question about a text of so many tokens finds, under `policy`, something that one under
+  // `earlier` left besides what Read left; `alike`: both are hidden, or both visible.
+  virtual bool FindsOf(const NiahPolicy& /*earlier*/, const NiahPolicy& /*policy*/, int64_t /*tokens*/,
+                       bool /*alike*/) const {
+    return false;
+  }
   // Asks the question of the turn behind `answers`. The trial has the answer and what it cost.
   virtual absl::StatusOr<NiahTrial> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                         const NiahPolicy& policy, bool visible) = 0;

@@ -69,17 +69,20 @@ class EngineAnswerer final : public OwnAnswerer {
     }
     return reading;
   }
-  bool FindsOf(const NiahPolicy& earlier, const NiahPolicy& policy) const override {
-    Looks looks;
+  bool FindsOf(const NiahPolicy& earlier, const NiahPolicy& policy, int64_t tokens,
+               bool alike) const override {
     if (!FindsBlocks(earlier) || !FindsBlocks(policy)) return false;  // a pot is read by each for itself
+    // In spans a question is no part of the context, and only what a repetition says is kept.
+    const bool anchored = tokens > reads_.window_tokens || reads_.prefill == PrefillChoice::kAnchored;
+    if (anchored ? !earlier.spec.repeats() : !alike) return false;
+    Looks looks;
     if (!looks.Of(earlier.spec, 1).has_value()) return false;
     return Looks().Of(policy.spec, 1).has_value() && !looks.Of(policy.spec, 1).has_value();
   }
   absl::StatusOr<NiahTrial> Ask(const NiahSample& sample, std::span<const std::string> answers,
                                 const NiahPolicy& policy, bool visible) override {
     // A conversation that found what a policy kept for another one would take fewer bytes than it does alone.
-    Request measured{.oracle = policy.oracle,
-                     .measured_as = fmt::format("{} {} {}", policy.text, policy.RecallName(), visible)};
+    Request measured{.oracle = policy.oracle, .measured_as = policy.Named(visible)};
     if (policy.recall.on()) {
       PALIMPSEST_ASSIGN_OR_RETURN(measured.watched, prompter_.NeedleTokens(sample, answers.size()));
     }
@@ -176,7 +179,8 @@ std::vector<double> DepthsOfReadings(const NiahWork& work, const NiahReads& how)
     if (policy->spec.kind == PolicySpec::Kind::kInfiniPot || how.prefill == PrefillChoice::kPot) {
       const int64_t pot = policy->spec.pot.Of(work.tokens);  // full from there on, or nearly
       const double depth = static_cast<double>(pot < work.tokens ? pot : work.tokens / 2);
-      depths.insert(depths.end(), static_cast<size_t>(work.turns), depth);
+      const int64_t times = policy->spec.repeats() ? 2 : 1;
+      depths.insert(depths.end(), static_cast<size_t>(times * work.turns), depth);
       continue;
     }
     const bool anchored = !fits || how.prefill == PrefillChoice::kAnchored;

@@ -30,6 +30,9 @@ struct NiahPolicy {
   bool oracle =
       false;  // recall brings the needle and others by chance: what the model makes of a perfect choice
   std::string RecallName() const { return RecallText(recall) + (oracle ? ",oracle" : ""); }
+  std::string Named(bool question_visible) const {
+    return text + " " + RecallName() + (question_visible ? " visible" : " hidden");
+  }
   bool full() const { return spec == PolicySpec(); }  // exactly, too: what the others are measured against
 };
 

@@ -41,9 +41,8 @@ std::vector<size_t> RunningOrder(std::span<const NiahPlace> places) {
 
 // All turns of a conversation are finished together: each stands behind the answers before it.
 std::string KeyOf(const NiahPlace& place, const NiahPolicy& policy, bool visible) {
-  return fmt::format("{} {} {} {} {} {} {}", place.task->name(), place.request.tokens,
-                     place.request.depth_percent, place.request.seed, policy.text, policy.RecallName(),
-                     visible ? "visible" : "hidden");
+  return fmt::format("{} {} {} {} {}", place.task->name(), place.request.tokens, place.request.depth_percent,
+                     place.request.seed, policy.Named(visible));
 }
 
 class Runner {
@@ -258,23 +257,37 @@ class Runner {
     return all;
   }
 
-  // What finished conversations left that others still to come would have found: each question again, for a
-  // token.
-  absl::Status LeaveAgain(const NiahPlace& place, NiahSample sample) {
-    sample.answer_tokens = 1;
+  // What finished conversations left that those still to come behind them would have found: questions again,
+  // for a token. Of hidden ones the first, since what it leaves is of the text alone; and nothing twice.
+  absl::Status LeaveAgain(const NiahPlace& place, const NiahSample& sample) {
     const std::vector<Run>& runs = AskedOf(place).runs;
-    for (const Run& run : runs) {
-      const std::vector<NiahTrial>* const found = Found(place, run);
+    std::vector<const Run*> left;  // hidden
+    for (auto run = runs.begin(); run != runs.end(); ++run) {
+      const std::vector<NiahTrial>* const found = Found(place, *run);
       if (found == nullptr) continue;
-      const bool wanted = std::any_of(runs.begin(), runs.end(), [&](const Run& other) {
-        return Found(place, other) == nullptr && answerer_.FindsOf(*run.policy, *other.policy);
+      const auto finds = [&](const Run& earlier, const Run& later) {
+        return answerer_.FindsOf(*earlier.policy, *later.policy, place.request.tokens,
+                                 earlier.visible == later.visible);
+      };
+      const bool wanted = std::any_of(run + 1, runs.end(), [&](const Run& later) {
+        return Found(place, later) == nullptr && finds(*run, later);
       });
-      if (!wanted) continue;
-      const std::vector<std::string> answers = AnswersOf(*found);
-      for (size_t turn = 0; turn < sample.turns.size(); ++turn) {
-        PALIMPSEST_RETURN_IF_ERROR(
-            answerer_.Ask(sample, std::span(answers).first(turn), *run.policy, run.visible).status());
-      }
+      const bool there = !run->visible && std::any_of(left.begin(), left.end(), [&](const Run* earlier) {
+        return finds(*earlier, *run);
+      });
+      if (!wanted || there) continue;
+      if (!run->visible) left.push_back(&*run);
+      PALIMPSEST_RETURN_IF_ERROR(AskAgain(sample, *run, *found));
+    }
+    return absl::OkStatus();
+  }
+  absl::Status AskAgain(NiahSample sample, const Run& run, std::span<const NiahTrial> trials) {
+    if (!run.policy->spec.evicts()) sample.answer_tokens = 1;  // who drops tokens of the answer sees how many
+    const std::vector<std::string> answers = AnswersOf(trials);
+    const size_t turns = run.visible ? sample.turns.size() : 1;
+    for (size_t turn = 0; turn < turns; ++turn) {
+      PALIMPSEST_RETURN_IF_ERROR(
+          answerer_.Ask(sample, std::span(answers).first(turn), *run.policy, run.visible).status());
     }
     return absl::OkStatus();
   }

@@ -108,7 +108,8 @@ absl::StatusOr<std::vector<int32_t>> CatalystOf(const PolicySpec& policy, const 
     return FailedPrecondition(
         "policy {}: its catalyst ends as questions do, and model {} has no chat template; {}", policy.name(),
         Quoted(model.file().path(), 1024),
-        policy.kind == PolicySpec::Kind::kInfiniPot ? "give catalyst_ids" : "take another policy");
+        policy.kind == PolicySpec::Kind::kInfiniPot && !policy.repeats() ? "give catalyst_ids"
+                                                                         : "take another policy");
   }
   PALIMPSEST_RETURN_IF_ERROR(planner.status());
   return planner->TextCatalyst(policy, text);

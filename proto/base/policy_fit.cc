@@ -33,7 +33,7 @@ absl::Status CheckPot(const PolicySpec& policy, int64_t tokens, int64_t catalyst
   const int64_t pot = policy.pot.Of(tokens), keep = policy.KeepOf(tokens);
   const int64_t rest = pot - catalyst - kStretchTokensMin;  // that a distillation may keep
   if (catalyst >= pot) {
-    const int64_t most = pot - keep - kStretchTokensMin;
+    const int64_t most = policy.repeats() ? 0 : pot - keep - kStretchTokensMin;
     return InvalidArgument(
         "policy infinipot: a {} of {} tokens does not fit a pot of {}: {}pot of {} or more", what, catalyst,
         pot, most > 0 ? fmt::format("at most {}, or ", most) : "", fixed + 1 + catalyst + kStretchTokensMin);

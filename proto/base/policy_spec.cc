@@ -26,7 +26,7 @@ constexpr size_t kCatalystIdsMax = 4096;
 constexpr size_t kImagesMax = 256;
 constexpr size_t kFileBytesMax = 4096;
 // The queries of a part that is repeated are kept until it is scored: of an 8B model 512 KiB for each token.
-constexpr int64_t kRepeatTokensMin = 64, kRepeatTokensMax = 8192;
+constexpr int64_t kRepeatTokensMax = 8192;
 constexpr int64_t kFutureMax = 65536;
 constexpr int64_t kResidualStep = 64, kResidualMax = 65536;  // published: 32 to 128
 constexpr int64_t kBetaMax = 1000000;
@@ -243,7 +243,7 @@ absl::Status ReadParameter(const Parameter& parameter, PolicySpec* policy) {
   if (key == "floor") return ReadReal(parameter, &policy->floor);
   if (key == "share") return parameter.Read(kShares, &policy->share);
   if (key == "chunk" && policy->kind == Kind::kKvZip) {
-    return parameter.Read(kRepeatTokensMin, kRepeatTokensMax, &policy->chunk);
+    return parameter.Read(PolicySpec::kRepeatMin, kRepeatTokensMax, &policy->chunk);
   }
   if (key == "attend") return parameter.Read(kAttends, &policy->attend);
   if (key == "chunk") return parameter.Read(1, kTokensMax, &policy->chunk);
@@ -320,7 +320,7 @@ absl::Status CheckTogether(const PolicySpec& policy, std::span<const FormParamet
   for (const FormParameter& parameter : parameters) {
     const bool of_catalyst = parameter.key == "reduce" || parameter.key.starts_with("catalyst");
     if (of_catalyst && policy.score != "cap") {
-      return InvalidArgument("policy infinipot: {} goes with score=cap; score={} runs no catalyst",
+      return InvalidArgument("policy infinipot: {} goes with score=cap; score={} takes no catalyst",
                              parameter.key, policy.score);
     }
   }

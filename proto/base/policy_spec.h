@@ -146,14 +146,18 @@ struct PolicySpec {
   // kvzip: tokens of the part before that lead into the repetition of the next one.
   static constexpr int64_t kRepeatLead = 8;
   static constexpr int64_t kRepeatMin = 64;  // fewest tokens that are repeated at once
+  // In a pot, of which so many are for that and for what is read: up to half of them, in whole tiles.
+  static int64_t RepeatedInPot(int64_t room) {
+    return std::clamp(room / 2 / kRepeatMin * kRepeatMin, kRepeatMin, Of(Kind::kKvZip).chunk);
+  }
   // Tokens that are run behind `tokens` of text beside it, and forgotten: in each part of a repetition,
   // behind `lead` tokens that ask for it.
   int64_t RepeatedOf(int64_t tokens, int64_t lead) const {
     return kind == Kind::kKvZip ? lead + kRepeatLead + std::min(chunk, tokens) : 0;
   }
   bool evicts() const { return decode == Decode::kEvict; }
-  // Tokens run behind what is compressed, whose attention tells what stays.
   bool repeats() const { return kind == Kind::kKvZip || (kind == Kind::kInfiniPot && score == "kvzip"); }
+  // Tokens run behind what is compressed, whose attention tells what stays.
   bool runs_catalyst() const { return repeats() || (kind == Kind::kInfiniPot && score == "cap"); }
   // infinipot: what picks gives heads or layers different numbers of tokens. (Of kvzip each has the same.)
   bool distils_shares() const {

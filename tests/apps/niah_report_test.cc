@@ -168,7 +168,8 @@ TEST(NiahReportTest, JsonHasTheFieldsOfTheContract) {
   const json::value told = json::parse(ReportJson(ReportOf(trials), {.server = "http://s"}));
   EXPECT_EQ(told.at("run").at("reading"),
             json::parse(R"({"tokens": 80, "computed": 56, "device_bytes_peak": 9000})"));
-  EXPECT_THAT(ReportText(ReportOf(trials), {}), HasSubstr("asked: 80 tokens, 56 of them computed, 8.79 KiB on"));
+  EXPECT_THAT(ReportText(ReportOf(trials), {}),
+              HasSubstr("asked: 80 tokens, 56 of them computed, 8.79 KiB on"));
   EXPECT_EQ(told.at("run").at("server"), "http://s");
 }
 

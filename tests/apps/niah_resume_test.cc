@@ -37,7 +37,7 @@ class FakeAnswerer final : public NiahAnswerer {
   absl::Status Check(const NiahSample&, const NiahPolicy&, bool) override { return absl::OkStatus(); }
   std::optional<int64_t> LongestFor(const NiahPolicy&) const override { return longest; }
   bool FindsBlocks(const NiahPolicy& policy) const override { return policy.full(); }
-  bool FindsOf(const NiahPolicy& earlier, const NiahPolicy& policy) const override {
+  bool FindsOf(const NiahPolicy& earlier, const NiahPolicy& policy, int64_t, bool) const override {
     return shared && !earlier.full() && !policy.full();
   }
   absl::StatusOr<NiahReading> Read(const NiahSample&) override {
@@ -229,9 +229,9 @@ TEST_F(NiahResumeTest, WhatAFinishedConversationLeftIsThereForThoseStillToCome) 
       const auto trials = RunNiah(answerer, options);
       ASSERT_EQ(trials.ok(), runs == 1);
       if (runs == 0) continue;
-      const std::vector<std::string> left = {"0 false", "1 false"};  // turns of the policy, question hidden
+      const std::vector<std::string> left = {"0 false"};  // the policy's first turn, question hidden
       EXPECT_EQ(answerer.again, shared ? left : std::vector<std::string>());
-      EXPECT_EQ(answerer.asked, shared ? 4 : 2);
+      EXPECT_EQ(answerer.asked, shared ? 3 : 2);
       EXPECT_EQ(trials->size(), 8u);
     }
   }
@@ -259,6 +259,31 @@ TEST_F(NiahResumeTest, DamagedLinesRunAgain) {
   ASSERT_TRUE(trials.ok()) << trials.status();
   EXPECT_EQ(answerer.asked, 2) << "turns of one conversation";
   EXPECT_TRUE(ReportJson(ReportOf(*trials), {}) == Whole());
+}
+
+// The first of two that share something runs again: nobody leaves for it what it left itself.
+TEST_F(NiahResumeTest, WhatIsAskedAgainIsForLaterConversations) {
+  NiahOptions options;
+  for (int runs = 0; runs < 2; ++runs) {
+    FakeAnswerer answerer;
+    answerer.shared = true;
+    const auto state = State();
+    options = Options(answerer);
+    options.tasks.pop_back();
+    options.lengths = {512};
+    options.depths_percent = {0};
+    options.seeds = 1;
+    options.state = state.get();
+    ASSERT_TRUE(RunNiah(answerer, options).ok());
+    EXPECT_TRUE(answerer.again.empty());
+    EXPECT_EQ(answerer.asked, runs == 0 ? 8 : 2);
+    if (runs == 1) break;
+    std::string text = Text();
+    const size_t line = text.find("snapkv:budget=50%");
+    ASSERT_NE(line, std::string::npos);
+    text[line] = 'S';
+    Write(text);
+  }
 }
 
 TEST_F(NiahResumeTest, OtherSettingsAreRefusedWithTheDifference) {

@@ -214,7 +214,7 @@ TEST(PolicySpecTest, EveryBadTextIsRefusedInOneLineThatNamesWhatIsAllowed) {
       {"infinipot:catalyst_ids=1/-2", "is not 1 to 4096 token ids"},
       {"infinipot:catalyst_ids=2147483648", "from 0 to 2147483647"},
       {"infinipot:score=snapkv,catalyst=question",
-       "catalyst goes with score=cap; score=snapkv runs no catalyst"},
+       "catalyst goes with score=cap; score=snapkv takes no catalyst"},
       {"infinipot:catalyst_ids=1/2,score=random", "catalyst_ids goes with score=cap"},
       {"infinipot:score=random,reduce=max", "reduce goes with score=cap"},
       {"streaming:sink=-1", "sink='-1' is not a whole number from 0 to 1073741824"},

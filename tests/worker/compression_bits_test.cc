@@ -1,5 +1,6 @@
 // What compression keeps, and the answer behind it, depend on the request alone: not on how its prompt was
 // cut into chunks, nor on what ran beside it. Bit for bit.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "proto/base/rng.h"
@@ -50,6 +51,24 @@ TEST_P(CompressionBitsTest, NoChunkingMakesADifference) {
     EXPECT_EQ(Difference(whole, AnswerOf(*engine, CompressionRequest(GetParam(), 40))), "")
         << chunk_tokens << " at a time";
     ExpectAllReturned(*engine);
+  }
+}
+
+// A prefix of several tiles, and a question that fills the pot.
+TEST(PotBitsTest, LongPrefixesAndQuestions) {
+  const auto model = TinyModel({});
+  for (const char* score : {"kvzip", "adakv", "pyramidkv", "snapkv"}) {
+    const auto answer = [&](int64_t chunk_tokens, int64_t question) {
+      auto engine = MakeTinyEngine(model, CompressionEngine(chunk_tokens));
+      const std::string policy = fmt::format("infinipot:pot=400,keep=170,alpha=0.2,score={}", score);
+      Answer one = AnswerOf(*engine, CompressionRequest(PrefillMode::kPot, policy,
+                                                        RolePrompt({900}, question, 1, /*prefix=*/100), 60));
+      ExpectAllReturned(*engine);
+      EXPECT_GE(one.outcome.cycles.size(), 4u) << score;
+      return one;
+    };
+    for (const int64_t question : {40, 150})
+      EXPECT_EQ(Difference(answer(512, question), answer(48, question)), "") << score << ", " << question;
   }
 }
 

@@ -76,7 +76,7 @@ std::vector<CompressionCase> CompressionCases() {
       {"pot_h2o", kPot, "infinipot:pot=128,keep=50,score=h2o"},
       {"pot_adakv", kPot, "infinipot:pot=160,keep=100,score=adakv,alpha=0.1"},
       {"pot_pyramidkv_no_room", kPot, "infinipot:pot=128,keep=60,score=pyramidkv"},
-      {"pot_kvzip", kPot, "infinipot:pot=240,keep=70,score=kvzip"},
+      {"pot_kvzip", kPot, "infinipot:pot=220,keep=70,score=kvzip"},
       {"pot_roco", kPot, "infinipot:pot=128,keep=60,score=roco,alpha=0"},
   };
 }

@@ -16,8 +16,8 @@ class PotReferenceTest : public CompressionReferenceTest {
   int64_t lead() const { return std::ssize(catalyst_); }
   // Tokens of a stretch that are repeated at once.
   int64_t part_max() const {
-    return std::clamp<int64_t>((spec_.pot.value - spec_.keep.value - lead() - PolicySpec::kRepeatLead) / 2,
-                               PolicySpec::kRepeatMin, PolicySpec::Of(PolicySpec::Kind::kKvZip).chunk);
+    const int64_t room = spec_.pot.value - spec_.keep.value - lead() - 8;
+    return room < 4 * kTileSlots ? kTileSlots : 2 * kTileSlots;
   }
   // What runs behind the pot and is forgotten.
   int64_t probe() const {

@@ -88,7 +88,8 @@ struct HeadShares {
   int64_t layers, kv_heads;
   int64_t budget;  // tokens of each head, if all have the same
   int64_t most;    // that a head may have
-  // (layers * kv_heads): of each head's candidates, as many in each; infinity: stays in any case.
+  // (layers * kv_heads): of each head's candidates, as many in each; infinity: stays in any case. A head of a
+  // pot that has fewer has -infinity behind them.
   std::span<const std::vector<float>> scores;
   // The same of attention, if the policy shares by it.
   std::span<const std::vector<float>> attention;

@@ -33,7 +33,8 @@ struct RestToken {
 struct RestHead {
   std::vector<int32_t> tokens;  // index in the prompt, ascending
   std::vector<Bf16> rest;       // (n, 2, D)
-  // (n) by which spans compete, or with no tokens of all there are to choose from; empty elsewhere.
+  // (n) by which spans compete, or tokens of a pot that were repeated; or with no tokens of all there are to
+  // choose from. Empty elsewhere.
   std::vector<float> scores;
   std::vector<float> rest_scores;  // (n) of policies of two stages, while spans compete
   // (rows, n) what queries said of each so far, which an answer that evicts goes on from; empty elsewhere.
