@@ -97,6 +97,16 @@ class NiahResumeTest : public ::testing::Test {
     options.cancel = &answerer.cancel;
     return options;
   }
+  // Full and a policy, each with the question hidden and then visible.
+  static NiahOptions OneText(FakeAnswerer& answerer, NiahState* state) {
+    NiahOptions options = Options(answerer);
+    options.tasks.pop_back();
+    options.lengths = {512};
+    options.depths_percent = {0};
+    options.seeds = 1;
+    options.state = state;
+    return options;
+  }
   static constexpr int64_t kAnswers = 2 * 2 * 2 * 3 * 2 * 2 * 2;
 
   std::string path() const { return folder_.path() + "/deep/state.jsonl"; }
@@ -210,22 +220,16 @@ TEST_F(NiahResumeTest, KilledWhereverItWasItGivesTheSameReport) {
   }
 }
 
-// Full and a policy, each with the question hidden and then visible: three of the four are finished.
+// Three of the four are finished.
 TEST_F(NiahResumeTest, WhatAFinishedConversationLeftIsThereForThoseStillToCome) {
   for (const bool shared : {false, true}) {
     std::remove(path().c_str());
-    NiahOptions options;
     for (int runs = 0; runs < 2; ++runs) {
       FakeAnswerer answerer;
       answerer.shared = shared;
       if (runs == 0) answerer.cancel_at = 7;
       const auto state = State();
-      options = Options(answerer);
-      options.tasks.pop_back();
-      options.lengths = {512};
-      options.depths_percent = {0};
-      options.seeds = 1;
-      options.state = state.get();
+      const NiahOptions options = OneText(answerer, state.get());
       const auto trials = RunNiah(answerer, options);
       ASSERT_EQ(trials.ok(), runs == 1);
       if (runs == 0) continue;
@@ -263,17 +267,11 @@ TEST_F(NiahResumeTest, DamagedLinesRunAgain) {
 
 // The first of two that share something runs again: nobody leaves for it what it left itself.
 TEST_F(NiahResumeTest, WhatIsAskedAgainIsForLaterConversations) {
-  NiahOptions options;
   for (int runs = 0; runs < 2; ++runs) {
     FakeAnswerer answerer;
     answerer.shared = true;
     const auto state = State();
-    options = Options(answerer);
-    options.tasks.pop_back();
-    options.lengths = {512};
-    options.depths_percent = {0};
-    options.seeds = 1;
-    options.state = state.get();
+    const NiahOptions options = OneText(answerer, state.get());
     ASSERT_TRUE(RunNiah(answerer, options).ok());
     EXPECT_TRUE(answerer.again.empty());
     EXPECT_EQ(answerer.asked, runs == 0 ? 8 : 2);
