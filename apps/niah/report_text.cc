@@ -120,7 +120,7 @@ std::string ReportText(const NiahReport& report, const NiahRun& run) {
   for (const NiahSummary& row : report.summary) text += RowText(row, task_width, width);
   if (report.read_tokens > 0) {
     text += fmt::format(
-        "reading the texts before anything was asked: {} tokens, {} of them computed, {} on the device\n",
+        "\nreading the texts before anything was asked: {} tokens, {} of them computed, {} on the device\n",
         report.read_tokens, report.read_computed_tokens,
         ApproximateBytes(static_cast<double>(report.read_peak_bytes)));
   }

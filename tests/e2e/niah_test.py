@@ -59,9 +59,11 @@ class NiahTest(cli.CliTest):
         self.write("c.txt", "What matters here?")
         run = self.expect_done(*self.niah("--lengths", "1500", "--depths", "50", "--seeds", "1", "--policy", "snapkv:budget=50%",
                                           "--policy", "infinipot:pot=70%,catalyst=@c.txt", "--policy", "random:budget=4096"))
-        rows = [line.split() for line in run.out.splitlines()[2:]]
+        table, below = run.out.split("\n\n")
+        rows = [line.split() for line in table.splitlines()[2:]]
         self.assertEqual([row[2] for row in rows],
                          ["full", "snapkv:budget=50%", "infinipot:pot=70%,catalyst=@c.txt", "random:budget=4096"])
+        self.assertRegex(below, r"^reading the texts before anything was asked: \d+ tokens, \d+ of them computed, [\d.]+ [KM]iB on the device\n$")
         self.assertEqual(["kept all" in " ".join(row) for row in rows], [False, False, False, True])
 
     def test_grid_leaves_out_what_excludes_each_other(self):
