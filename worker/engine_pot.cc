@@ -198,8 +198,8 @@ void Engine::EndContext(Job& job) {
   Compression& c = *job.compression;
   if (c.cycles > 0 && !c.goes_on) {
     const std::vector<std::vector<int32_t>> tokens = PotTokens(job);
-    std::vector<std::vector<int32_t>> all;
-    for (const std::vector<int32_t>& head : tokens) all.push_back(Range(0, std::ssize(head)));
+    std::vector<std::vector<int32_t>> all(tokens.size());
+    for (size_t i = 0; i < tokens.size(); ++i) all[i] = Range(0, std::ssize(tokens[i]));
     std::vector<std::vector<float>> worth;
     if (c.repeat_tokens > 0) worth = PotScores(job, tokens).scores;
     const std::shared_ptr<View> view = RepackPot(job, all, worth);
