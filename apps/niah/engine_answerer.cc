@@ -139,14 +139,15 @@ absl::StatusOr<std::optional<double>> EngineAnswerer::Estimate(std::span<const N
   const absl::Status warm = Read(first).status();
   if (warm.code() == absl::StatusCode::kCancelled) return warm;
   const TimePoint start = RealClock().Now();
-  const absl::Status read = Read(probe).status();
-  if (read.code() == absl::StatusCode::kCancelled) return read;
+  const absl::StatusOr<NiahReading> read = Read(probe);
+  if (read.status().code() == absl::StatusCode::kCancelled) return read.status();
   if (!read.ok()) return std::optional<double>();  // a window below a few hundred tokens
   const double read_seconds = std::chrono::duration<double>(RealClock().Now() - start).count();
   PALIMPSEST_ASSIGN_OR_RETURN(const NiahTrial said, Ask(probe, {}, full, /*visible=*/false));
   const ModelConfig& model = model_.config();
-  const double read_tokens = static_cast<double>(said.prompt_tokens);
-  const double seconds_per_flop = read_seconds / (read_tokens * TokenFlops(model, read_tokens / 2));
+  const double read_tokens = static_cast<double>(std::max<int64_t>(1, read->computed_tokens));  // in each way
+  const double read_depth = static_cast<double>(said.prompt_tokens) / 2;
+  const double seconds_per_flop = read_seconds / (read_tokens * TokenFlops(model, read_depth));
   // A token that is said reads all weights for itself, which takes longer than one among many that are read.
   const double said_tokens = std::max<double>(1, static_cast<double>(said.output_tokens - 1));
   const double said_per_flop =
