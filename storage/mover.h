@@ -182,6 +182,7 @@ class Mover {
   const MoverOptions options_;
   const std::unique_ptr<Tier> host_, ssd_;
   const std::shared_ptr<DataKey> key_;
+  const std::shared_ptr<ValueMemory> memory_ = ValueMemory::Make();  // of values that were read
   mutable std::mutex mu_;             // guards what follows
   std::condition_variable progress_;  // something waits no longer
   Batch queued_;                      // not committed yet

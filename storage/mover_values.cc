@@ -80,7 +80,7 @@ std::optional<TierView> Mover::GetFromHost(const TierKey& key) {
     return std::nullopt;
   }
   if (options_.host_format == BlockFormat::kBf16) return *std::move(value);
-  ValueOpener opener(key.id, nullptr);
+  ValueOpener opener(key.id, nullptr, memory_);
   opener.Take(0, value->bytes.size(), value->bytes);
   const TierValue open = std::move(opener).Finish();
   if (open == nullptr) {
@@ -119,7 +119,7 @@ Mover::Readings Mover::StartReading(std::span<const TierKey> keys) {
       readers_->Run([this, keys = std::vector<TierKey>(keys.begin(), keys.end()), readings] {
         std::vector<ValueOpener> openers;
         openers.reserve(keys.size());
-        for (const TierKey& key : keys) openers.emplace_back(key.id, key_.get());
+        for (const TierKey& key : keys) openers.emplace_back(key.id, key_.get(), memory_);
         const std::vector<absl::Status> read = ssd_->GetTogether(
             keys, [&](size_t i, uint64_t offset, uint64_t total, std::span<const uint8_t> bytes) {
               openers[i].Take(offset, total, bytes);

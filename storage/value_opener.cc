@@ -1,6 +1,5 @@
 #include "storage/value_opener.h"
 
-#include <memory>
 #include <optional>
 #include <utility>
 
@@ -12,14 +11,13 @@ void ValueOpener::Take(uint64_t offset, uint64_t total, std::span<const uint8_t>
   if (offset == 0) {
     opened_ = 0;
     damaged_ = false;
-    value_.clear();
   }
   damaged_ = damaged_ || !OpenTiles(total, bytes);  // each tile says where it belongs
 }
 
 TierValue ValueOpener::Finish() && {
   if (damaged_ || opened_ == 0 || opened_ != parts_) return nullptr;
-  return std::make_shared<const std::vector<uint8_t>>(std::move(value_));
+  return memory_->Share(std::move(value_));
 }
 
 bool ValueOpener::OpenTiles(uint64_t total, std::span<const uint8_t> bytes) {
@@ -42,12 +40,14 @@ bool ValueOpener::OpenNext(std::span<const uint8_t> tile) {
   absl::StatusOr<OpenedTile> opened = VerifyTile(tile, key_, &plain_, require);
   if (!opened.ok() || int64_t{parts_} != TilesOfValue(opened->geometry) || !InPlace(id_, opened_, *opened))
     return false;
-  if (opened_ == 0) format_ = opened->geometry.format;
-  if (opened->geometry.format != format_) return false;
-  const size_t at = value_.size(), size = kEnvelopeHeaderBytes + DecodedPayloadBytes(*opened);
-  if (opened_ == 0) value_.reserve(size * parts_);
-  value_.resize(at + size);
-  const std::span<uint8_t> to = std::span(value_).subspan(at);
+  const size_t open_bytes = kEnvelopeHeaderBytes + DecodedPayloadBytes(*opened);
+  if (opened_ == 0) {
+    format_ = opened->geometry.format;
+    open_bytes_ = open_bytes;
+    if (value_.size() != open_bytes * parts_) value_ = memory_->Take(open_bytes * parts_);
+  }
+  if (opened->geometry.format != format_ || open_bytes != open_bytes_) return false;
+  const std::span<uint8_t> to = std::span(value_).subspan(opened_ * open_bytes, open_bytes);
   if (!DecodeInto(*opened, to.subspan(kEnvelopeHeaderBytes)).ok()) return false;
   opened->geometry.format = DecodedFormat(format_);
   SealTile(id_, opened->geometry, to, nullptr);

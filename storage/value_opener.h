@@ -4,19 +4,23 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "storage/data_key.h"
 #include "storage/envelope.h"
 #include "storage/tier.h"
+#include "storage/value_memory.h"
 
 namespace palimpsest {
 
 class ValueOpener {
  public:
   // `key` (which outlives it) null: tiles are not encrypted; else they must be.
-  ValueOpener(const BlockId& id, const DataKey* key) : id_(id), key_(key) {}
+  ValueOpener(const BlockId& id, const DataKey* key, std::shared_ptr<ValueMemory> memory)
+      : id_(id), key_(key), memory_(std::move(memory)) {}
 
   // As TakeParts of one value.
   void Take(uint64_t offset, uint64_t total, std::span<const uint8_t> bytes);
@@ -31,7 +35,8 @@ class ValueOpener {
 
   BlockId id_;
   const DataKey* key_;
-  size_t tile_bytes_ = 0;  // in the tier's form
+  std::shared_ptr<ValueMemory> memory_;
+  size_t tile_bytes_ = 0, open_bytes_ = 0;  // of a tile, in the tier's form and the open one
   uint32_t parts_ = 0, opened_ = 0;
   uint32_t format_ = 0;  // of all tiles, in that form
   bool damaged_ = false;

@@ -85,7 +85,7 @@ class ValueOpenerTest : public ::testing::TestWithParam<Form> {
   }
 
   TierValue Opened(std::span<const uint8_t> value) const {
-    ValueOpener opener(kId, key());
+    ValueOpener opener(kId, key(), ValueMemory::Make());
     opener.Take(0, value.size(), value);
     return std::move(opener).Finish();
   }
@@ -106,7 +106,7 @@ TEST_P(ValueOpenerTest, InAnyPiecesItIsTheSame) {
   const std::vector<std::vector<size_t>> ways = {
       {4 * tile}, {tile, tile, tile, tile}, {3 * tile, tile}, {tile, 2 * tile, tile}};
   for (const std::vector<size_t>& sizes : ways) {
-    ValueOpener opener(kId, key());
+    ValueOpener opener(kId, key(), ValueMemory::Make());
     Give(value, sizes, &opener);
     EXPECT_EQ(opener.parts(), kParts);
     const TierValue opened = std::move(opener).Finish();
@@ -124,7 +124,7 @@ TEST_P(ValueOpenerTest, BegunAgainWhatCameBeforeDoesNotCount) {
   damaged[tile + tile / 2] ^= 1;
   for (const std::vector<uint8_t>& before : {value, damaged}) {
     for (size_t tiles = 1; tiles <= kParts; ++tiles) {
-      ValueOpener opener(kId, key());
+      ValueOpener opener(kId, key(), ValueMemory::Make());
       Give(before, std::vector<size_t>(tiles, tile), &opener);
       opener.Take(0, value.size(), value);
       const TierValue opened = std::move(opener).Finish();
@@ -137,13 +137,13 @@ TEST_P(ValueOpenerTest, BegunAgainWhatCameBeforeDoesNotCount) {
 TEST_P(ValueOpenerTest, WhatIsNotWholeIsAMiss) {
   const std::vector<uint8_t> value = InTier();
   const size_t tile = value.size() / kParts;
-  EXPECT_EQ(ValueOpener(kId, key()).Finish(), nullptr);
+  EXPECT_EQ(ValueOpener(kId, key(), ValueMemory::Make()).Finish(), nullptr);
   EXPECT_EQ(Opened({}), nullptr);
   for (size_t size = 0; size < value.size(); size += size % tile == 0 ? 1 : tile - 1)
     EXPECT_EQ(Opened(std::span(value).first(size)), nullptr) << size;
   for (const std::vector<size_t>& sizes :
        std::vector<std::vector<size_t>>{{tile}, {tile, tile, tile}, {tile - 1, tile + 1, 2 * tile}}) {
-    ValueOpener opener(kId, key());
+    ValueOpener opener(kId, key(), ValueMemory::Make());
     Give(value, sizes, &opener);
     EXPECT_EQ(std::move(opener).Finish(), nullptr);
   }
@@ -158,7 +158,8 @@ TEST_P(ValueOpenerTest, PiecesThatDoNotFollowEachOtherAreAMiss) {
   const auto part = [&](size_t i) { return std::span(value).subspan(i * tile, tile); };
   const std::vector<std::vector<size_t>> orders = {{0, 2, 1, 3}, {0, 1, 1, 2, 3}, {0, 1, 3}, {1, 2, 3}};
   for (const std::vector<size_t>& order : orders) {
-    ValueOpener said(kId, key()), hidden(kId, key());  // where they stand; that they are elsewhere
+    ValueOpener said(kId, key(), ValueMemory::Make()),
+        hidden(kId, key(), ValueMemory::Make());  // where they stand; that they are elsewhere
     size_t at = 0;
     for (const size_t i : order) {
       said.Take(i * tile, value.size(), part(i));
@@ -183,11 +184,11 @@ TEST_P(ValueOpenerTest, DamageAnywhereIsAMiss) {
 
 TEST_P(ValueOpenerTest, AnotherIdOrAnotherKeyIsAMiss) {
   const std::vector<uint8_t> value = InTier();
-  ValueOpener other_id(Key(kNumber + 1).id, key());
+  ValueOpener other_id(Key(kNumber + 1).id, key(), ValueMemory::Make());
   other_id.Take(0, value.size(), value);
   EXPECT_EQ(std::move(other_id).Finish(), nullptr);
   // Without a key what is encrypted is not read; with one, what is not encrypted is not trusted.
-  ValueOpener other_key(kId, GetParam().encrypted ? nullptr : key_.get());
+  ValueOpener other_key(kId, GetParam().encrypted ? nullptr : key_.get(), ValueMemory::Make());
   other_key.Take(0, value.size(), value);
   EXPECT_EQ(std::move(other_key).Finish(), nullptr);
 }
@@ -212,7 +213,7 @@ TEST(ValueOpenerFormatTest, TilesOfTwoFormatsAreNoValue) {
   ASSERT_TRUE(opened.ok() && InPlace(kId, 2, *opened));
   std::vector<uint8_t> decoded(DecodedPayloadBytes(*opened));
   ASSERT_TRUE(DecodeInto(*opened, decoded).ok());
-  ValueOpener opener(kId, nullptr);
+  ValueOpener opener(kId, nullptr, ValueMemory::Make());
   opener.Take(0, value.size(), value);
   EXPECT_EQ(std::move(opener).Finish(), nullptr);
 }
