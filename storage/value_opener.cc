@@ -46,7 +46,8 @@ bool ValueOpener::OpenNext(std::span<const uint8_t> tile) {
     open_bytes_ = open_bytes;
     if (value_.size() != open_bytes * parts_) value_ = memory_->Take(open_bytes * parts_);
   }
-  if (opened->geometry.format != format_ || open_bytes != open_bytes_) return false;
+  if (opened->geometry.format != format_) return false;
+  if (open_bytes != open_bytes_) return false;
   const std::span<uint8_t> to = std::span(value_).subspan(opened_ * open_bytes, open_bytes);
   if (!DecodeInto(*opened, to.subspan(kEnvelopeHeaderBytes)).ok()) return false;
   opened->geometry.format = DecodedFormat(format_);
