@@ -182,10 +182,11 @@ class Mover {
   const MoverOptions options_;
   const std::unique_ptr<Tier> host_, ssd_;
   const std::shared_ptr<DataKey> key_;
-  const std::shared_ptr<ValueMemory> memory_ = ValueMemory::Make();  // of values that were read
-  mutable std::mutex mu_;                                            // guards what follows
-  std::condition_variable progress_;                                 // something waits no longer
-  Batch queued_;                                                     // not committed yet
+  // Of values that were read.
+  const std::shared_ptr<ValueMemory> memory_ = ValueMemory::Make();
+  mutable std::mutex mu_;             // guards what follows
+  std::condition_variable progress_;  // something waits no longer
+  Batch queued_;                      // not committed yet
   int64_t queued_bytes_ = 0;
   bool refused_ = false;  // the disk takes nothing now, or hangs: who puts does not wait for it
   absl::flat_hash_map<TierKey, std::pair<TierValue, uint32_t>, TierKeyHash> waiting_;

@@ -39,11 +39,11 @@ void ValueMemory::GiveBack(std::vector<uint8_t> value) {
   std::lock_guard lock(mu_);
   kept_bytes_ += value.size();
   kept_.push_back(std::move(value));
-  size_t gone = 0;
-  for (; kept_bytes_ > kKeptBytes; ++gone) kept_bytes_ -= kept_[gone].size();
-  const auto end = kept_.begin() + static_cast<std::ptrdiff_t>(gone);
-  freed.assign(std::make_move_iterator(kept_.begin()), std::make_move_iterator(end));
-  kept_.erase(kept_.begin(), end);
+  while (kept_bytes_ > kKeptBytes) {
+    kept_bytes_ -= kept_.front().size();
+    freed.push_back(std::move(kept_.front()));
+    kept_.pop_front();
+  }
 }
 
 }  // namespace palimpsest

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -32,7 +33,7 @@ class ValueMemory : public std::enable_shared_from_this<ValueMemory> {
   void GiveBack(std::vector<uint8_t> value);
 
   mutable std::mutex mu_;
-  std::vector<std::vector<uint8_t>> kept_;  // the longest unused first
+  std::deque<std::vector<uint8_t>> kept_;  // the longest unused first
   size_t kept_bytes_ = 0;
 };
 

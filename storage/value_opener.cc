@@ -36,6 +36,7 @@ bool ValueOpener::OpenTiles(uint64_t total, std::span<const uint8_t> bytes) {
 }
 
 bool ValueOpener::OpenNext(std::span<const uint8_t> tile) {
+  if (opened_ == parts_) return false;  // more came than was said
   const Require require = key_ != nullptr ? Require::kEncrypted : Require::kAny;
   absl::StatusOr<OpenedTile> opened = VerifyTile(tile, key_, &plain_, require);
   if (!opened.ok() || int64_t{parts_} != TilesOfValue(opened->geometry) || !InPlace(id_, opened_, *opened))

@@ -218,5 +218,20 @@ TEST(ValueOpenerFormatTest, TilesOfTwoFormatsAreNoValue) {
   EXPECT_EQ(std::move(opener).Finish(), nullptr);
 }
 
+// Of digests each tile is a whole value, so a second one is none of its parts, wherever it says it belongs.
+TEST(ValueOpenerFormatTest, MoreThanWasSaidIsNoValue) {
+  std::vector<uint8_t> value = Value(kNumber);
+  for (const uint32_t part : {0u, 1u}) {
+    TileGeometry geometry = Geometry(part);
+    geometry.format = kTileDigests;
+    SealTile(kId, geometry, std::span(value).subspan(part * kTile, kTile), nullptr);
+  }
+  ValueOpener opener(kId, nullptr, ValueMemory::Make()), more(kId, nullptr, ValueMemory::Make());
+  opener.Take(0, kTile, std::span(value).first(kTile));
+  EXPECT_NE(std::move(opener).Finish(), nullptr);
+  more.Take(0, kTile, std::span(value).first(2 * kTile));
+  EXPECT_EQ(std::move(more).Finish(), nullptr);
+}
+
 }  // namespace
 }  // namespace palimpsest
