@@ -56,6 +56,10 @@ class Backend {
   virtual void BuildDigest(const BuildDigestArgs& args) = 0;
   virtual void ScoreDigests(const ScoreDigestsArgs& args) = 0;
 
+  // Floats of CarriedAttention's state for so many rows of one sequence: the same rows in all calls that
+  // share it.
+  virtual int64_t CarriedFloats(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_size) const = 0;
+
   // Bytes of scratch memory held between calls (grows to the largest step seen).
   virtual int64_t workspace_bytes() const = 0;
   // One round of each yardstick loop, about 0.1 s each.

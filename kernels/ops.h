@@ -144,6 +144,14 @@ struct ColumnSums {
   int64_t rows;                   // that joined in earlier calls
 };
 
+// Where the state of rows waits whose tiles come in several calls, as there is room for them. Each call cuts
+// its own tiles into splits: where all but the last bring multiples of kSplitTiles, the bits are those of one
+// call. A row may see none of a call's slots.
+struct CarriedAttention {
+  float* state;      // Backend::CarriedFloats; the caller's, who reads nothing in it
+  bool first, last;  // first: the state is empty, whatever is there; last: out is written, and only then
+};
+
 // Rows of one sequence that attend over its own tiles.
 struct AttentionSequence {
   int64_t first_row, rows;                // in q and out
@@ -155,6 +163,7 @@ struct AttentionSequence {
   const ColumnSums* sums = nullptr;                  // null: not wanted; with shifts or coded there are none
   // Tiles in 2 bits that come before the others: full, of base 0, seen by every row. Null: there are none.
   const std::span<const CodedTile>* coded = nullptr;  // (kv_heads)
+  const CarriedAttention* carried = nullptr;          // null: all tiles are here; with sums there is none
 };
 // out = softmax(q k^T / sqrt(D)) v over the slots of the sequence's tiles whose position is <= the row's.
 // Keys are visited in the tiles' order, in splits of kSplitTiles that are merged in order: a row's bits

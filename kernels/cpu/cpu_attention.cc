@@ -15,6 +15,8 @@ constexpr int64_t kRowsTogether = 192;
 // Up to so many tokens of a sequence, tiles are spread over threads instead of rows.
 constexpr int64_t kFewTokens = 4;
 
+int64_t TokensTogether(int64_t group) { return std::max<int64_t>(1, kRowsTogether / group); }
+
 std::span<const CodedTile> CodedOf(const AttentionSequence& sequence, int64_t kv_head) {
   return sequence.coded == nullptr ? std::span<const CodedTile>() : sequence.coded[kv_head];
 }
@@ -41,7 +43,8 @@ void CpuBackend::ClearState(const State& state, int64_t rows, int64_t o_stride) 
 void CpuBackend::PlanAttention(const AttentionArgs& args) {
   tasks_.clear();
   const int64_t group = args.heads / args.kv_heads;
-  const int64_t tokens_together = std::max<int64_t>(1, kRowsTogether / group);
+  const int64_t tokens_together = TokensTogether(group);
+  const int64_t carried_floats = StateFloats(tokens_together * group, OutputStride(args.head_size));
   int64_t partial = 0, columns = 0;
   bool coded = false;
   columns_first_.assign(args.sequences.size(), -1);
@@ -49,7 +52,10 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
     const AttentionSequence& sequence = args.sequences[s];
     PALIMPSEST_CHECK(sequence.coded == nullptr || (sequence.shifts == nullptr && sequence.sums == nullptr),
                      "{} rows over tiles in 2 bits with shifts or sums", sequence.rows);
+    PALIMPSEST_CHECK(sequence.carried == nullptr || sequence.sums == nullptr, "sums of {} rows with a state",
+                     sequence.rows);
     coded = coded || sequence.coded != nullptr;
+    int64_t carried = 0;
     if (sequence.sums != nullptr) {
       PlanColumns(args, s, &columns);
       continue;
@@ -59,7 +65,7 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
       AttentionTask task{.columns = -1};
       task.sequence = static_cast<int32_t>(s);
       task.kv_head = static_cast<int32_t>(h);
-      if (sequence.rows <= kFewTokens) {
+      if (sequence.rows <= kFewTokens && sequence.carried == nullptr) {
         for (int64_t first = 0; first < tiles; first += kSplitTiles) {
           task.first_row = 0;
           task.rows = sequence.rows;
@@ -77,6 +83,7 @@ void CpuBackend::PlanAttention(const AttentionArgs& args) {
         task.first_tile = 0;
         task.tile_count = tiles;
         task.partial = -1;
+        if (sequence.carried != nullptr) task.carried = carried_floats * carried++;
         tasks_.push_back(task);
       }
     }
@@ -226,6 +233,7 @@ void CpuBackend::RunAttentionTask(const AttentionArgs& args, const AttentionTask
     return;
   }
   if (task.columns >= 0) return RunColumnsTask(args, task, scratch);
+  if (task.carried >= 0) return RunCarriedTask(args, task, scratch);
   WriteOut(args, task, AttendRows(args, task, scratch));
 }
 
@@ -234,11 +242,19 @@ CpuBackend::State CpuBackend::AttendRows(const AttentionArgs& args, const Attent
                                          Scratch& scratch) {
   const int64_t rows = task.rows * (args.heads / args.kv_heads), o_stride = OutputStride(args.head_size);
   const State total = StateAt(scratch.state[0].data(), rows, o_stride);
-  const State split = StateAt(scratch.state[1].data(), rows, o_stride);
   ClearState(total, rows, o_stride);
+  AddSplits(args, task, /*fresh=*/true, scratch, total);
+  return total;
+}
+
+// All splits of some rows, in their order, to `total`; `fresh`: there is nothing in it.
+void CpuBackend::AddSplits(const AttentionArgs& args, const AttentionTask& task, bool fresh, Scratch& scratch,
+                           const State& total) {
+  const int64_t rows = task.rows * (args.heads / args.kv_heads), o_stride = OutputStride(args.head_size);
+  const State split = StateAt(scratch.state[1].data(), rows, o_stride);
   for (int64_t first = 0; first < task.tile_count; first += kSplitTiles) {
     const int64_t count = std::min(kSplitTiles, task.tile_count - first);
-    if (first == 0) {
+    if (first == 0 && fresh) {
       AttendTiles(args, task, first, count, scratch, total);
       continue;
     }
@@ -246,7 +262,21 @@ CpuBackend::State CpuBackend::AttendRows(const AttentionArgs& args, const Attent
     AttendTiles(args, task, first, count, scratch, split);
     kernels_.merge(rows, o_stride, total.m, total.l, total.o, split.m, split.l, split.o);
   }
-  return total;
+}
+
+// As AttendRows, in the caller's memory.
+void CpuBackend::RunCarriedTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch) {
+  const CarriedAttention& carried = *args.sequences[static_cast<size_t>(task.sequence)].carried;
+  const int64_t rows = task.rows * (args.heads / args.kv_heads), o_stride = OutputStride(args.head_size);
+  const State total = StateAt(carried.state + task.carried, rows, o_stride);
+  if (carried.first) ClearState(total, rows, o_stride);
+  AddSplits(args, task, carried.first, scratch, total);
+  if (carried.last) WriteOut(args, task, total);
+}
+
+int64_t CpuBackend::CarriedFloats(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_size) const {
+  const int64_t group = heads / kv_heads, together = TokensTogether(group);
+  return kv_heads * DivideUp(rows, together) * StateFloats(together * group, OutputStride(head_size));
 }
 
 // Joins the splits of each (sequence, head) in the order of their tiles, into the first.

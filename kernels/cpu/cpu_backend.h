@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
   void TokenLosses(const TokenLossesArgs& args) override;
   void BuildDigest(const BuildDigestArgs& args) override;
   void ScoreDigests(const ScoreDigestsArgs& args) override;
+  int64_t CarriedFloats(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_size) const override;
   int64_t workspace_bytes() const override;
   BackendYardsticks MeasureYardsticks() override;
 
@@ -44,8 +45,9 @@ class CpuBackend final : public Backend {
     int32_t sequence, kv_head;
     int64_t first_row, rows;  // tokens, relative to the sequence
     int64_t first_tile, tile_count;
-    int64_t partial;  // where the split's state goes; -1: all splits here, written out at the end
-    int64_t columns;  // of a block of rows whose columns are wanted: where their sums go; -1: of none
+    int64_t partial;       // where the split's state goes; -1: all splits here, written out at the end
+    int64_t columns;       // of a block of rows whose columns are wanted: where their sums go; -1: of none
+    int64_t carried = -1;  // where in its sequence's carried state that of these rows is; -1: not carried
   };
   static int64_t OutputStride(int64_t head_size) { return (head_size + 63) / 64 * 64; }
   static int64_t StateFloats(int64_t rows, int64_t o_stride) { return rows * (1 + 16 + o_stride) + 48; }
@@ -123,6 +125,9 @@ class CpuBackend final : public Backend {
   void AttendCoded(const AttentionArgs& args, const AttentionTask& task, std::span<const CodedTile> tiles,
                    Scratch& scratch, const State& state) const;
   State AttendRows(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
+  void AddSplits(const AttentionArgs& args, const AttentionTask& task, bool fresh, Scratch& scratch,
+                 const State& total);
+  void RunCarriedTask(const AttentionArgs& args, const AttentionTask& task, Scratch& scratch);
   void MergePartials(const AttentionArgs& args);
   State StateAt(float* memory, int64_t rows, int64_t o_stride) const;
   void ClearState(const State& state, int64_t rows, int64_t o_stride) const;

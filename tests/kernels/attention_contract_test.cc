@@ -69,6 +69,29 @@ TEST_P(AttentionContractTest, MatchesTheReferenceOverTilesInTwoBits) {
   }
 }
 
+// Tiles that come a few at a time: whole splits give the bits of one call, any number what the reference
+// does. Heads have their own numbers of tiles, rows see nothing of some calls, and few rows are as many.
+TEST_P(AttentionContractTest, TilesThatComeInSeveralCallsAreMetAsInOne) {
+  AttentionWorld world({.heads = 6, .kv_heads = 2, .head_size = 64},
+                       {{.rows = 1, .tiles_max = 35},
+                        {.rows = 4, .tiles_max = 20, .shuffled = true},
+                        {.rows = 200, .tiles_max = 35, .shuffled = true, .dropped = true},
+                        {.rows = 21, .tiles_max = 12, .shifted = true}},
+                       280);
+  const Guarded<Bf16> whole = world.Attend(*backend_);
+  const reference::AttentionResult exact = world.Reference();
+  for (const int64_t tiles : {1, 3, 8, 16, 64}) {
+    SCOPED_TRACE(::testing::Message() << tiles << " tiles a call");
+    Guarded<Bf16> out = world.FreshOut();
+    for (size_t s = 0; s < world.sequences().size(); ++s) world.AttendCarried(*backend_, s, tiles, &out);
+    EXPECT_TRUE(out.GuardsIntact());
+    ExpectWithin(out, exact.out, world.Bound(exact));
+    if (tiles % kSplitTiles == 0) {
+      EXPECT_TRUE(out.SameBits(whole));
+    }
+  }
+}
+
 // Bit for bit.
 TEST_P(AttentionContractTest, ATileInTwoBitsIsMetAsTheOneItComesBackAs) {
   for (const int64_t head_size : {16, 48, 64, 128}) {

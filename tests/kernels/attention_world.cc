@@ -226,6 +226,39 @@ void AttentionWorld::AttendPart(Backend& backend, size_t s, const std::vector<in
   }
 }
 
+void AttentionWorld::AttendCarried(Backend& backend, size_t s, int64_t tiles, Guarded<Bf16>* out) {
+  const AttentionSequence& all = sequences_[s];
+  const size_t heads = static_cast<size_t>(shape_.kv_heads);
+  int64_t most = 0;
+  for (size_t h = 0; h < heads; ++h) most = std::max(most, std::ssize(all.tiles[h]));
+  // Garbage before, and a guard behind.
+  std::vector<float> state(
+      static_cast<size_t>(backend.CarriedFloats(all.rows, shape_.heads, shape_.kv_heads, shape_.head_size)) +
+          1,
+      NAN);
+  state.back() = 7;
+  for (int64_t first = 0; first < most; first += tiles) {
+    std::vector<std::span<const int32_t>> ids, shifts;
+    for (size_t h = 0; h < heads; ++h) {
+      const size_t from = static_cast<size_t>(std::min(first, std::ssize(all.tiles[h])));
+      const size_t count = std::min(static_cast<size_t>(tiles), all.tiles[h].size() - from);
+      ids.push_back(all.tiles[h].subspan(from, count));
+      if (all.shifts != nullptr) shifts.push_back(all.shifts[h].subspan(from, count));
+    }
+    const CarriedAttention carried{.state = state.data(), .first = first == 0, .last = first + tiles >= most};
+    AttentionSequence part = all;
+    part.tiles = ids.data();
+    part.shifts = all.shifts == nullptr ? nullptr : shifts.data();
+    part.carried = &carried;
+    const Guarded<Bf16> before = *out;
+    backend.Attention(Args(std::span(&part, 1), out->All()));
+    if (!carried.last) {
+      EXPECT_TRUE(out->SameBits(before)) << "written before all tiles were met";
+    }
+  }
+  EXPECT_EQ(state.back(), 7);
+}
+
 AttentionWorld::Columns::Columns(int64_t heads, int64_t columns)
     : sums(heads, columns, 3),
       open(heads, columns, 3),

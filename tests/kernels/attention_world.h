@@ -31,6 +31,8 @@ class AttentionWorld {
   Guarded<Bf16> Attend(Backend& backend);
   // Sequence s alone, its rows cut into calls as given: cuts start at 0 and end at its rows.
   void AttendPart(Backend& backend, size_t s, const std::vector<int64_t>& cuts, Guarded<Bf16>* out);
+  // Sequence s alone, its rows in one call for each so many tiles of every head.
+  void AttendCarried(Backend& backend, size_t s, int64_t tiles, Guarded<Bf16>* out);
   // How much the rows of sequence s attend to its keys: by KV head, (group, tiles * 64).
   std::vector<Guarded<float>> Score(Backend& backend, size_t s, RowReduce reduce);
   std::vector<reference::ScoreResult> ReferenceScores(size_t s, RowReduce reduce);
