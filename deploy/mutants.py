@@ -39,6 +39,7 @@ PRICE = "worker/load_price.cc"
 READING = "worker/engine_reading.cc"
 SLICES = "worker/recall/slices.cc"
 RECALL = "worker/recall/recall.cc"
+WHOLE = "worker/recall/whole_document.cc"
 WORDS = "worker/recall/shared_words.cc"
 INDEX = "worker/recall/document_index.cc"
 
@@ -104,6 +105,8 @@ MUTANTS = [
     (RECALL, "      std::erase(head.wanted, m.slice);\n", "", RECALL_TESTS),
     (RECALL, "  if (head.slice_at[place] >= 0) head.place_of.erase(head.slice_at[place]);\n", "", RECALL_TESTS),
     (RECALL, "      if (resident != head.places.end() && *resident == place + i) {", "      if (false) {", RECALL_TESTS),
+    (WHOLE, "  Empty(layer);\n", "", RECALL_TESTS),
+    (WHOLE, "tiles / kSplit * kSplit", "tiles", RECALL_TESTS),
     (INDEX, "    index->counts_[b] = static_cast<int32_t>(block.rows);", "    index->counts_[b] = 1;", RECALL_TESTS),
 ]
 

@@ -249,8 +249,11 @@ void Engine::AfterPrompt(Job& job) {
   if (first) {
     receipt.set_resident_tokens(ResidentTokens(job));
     receipt.mutable_device_bytes()->set_resident(job.sequence->resident_tiles() * arena_->tile_bytes());
-    if (Recalls(job) && !job.request.watched.empty())
-      job.outcome.watched_seen = job.compression->recall->WatchedSeen();
+    if (Recalls(job) && !job.request.watched.empty()) {
+      const Compression& c = *job.compression;
+      job.outcome.watched_seen =
+          c.document != nullptr && c.document->sees_all() ? 1 : c.recall->WatchedSeen();
+    }
     const double seconds = Seconds(job.prompt_done - job.admitted) - job.load_seconds;
     receipt.mutable_seconds()->set_load(job.load_seconds);
     receipt.mutable_seconds()->set_prefill(seconds);

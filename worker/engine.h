@@ -50,6 +50,7 @@
 #include "worker/model/weights.h"
 #include "worker/recall/attention_share.h"
 #include "worker/recall/document_index.h"
+#include "worker/recall/recall_counts.h"
 #include "worker/scheduler.h"
 #include "worker/sequence.h"
 
@@ -248,7 +249,10 @@ class Engine {
   bool MustMend(Job& job);
   static bool LacksSlices(Job& job);
   void BeginRecall(Job& job);
+  static RecallCounts RecalledOf(const Job& job);
+  static std::vector<IndexedBlock> ContextBlocks(const Job& job, int64_t first);
   std::shared_ptr<const DocumentIndex> IndexOf(const Job& job, const RecallSpec& recall);
+  void BeginWhole(Job& job, const std::vector<std::vector<int32_t>>& tiles);
   void BeginAudit(Job& job, const RecallSpec& spec, RecallSetup* audited);
   static bool Recalls(const Job& job);
   static LayerHook* HookAt(const Job& job, int64_t token);

@@ -98,6 +98,7 @@ void Engine::Release(Job& job) {
   job.sequence.reset();
   if (job.compression != nullptr) {
     job.compression->recall.reset();
+    job.compression->document.reset();
     job.compression->whole.clear();
     job.compression->found.clear();
   }

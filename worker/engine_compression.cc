@@ -32,6 +32,7 @@ void Engine::StartCompression(Job& job) {
   c.eviction.reset();
   c.audit.reset();  // before what it looks into
   c.recall.reset();
+  c.document.reset();
   if (c.policy == nullptr) c.span = 0;
   if (c.wants_losses && c.losses.empty()) {
     c.losses.assign(static_cast<size_t>(job.prompt_tokens + job.max_tokens + 1), 0.0f);

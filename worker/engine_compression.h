@@ -21,6 +21,7 @@
 #include "worker/model/query_moments.h"
 #include "worker/recall/attention_audit.h"
 #include "worker/recall/recall.h"
+#include "worker/recall/whole_document.h"
 
 namespace palimpsest {
 
@@ -66,7 +67,8 @@ struct Engine::Compression {
   std::vector<int32_t> lead;   // that a part of the text is repeated behind
   int64_t repeat_tokens = 0;   // of the text that are repeated at once; 0: none are
   int64_t held_max = 0;        // evicts: tokens of a head while the answer grows; 0: nothing goes then
-  int64_t recall_tokens = 0;   // most that come back for a layer and KV head; 0: no recall
+  int64_t recall_tokens = 0;   // room for what comes back, for a layer and KV head; 0: no recall
+  bool asks_whole = false;     // the question sees all that precedes it, through that room
   std::optional<Hash256> view_key;    // of what is left of the context; none: it depends on the question
   std::optional<Hash256> scores_key;  // of what its tokens are worth to a repetition, whatever the budget
   std::unique_ptr<BlockChain> chain;  // pot: names its blocks
@@ -101,9 +103,10 @@ struct Engine::Compression {
   size_t front_tiles = 0;
   // Exact, with recall or eviction: tokens of each head that stayed.
   std::vector<std::vector<int32_t>> stayed;
-  std::unique_ptr<Eviction> eviction;     // once the answer grows
-  std::unique_ptr<Recall> recall;         // once the context is done
-  std::unique_ptr<AttentionAudit> audit;  // beside it
+  std::unique_ptr<Eviction> eviction;       // once the answer grows
+  std::unique_ptr<Recall> recall;           // once the context is done
+  std::unique_ptr<WholeDocument> document;  // beside it, for the question
+  std::unique_ptr<AttentionAudit> audit;    // beside it
 
   bool pot() const { return mode == PrefillMode::kPot; }
   bool anchored() const { return mode == PrefillMode::kAnchored; }

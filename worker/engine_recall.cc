@@ -44,6 +44,14 @@ absl::Status Engine::PlanRecall(const Request& request, Compression& c) const {
                            RecallText(request.recall));
   }
   c.recall_tokens = request.recall.BudgetOf(c.context_end - c.fixed);
+  // Where choices are measured they are made: not of a perfect one, and of `all` there is nothing to see in
+  // parts.
+  c.asks_whole = request.recall.kind == RecallSpec::Kind::kSlices && c.recall_tokens > 0 && !request.oracle &&
+                 !c.anchored() && c.context_end <= request.recall.whole;
+  // Short of the budget, room for whole splits: the question's bits are those of the whole document.
+  constexpr int64_t kSplitTokens = kSplitTiles * kTileSlots;
+  if (c.asks_whole)
+    c.recall_tokens = std::min(request.recall.budget, DivideUp(c.context_end, kSplitTokens) * kSplitTokens);
   return absl::OkStatus();
 }
 
@@ -51,10 +59,11 @@ absl::Status Engine::PlanRecall(const Request& request, Compression& c) const {
 // once for a request. Not where the tiers are too small for all of it: it would be gone again.
 bool Engine::MustMend(Job& job) {
   const Compression& c = *job.compression;
+  const int64_t first = c.asks_whole ? 0 : c.fixed;
   std::vector<BlockId> missing;  // below, where slices come from
   int64_t bytes = 0;
   for (const Job::Block& block : job.blocks) {
-    if (block.first < c.fixed || block.first >= c.context_end) continue;
+    if (block.first < first || block.first >= c.context_end) continue;
     if (!mover_->Contains(block.id)) missing.push_back(block.id);
     bytes += store_->shape().group_bytes(block.rows);
   }
@@ -71,19 +80,30 @@ bool Engine::MustMend(Job& job) {
 // A slice that was wanted did not come, for the first time: the step does not count. The request begins anew,
 // reads what is gone from its text, and goes on with the token it was at.
 bool Engine::LacksSlices(Job& job) {
-  if (!Recalls(job) || job.mended || job.compression->recall->counts().missing_slices == 0) return false;
+  if (!Recalls(job) || job.mended || RecalledOf(job).missing_slices == 0) return false;
   job.mended = true;
   return true;
 }
 
-// Of the context's blocks, as this recall ranks them.
-std::shared_ptr<const DocumentIndex> Engine::IndexOf(const Job& job, const RecallSpec& recall) {
-  const Compression& c = *job.compression;
+RecallCounts Engine::RecalledOf(const Job& job) {
+  RecallCounts counts = job.compression->recall->counts();
+  if (job.compression->document != nullptr) counts.Add(job.compression->document->counts());
+  return counts;
+}
+
+// Of the context, from token `first` on.
+std::vector<IndexedBlock> Engine::ContextBlocks(const Job& job, int64_t first) {
   std::vector<IndexedBlock> blocks;
   for (const Job::Block& block : job.blocks) {
-    if (block.first >= c.fixed && block.first < c.context_end)
+    if (block.first >= first && block.first < job.compression->context_end)
       blocks.push_back({block.id, block.first, block.rows, block.position});
   }
+  return blocks;
+}
+
+// Of the context's blocks, as this recall ranks them.
+std::shared_ptr<const DocumentIndex> Engine::IndexOf(const Job& job, const RecallSpec& recall) {
+  std::vector<IndexedBlock> blocks = ContextBlocks(job, job.compression->fixed);
   const auto kind = static_cast<DigestKind>(recall.index);
   std::shared_ptr<const DocumentIndex> index = indices_.Find(kind, blocks);
   if (index == nullptr) {
@@ -126,11 +146,35 @@ void Engine::BeginRecall(Job& job) {
   const absl::Status placed =
       job.sequence->AppendTiles(DivideUp(c.recall_tokens, kTileSlots), next, &setup.tiles);
   PALIMPSEST_CHECK(placed.ok(), "an admitted request found no room: {}", Message(placed));
+  const std::vector<std::vector<int32_t>> tiles = setup.tiles;
   RecallSetup audited;
   if (job.request.audit.has_value()) audited = setup;
   c.recall = std::make_unique<Recall>(std::move(setup));
+  if (c.asks_whole) BeginWhole(job, tiles);
   if (job.request.audit.has_value()) BeginAudit(job, *job.request.audit, &audited);
   job.recall_seconds += Since(start);
+}
+
+// The question's rows see all that precedes them, through the same tiles that slices come to. Not where it is
+// known that the tiers do not have all of it.
+void Engine::BeginWhole(Job& job, const std::vector<std::vector<int32_t>>& tiles) {
+  std::vector<IndexedBlock> blocks = ContextBlocks(job, 0);
+  const auto is_below = [&](const IndexedBlock& block) { return mover_->Contains(block.id); };
+  if (!std::all_of(blocks.begin(), blocks.end(), is_below)) return;
+  WholeDocument::Setup setup{.config = &config_,
+                             .backend = backend_.get(),
+                             .rope = rope_.get(),
+                             .store = store_.get(),
+                             .clock = options_.clock,
+                             .slice = job.request.recall.slice,
+                             .blocks = std::move(blocks),
+                             .tiles = tiles,
+                             .behind = {},
+                             .chooser = job.compression->recall.get()};
+  for (int64_t head = 0; head < store_->shape().tiles(); ++head) {
+    setup.behind.push_back(job.sequence->tiles(head / config_.kv_heads, head % config_.kv_heads).size());
+  }
+  job.compression->document = std::make_unique<WholeDocument>(std::move(setup));
 }
 
 // Beside a recall of everything, which is `c.recall`.
@@ -159,10 +203,11 @@ bool Engine::Recalls(const Job& job) {
   return job.compression != nullptr && job.compression->recall != nullptr;
 }
 
-// Who chooses before the row of `token` attends; null: what is there stays.
+// Who chooses before the row of `token` attends, or what a question's row sees; null: what is there stays.
 LayerHook* Engine::HookAt(const Job& job, int64_t token) {
   if (!Recalls(job)) return nullptr;
   const int64_t of_answer = token - job.prompt_tokens;
+  if (of_answer < 0 && job.compression->document != nullptr) return job.compression->document.get();
   const bool chooses = of_answer < 0 || of_answer % job.request.recall.refresh == 0;
   if (!chooses) return nullptr;
   if (job.compression->audit != nullptr) return job.compression->audit.get();
@@ -176,7 +221,7 @@ void Engine::DescribeRecall(Job& job) {
   if (!Recalls(job)) return;
   if (const auto& audit = job.compression->audit; audit != nullptr)
     job.outcome.audit = {.tokens = audit->rows(), .layers = audit->shares()};
-  const RecallCounts& counts = job.compression->recall->counts();
+  const RecallCounts counts = RecalledOf(job);
   const auto tell = [](const RecallCounts::OfTier& from, proto::Recalled* to) {
     to->set_slices(from.slices);
     to->set_bytes(from.bytes);

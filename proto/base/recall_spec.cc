@@ -18,8 +18,11 @@ constexpr int64_t kTokensMax = int64_t{1} << 30;
 
 // In the order of Kind.
 std::span<const NamedForm> Recalls() {
-  static const auto* const forms = new std::vector<NamedForm>{
-      {"none", {}}, {"slices", {"budget", "slice", "refresh", "words", "index"}}, {"all", {}}, {"auto", {}}};
+  static const auto* const forms =
+      new std::vector<NamedForm>{{"none", {}},
+                                 {"slices", {"budget", "slice", "refresh", "words", "whole", "index"}},
+                                 {"all", {}},
+                                 {"auto", {}}};
   return *forms;
 }
 
@@ -46,6 +49,7 @@ absl::Status ReadParameter(const FormParameter& parameter, RecallSpec* recall) {
   if (parameter.key == "budget") return ReadTokens(parameter, &recall->budget);
   if (parameter.key == "refresh") return ReadTokens(parameter, &recall->refresh);
   if (parameter.key == "words") return ReadTokens(parameter, &recall->words, 0);
+  if (parameter.key == "whole") return ReadTokens(parameter, &recall->whole, 0);
   if (parameter.key == "slice") {
     const bool number = ReadTokens(parameter, &recall->slice).ok();
     constexpr std::array<int64_t, 4> kSlices = {8, 16, 32, 64};
@@ -92,8 +96,9 @@ absl::StatusOr<RecallSpec> ParseRecall(std::string_view text) {
 std::string RecallText(const RecallSpec& recall) {
   const std::string& name = Recalls()[static_cast<size_t>(recall.kind)].name;
   if (recall.kind != RecallSpec::Kind::kSlices) return name;
-  return fmt::format("{}:budget={},slice={},refresh={},words={},index={}", name, recall.budget, recall.slice,
-                     recall.refresh, recall.words, Indices()[static_cast<size_t>(recall.index)]);
+  return fmt::format("{}:budget={},slice={},refresh={},words={},whole={},index={}", name, recall.budget,
+                     recall.slice, recall.refresh, recall.words, recall.whole,
+                     Indices()[static_cast<size_t>(recall.index)]);
 }
 
 }  // namespace palimpsest

@@ -19,6 +19,9 @@ struct RecallSpec {
   // each so many tokens of the answer the newest one chooses anew; of the budget, tokens of passages that
   // share rare words with the question, the same in all heads (0: none, half of the budget at most).
   int64_t budget = 1024, slice = 16, refresh = 1, words = 256;
+  // A question behind at most so many tokens sees all of them, where they stand at their own positions: they
+  // pass through the room of the budget. Behind more, or with 0, its tokens choose as those of the answer do.
+  int64_t whole = 8192;
   Index index = Index::kQ2;
 
   bool on() const { return kind == Kind::kSlices || kind == Kind::kAll; }

@@ -13,15 +13,18 @@ using ::testing::HasSubstr;
 TEST(RecallSpecTest, EachFormIsReadAndPrintedBack) {
   EXPECT_EQ(ParseRecall("none")->kind, RecallSpec::Kind::kNone);
   EXPECT_EQ(ParseRecall("all")->kind, RecallSpec::Kind::kAll);
-  const RecallSpec slices = *ParseRecall("slices:budget=1K,slice=32,refresh=4,words=96,index=minmax");
+  const RecallSpec slices =
+      *ParseRecall("slices:budget=1K,slice=32,refresh=4,words=96,whole=4K,index=minmax");
   EXPECT_EQ(slices.kind, RecallSpec::Kind::kSlices);
   EXPECT_EQ(slices.budget, 1024);
   EXPECT_EQ(slices.slice, 32);
   EXPECT_EQ(slices.refresh, 4);
   EXPECT_EQ(slices.index, RecallSpec::Index::kMinMax);
-  EXPECT_EQ(RecallText(slices), "slices:budget=1024,slice=32,refresh=4,words=96,index=minmax");
-  for (const char* text :
-       {"none", "all", "slices", "slices:slice=8", "slices:index=exact,budget=64", "slices:words=0"}) {
+  EXPECT_EQ(slices.whole, 4096);
+  EXPECT_EQ(RecallText(slices), "slices:budget=1024,slice=32,refresh=4,words=96,whole=4096,index=minmax");
+  EXPECT_EQ(ParseRecall("slices")->whole, 8192);
+  for (const char* text : {"none", "all", "slices", "slices:slice=8", "slices:index=exact,budget=64",
+                           "slices:words=0", "slices:whole=0"}) {
     const auto recall = ParseRecall(text);
     ASSERT_TRUE(recall.ok()) << text;
     EXPECT_EQ(*ParseRecall(RecallText(*recall)), *recall) << text;
@@ -51,6 +54,7 @@ TEST(RecallSpecTest, WhatCannotBeNamesTheNumberAndTheRange) {
   EXPECT_THAT(error("slices:slice=24"), HasSubstr("slice='24' is not 8, 16, 32 or 64"));
   EXPECT_THAT(error("slices:refresh=0"), HasSubstr("refresh='0'"));
   EXPECT_THAT(error("slices:words=-1"), HasSubstr("words='-1' is not a number of tokens from 0 to"));
+  EXPECT_THAT(error("slices:whole=-1"), HasSubstr("whole='-1' is not a number of tokens from 0 to"));
   EXPECT_THAT(error("slices:index=q3"), HasSubstr("index='q3' is not q2, exact, minmax or boxmean"));
   EXPECT_THAT(error("all:budget=4"), HasSubstr("budget"));
   for (const char* text : {"", "slices:", "slices:budget", "slices:budget=1,budget=2", "SLICES"}) {

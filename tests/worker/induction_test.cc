@@ -52,13 +52,15 @@ TEST(InductionTest, NeighboursAndDecoysAreToldApart) {
   for (const Needle& needle : needles) EXPECT_EQ(reader.Ask(needle.key, {}), Whole(needle)) << needle.first;
 }
 
-// Each turn behind the questions and answers before it, which are needles themselves. The tokens of all turns
-// choose together what comes back, so that there must be room for every key that was asked.
+// Each turn behind the questions and answers before it, which are needles themselves. Where the tokens of all
+// turns choose together what comes back, there must be room for every key that was asked.
 TEST(InductionTest, TurnsOfAConversationAreAnswered) {
   const std::vector<Needle> needles = SpreadNeedles(2000, 8, 5);
   InductionReader reader(Document(2000, needles, 5), InductionEngine());
   for (const InductionWay& way :
-       {InductionWay{}, {.policy = "snapkv:budget=64", .recall = "slices:budget=512,slice=32,words=0"}}) {
+       {InductionWay{},
+        {.policy = "snapkv:budget=64", .recall = "slices:budget=512,slice=32,words=0,whole=0"},
+        {.policy = "snapkv:budget=64", .recall = "slices:budget=64,slice=32,words=0"}}) {
     std::vector<int32_t> conversation;
     for (const Needle& needle : needles) {
       const std::vector<int32_t> question = Question(needle.key, 9);
@@ -80,8 +82,8 @@ TEST_P(InductionNumericsTest, AnswersAndPicksAreTheSame) {
   InductionReader reader(Document(kTokens, needles, 15), options);
   for (const Needle& needle : needles) {
     EXPECT_EQ(reader.Ask(needle.key, {}), Whole(needle)) << needle.first;
-    EXPECT_EQ(reader.Ask(needle.key,
-                         {.policy = "snapkv:budget=133", .recall = "slices:budget=64,slice=32,words=0"}),
+    EXPECT_EQ(reader.Ask(needle.key, {.policy = "snapkv:budget=133",
+                                      .recall = "slices:budget=64,slice=32,words=0,whole=0"}),
               Whole(needle))
         << needle.first;
     for (size_t head = 0; head < kKvHeads; ++head) EXPECT_EQ(reader.Kept()[1][head][100], 99);
@@ -245,10 +247,11 @@ TEST_P(InductionRecallTest, BringsBackExactlyWhatEvictionLost) {
 INSTANTIATE_TEST_SUITE_P(
     All, InductionRecallTest,
     ::testing::ValuesIn(std::vector<RecallWay>{
-        {"q2", kExact, "snapkv:budget=64", "slices:budget=64,slice=32,words=0"},
-        {"exact_keys", kExact, "snapkv:budget=64", "slices:budget=64,slice=32,words=0,index=exact"},
-        {"two_slices_of_8", kExact, "snapkv:budget=64", "slices:budget=16,slice=8,words=0"},
-        {"random", kExact, "random:budget=64", "slices:budget=64,slice=32,words=0"},
+        {"q2", kExact, "snapkv:budget=64", "slices:budget=64,slice=32,words=0,whole=0"},
+        {"q2_whole", kExact, "snapkv:budget=64", "slices:budget=64,slice=32,words=0"},
+        {"exact_keys", kExact, "snapkv:budget=64", "slices:budget=64,slice=32,words=0,whole=0,index=exact"},
+        {"two_slices_of_8", kExact, "snapkv:budget=64", "slices:budget=16,slice=8,words=0,whole=0"},
+        {"random", kExact, "random:budget=64", "slices:budget=64,slice=32,words=0,whole=0"},
         {"everything", kExact, "snapkv:budget=64", "all"},
         {"anchored", kAnchored, "snapkv:budget=64", "slices:budget=64,slice=32,words=0"},
         {"anchored_two_slices_of_8", kAnchored, "snapkv:budget=64", "slices:budget=16,slice=8,words=0"},
@@ -261,7 +264,7 @@ TEST(InductionTest, OfManyBlocksNothingIsLostThatTheQuestionFound) {
   constexpr int64_t kTokens = 6000;  // 94 blocks
   const std::vector<Needle> needles = SpreadNeedles(kTokens, 10, 14);
   InductionReader reader(Document(kTokens, needles, 14), InductionEngine());
-  for (const char* recall : {"slices", "slices:budget=64,slice=32,words=0"}) {
+  for (const char* recall : {"slices", "slices:budget=64,slice=32,words=0,whole=0"}) {
     for (const Needle& needle : needles) {
       EXPECT_EQ(reader.Ask(needle.key, {kExact, "snapkv:budget=64", recall}), Whole(needle))
           << recall << " at " << needle.first;

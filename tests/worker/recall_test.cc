@@ -21,12 +21,17 @@ struct RecallCase {
 
 std::vector<RecallCase> Cases() {
   return {
-      {"exact", kExact, "snapkv:budget=70,window=20,kernel=5", "slices:budget=96,slice=16"},
-      {"exact_no_words", kExact, "snapkv:budget=70,window=20", "slices:budget=96,slice=16,words=0"},
-      {"exact_random_small_slices", kExact, "random:budget=90,seed=3", "slices:budget=64,slice=8,refresh=3"},
-      {"exact_two_slices", kExact, "snapkv:budget=70,window=20", "slices:budget=16,slice=8"},
-      {"exact_exact_keys", kExact, "snapkv:budget=70,window=20", "slices:budget=100,slice=32,index=exact"},
-      {"exact_bounds", kExact, "snapkv:budget=70,window=20", "slices:budget=64,slice=64,index=minmax"},
+      {"exact", kExact, "snapkv:budget=70,window=20,kernel=5", "slices:budget=96,slice=16,whole=0"},
+      {"exact_no_words", kExact, "snapkv:budget=70,window=20", "slices:budget=96,slice=16,words=0,whole=0"},
+      {"exact_random_small_slices", kExact, "random:budget=90,seed=3",
+       "slices:budget=64,slice=8,refresh=3,whole=0"},
+      {"exact_two_slices", kExact, "snapkv:budget=70,window=20", "slices:budget=16,slice=8,whole=0"},
+      {"exact_exact_keys", kExact, "snapkv:budget=70,window=20",
+       "slices:budget=100,slice=32,index=exact,whole=0"},
+      {"exact_bounds", kExact, "snapkv:budget=70,window=20",
+       "slices:budget=64,slice=64,index=minmax,whole=0"},
+      {"whole", kExact, "snapkv:budget=70,window=20", "slices:budget=96,slice=16"},
+      {"whole_in_splits", kExact, "random:budget=90,seed=3", "slices:budget=512,slice=8,refresh=2"},
       {"exact_all", kExact, "snapkv:budget=70,window=20", "all"},
       {"anchored", kAnchored, "snapkv:budget=80,window=20,kernel=5", "slices:budget=128,slice=16"},
       {"anchored_boxes", kAnchored, "random:budget=90", "slices:budget=64,slice=16,index=boxmean"},
@@ -50,6 +55,15 @@ TinyEngineOptions Options(int64_t chunk_tokens) {
 int64_t Recalled(const Outcome& outcome) {
   const auto& recalled = outcome.receipt.recalled();
   return recalled.device().slices() + recalled.host().slices() + recalled.ssd().slices();
+}
+
+double RelativeError(const std::vector<float>& found, const std::vector<float>& expected) {
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    error += std::pow(found[i] - expected[i], 2);
+    norm += std::pow(expected[i], 2);
+  }
+  return std::sqrt(error / norm);
 }
 
 class RecallTest : public ::testing::TestWithParam<RecallCase> {
@@ -222,7 +236,7 @@ TEST(RecallChoiceTest, ABudgetForAllOfItIsAll) {
     Request all = CompressionRequest(CompressionCase{"", mode, "snapkv:budget=70,window=20"}, 10);
     all.recall = *ParseRecall("all");
     Request slices = all;
-    slices.recall = *ParseRecall("slices:budget=1024,slice=16");
+    slices.recall = *ParseRecall("slices:budget=1024,slice=16,whole=0");
     const Answer of_all = AnswerOf(*MakeTinyEngine(model, Options(200)), all);
     const Answer of_slices = AnswerOf(*MakeTinyEngine(model, Options(200)), slices);
     EXPECT_EQ(Difference(of_all, of_slices), "");
@@ -234,7 +248,7 @@ TEST(RecallChoiceTest, WhatIsResidentIsNotWanted) {
   constexpr int64_t kDocument = 5 * kTileSlots, kHeads = 4, kSlice = 16;
   Request asked = CompressionRequest(kExact, "snapkv:budget=65,window=64",
                                      RolePrompt({kDocument}, 37, 1, /*prefix=*/0), 1);
-  asked.recall = *ParseRecall("slices:budget=1024,slice=16,words=0");
+  asked.recall = *ParseRecall("slices:budget=1024,slice=16,words=0,whole=0");
   const Outcome outcome = RunOk(*MakeTinyEngine(TinyModel({}), Options(200)), asked);
   EXPECT_EQ(Recalled(outcome), kHeads * (kDocument - 64) / kSlice);  // the window is the last block
 }
@@ -258,13 +272,139 @@ TEST(RecallChoiceTest, TheWordsOfTheQuestionAreSeenByEveryHead) {
     std::fill(question.begin(), question.end(), kNowhere);
     document.tokens[70] = question.back() = kRare;
     for (int32_t token = at + 64; token < at + 80; ++token) asked.watched.push_back(token);
-    asked.recall = *ParseRecall("slices:budget=96,slice=16,words=48");
+    asked.recall = *ParseRecall("slices:budget=96,slice=16,words=48,whole=0");
     const Outcome with = RunOk(*MakeTinyEngine(model, Options(200)), asked);
     EXPECT_EQ(with.watched_seen, 1.0);
-    asked.recall = *ParseRecall("slices:budget=96,slice=16,words=0");
+    asked.recall = *ParseRecall("slices:budget=96,slice=16,words=0,whole=0");
     const Outcome without = RunOk(*MakeTinyEngine(model, Options(200)), asked);
     EXPECT_LT(without.watched_seen, 1.0);
     EXPECT_GT(without.watched_seen, 0.0);
+  }
+}
+
+// A document of several splits, which passes through room for one or two of them.
+Request LongQuestion(const char* policy, const std::string& recall) {
+  Request request = CompressionRequest(kExact, policy, RolePrompt({1371}, 37), 1);
+  request.recall = *ParseRecall(recall);
+  return request;
+}
+
+class WholeDocumentTest : public ::testing::TestWithParam<Numerics> {
+ protected:
+  Answer Ask(const Request& request, int64_t chunk_tokens = 128) {
+    TinyEngineOptions options = Options(chunk_tokens);
+    options.numerics = GetParam();
+    return AnswerOf(*MakeTinyEngine(model_, options), request);
+  }
+  const std::shared_ptr<const GgufFile> model_ = TinyModel({});
+};
+
+// Through room for whole splits the question sees what it would of the document: the logits behind it are the
+// same bits, whatever the policy kept, whatever the chunks.
+TEST_P(WholeDocumentTest, TheQuestionIsThatOfTheWholeDocument) {
+  const std::vector<float> dense = LogitsOf(Ask(LongQuestion("full", "none")).outcome);
+  for (const char* policy : {"snapkv:budget=70,window=20", "random:budget=600,seed=1", "tova:budget=40"}) {
+    for (const char* recall : {"slices", "slices:budget=512", "slices:budget=600,slice=8,words=0"}) {
+      for (const int64_t chunk : {20, 128}) {
+        EXPECT_EQ(LogitsOf(Ask(LongQuestion(policy, recall), chunk).outcome), dense)
+            << policy << ", " << recall << ", chunks of " << chunk;
+      }
+    }
+  }
+}
+
+// Through any room, to rounding; see RecallAllTest.
+TEST_P(WholeDocumentTest, ThroughAnyRoomItIsDenseToRounding) {
+  const std::vector<float> dense = LogitsOf(Ask(LongQuestion("full", "none")).outcome);
+  const auto error_of = [&](const std::string& recall) {
+    const Answer answer = Ask(LongQuestion("snapkv:budget=70,window=20", recall));
+    return RelativeError(LogitsOf(answer.outcome), dense);
+  };
+  const double most = GetParam().format != WeightFormat::kBf16 ? 2e-2 : 1e-2;
+  for (const char* recall :
+       {"slices:budget=16", "slices:budget=64", "slices:budget=200", "slices:budget=700"}) {
+    EXPECT_LT(error_of(recall), most) << recall;
+    EXPECT_GT(error_of(std::string(recall) + ",whole=0,words=0"), error_of(recall)) << recall;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Numerics, WholeDocumentTest, ::testing::ValuesIn(AvailableNumerics()), NumericsName);
+
+// Its tokens are counted with all that precedes them; one more, and the question's tokens choose.
+TEST(RecallChoiceTest, ADocumentIsSeenWholeUpToSoManyTokens) {
+  constexpr int64_t kContext = 21 + 371;  // with the prefix
+  const auto logits = [](const std::string& recall) {
+    Request request = CompressionRequest(kExact, "snapkv:budget=70,window=20", RolePrompt({371}, 37), 1);
+    request.recall = *ParseRecall(recall);
+    return LogitsOf(AnswerOf(*MakeTinyEngine(TinyModel({}), Options(128)), request).outcome);
+  };
+  const std::string few = "slices:budget=64,whole=";
+  EXPECT_EQ(logits(few + std::to_string(kContext)), logits(few + "8192"));
+  EXPECT_EQ(logits(few + std::to_string(kContext - 1)), logits(few + "0"));
+  EXPECT_NE(logits(few + "0"), logits(few + "8192"));
+}
+
+// Of what the tiers do not have whole, the question's tokens choose, and what stayed is seen beside it.
+TEST(RecallChoiceTest, AQuestionChoosesWhereNotEverythingIsToBeHad) {
+  TinyEngineOptions options = Options(128);
+  const auto ask = [&](const std::string& recall) {
+    return AnswerOf(*MakeTinyEngine(TinyModel({}), options),
+                    LongQuestion("snapkv:budget=70,window=20", recall));
+  };
+  const Answer whole = ask("slices:budget=96"), chosen = ask("slices:budget=96,whole=0");
+  EXPECT_NE(Difference(whole, chosen), "");
+  options.host_bytes = 300 << 10;  // a part of it
+  const Answer part = ask("slices:budget=96"), part_chosen = ask("slices:budget=96,whole=0");
+  EXPECT_GT(Recalled(part.outcome), 0);
+  EXPECT_EQ(Difference(part, part_chosen), "");
+  EXPECT_GE(part.outcome.receipt.degraded_size(), 1);
+  // A tier that says it has it and never gives it: as if there were no recall.
+  options.host_bytes = Options(128).host_bytes;
+  options.wrap_host = [](std::unique_ptr<Tier> inner) {
+    auto wrapped = MakeFaultyTier(std::move(inner), {});
+    wrapped->SetFaults({.seed = 5, .get_error = 1});
+    return wrapped;
+  };
+  EXPECT_EQ(LogitsOf(ask("slices:budget=96").outcome), LogitsOf(ask("none").outcome));
+}
+
+// A head of which nothing was dropped has nothing to choose: what passed through its room is gone before the
+// answer, which else would see it twice.
+TEST(RecallChoiceTest, WhatPassedThroughIsGoneBeforeTheAnswer) {
+  const auto answer = [](const char* policy, const char* recall) {
+    Request request = CompressionRequest(kExact, policy, RolePrompt({371}, 37), 8);
+    request.recall = *ParseRecall(recall);
+    request.trace = true;
+    return AnswerOf(*MakeTinyEngine(TinyModel({}), Options(128)), request);
+  };
+  const Answer passed = answer("adakv:budget=391", "slices:budget=512,words=0"),
+               dense = answer("full", "none");
+  int64_t whole = 0;
+  for (const auto& layer : passed.outcome.kept) {
+    for (const auto& head : layer) whole += head.size() == 21 + 371 ? 1 : 0;
+  }
+  EXPECT_GT(whole, 0);
+  EXPECT_GT(Recalled(passed.outcome), 0);
+  ASSERT_EQ(passed.outcome.tokens, dense.outcome.tokens);
+  for (size_t i = 0; i < dense.log_probabilities.size(); ++i)
+    EXPECT_NEAR(passed.log_probabilities[i], dense.log_probabilities[i], 2e-2) << i;
+}
+
+// The device holds no more of a document that passes through than of slices that stay; of one that is short
+// of the budget, room for whole splits.
+TEST(RecallChoiceTest, ADocumentPassesThroughTheRoomOfTheBudget) {
+  for (const char* budget : {"64", "512", "1024"}) {
+    const auto peak = [&](const std::string& recall) {
+      auto engine = MakeTinyEngine(TinyModel({}), Options(128));
+      const Request request = LongQuestion("snapkv:budget=70,window=20", recall);
+      AnswerOf(*engine, request);  // what stays of it is known from here on
+      const Outcome outcome = RunOk(*engine, request);
+      EXPECT_GT(outcome.receipt.recalled().host().slices() + outcome.receipt.recalled().device().slices(), 0);
+      return outcome.receipt.device_bytes().peak();
+    };
+    const std::string recall = std::string("slices:budget=") + budget;
+    EXPECT_GT(peak(recall + ",whole=0"), 0);
+    EXPECT_EQ(peak(recall), peak(recall + ",whole=0")) << budget;
   }
 }
 
@@ -285,17 +425,12 @@ TEST_P(RecallAllTest, EverythingBackIsDense) {
     Request none = all;
     none.recall = {};
     const std::vector<float> dropped = LogitsOf(AnswerOf(*MakeTinyEngine(model, options), none).outcome);
-    double error = 0, without = 0, norm = 0;
-    for (size_t i = 0; i < expected.size(); ++i) {
-      error += std::pow(found[i] - expected[i], 2);
-      without += std::pow(dropped[i] - expected[i], 2);
-      norm += std::pow(expected[i], 2);
-    }
+    const double error = RelativeError(found, expected), without = RelativeError(dropped, expected);
     // Another order of keys moves attention's output by a rounding to bf16 (2^-9) in each of two layers; in 8
     // bits some of what is rounded then falls on the other side of a step of 1/127.
     const bool in_bytes = GetParam().format != WeightFormat::kBf16;
-    EXPECT_LT(std::sqrt(error / norm), in_bytes ? 2e-2 : 1e-2) << policy;
-    EXPECT_GT(std::sqrt(without / norm), (in_bytes ? 2 : 8) * std::sqrt(error / norm)) << policy;
+    EXPECT_LT(error, in_bytes ? 2e-2 : 1e-2) << policy;
+    EXPECT_GT(without, (in_bytes ? 2 : 8) * error) << policy;
   }
 }
 

@@ -87,6 +87,14 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
   head_tiles_.clear();
   head_shifts_.clear();
   head_coded_.clear();
+  AttentionArgs attention{.q = {qkv_.data(), rows_, config_.q_columns(), columns},
+                          .out = {attended_.data(), rows_, config_.q_columns(), config_.q_columns()},
+                          .heads = config_.heads,
+                          .kv_heads = config_.kv_heads,
+                          .head_size = config_.head_size,
+                          .rope = rope_,
+                          .pool = pool,
+                          .sequences = {}};
   int64_t row = 0;
   for (const StepRows& entry : step) {
     const int64_t n = static_cast<int64_t>(entry.tokens.size());
@@ -116,17 +124,14 @@ void Transformer::Attend(std::span<const StepRows> step, int64_t layer, TilePool
     const std::span<const int64_t> positions = std::span(positions_).subspan(row, n);
     if (entry.queries != nullptr) entry.queries->Take(layer, entry.first_token, positions, q);
     if (entry.moments != nullptr) entry.moments->Take(backend_->pool(), layer, entry.first_token, q);
-    if (entry.hook != nullptr) entry.hook->BeforeAttention(layer, q, positions);
     row += n;
+    if (entry.hook == nullptr) continue;
+    entry.hook->BeforeAttention(layer, q, positions);
+    attention.sequences = std::span(sequences_).last(1);
+    if (entry.hook->Attend(layer, attention)) sequences_.pop_back();
   }
-  backend_->Attention({.q = {qkv_.data(), rows_, config_.q_columns(), columns},
-                       .out = {attended_.data(), rows_, config_.q_columns(), config_.q_columns()},
-                       .heads = config_.heads,
-                       .kv_heads = config_.kv_heads,
-                       .head_size = config_.head_size,
-                       .rope = rope_,
-                       .pool = pool,
-                       .sequences = sequences_});
+  attention.sequences = sequences_;
+  if (!sequences_.empty()) backend_->Attention(attention);
 }
 
 void Transformer::Layer(std::span<const StepRows> step, int64_t layer, TilePool pool) {

@@ -7,6 +7,7 @@
 
 #include "proto/base/rng.h"
 #include "proto/base/status.h"
+#include "worker/recall/tiles_at_rest.h"
 
 namespace palimpsest {
 namespace {
@@ -174,22 +175,6 @@ void Recall::Rank(int64_t layer, Rows<const float> q, std::span<const int64_t> p
   });
 }
 
-// Shared among the threads: opening a tile reads all of it.
-std::vector<std::optional<Mover::FoundTile>> Recall::GetTiles(
-    std::span<const Mover::TileRequest> requests) const {
-  constexpr int64_t kTogetherMin = 8;
-  const int64_t count = static_cast<int64_t>(requests.size());
-  const int64_t together = std::max(kTogetherMin, DivideUp(count, int64_t{setup_.backend->pool().threads()}));
-  std::vector<std::optional<Mover::FoundTile>> tiles(requests.size());
-  setup_.backend->pool().ParallelFor(DivideUp(count, together), [&](int64_t part, int) {
-    const size_t first = static_cast<size_t>(part * together);
-    auto some = setup_.store->mover().GetTiles(
-        requests.subspan(first, static_cast<size_t>(std::min(together, count - part * together))));
-    std::move(some.begin(), some.end(), tiles.begin() + static_cast<std::ptrdiff_t>(first));
-  });
-  return tiles;
-}
-
 // What is wanted and did not come before, from the tiers; wanted slices that do not come are struck out.
 void Recall::Fetch(int64_t layer) {
   const int64_t per_block = kTileSlots / slice_, kv_heads = setup_.config->kv_heads;
@@ -223,12 +208,14 @@ void Recall::Fetch(int64_t layer) {
     }
   }
   if (requests.empty()) return;
-  const std::vector<std::optional<Mover::FoundTile>> tiles = GetTiles(requests);
+  const std::vector<std::optional<Mover::FoundTile>> tiles =
+      GetTiles(setup_.store->mover(), setup_.backend->pool(), requests);
   size_t counted = requests.size();  // the request whose bytes were counted last
   for (const Missing& m : missing) {
     Head& head = HeadOf(layer, m.head);
     const std::optional<Mover::FoundTile>& tile = tiles[m.request];
-    if (!tile.has_value() || !Fits(*tile, m.slice / per_block)) {
+    const int64_t rows = setup_.index->blocks()[static_cast<size_t>(m.slice / per_block)].rows;
+    if (!tile.has_value() || !IsAtRest(*tile, rows, setup_.config->head_size)) {
       std::erase(head.wanted, m.slice);
       ++counts_.missing_slices;
       continue;
@@ -238,7 +225,7 @@ void Recall::Fetch(int64_t layer) {
     head.place_of.emplace(m.slice, place);
     head.slice_at[static_cast<size_t>(place)] = m.slice;
     head.used[static_cast<size_t>(place)] = turn_;
-    RecallCounts::OfTier& from = tile->level == Level::kSsd ? counts_.ssd : counts_.host;
+    RecallCounts::OfTier& from = counts_.Of(tile->level);
     ++from.slices;
     if (std::exchange(counted, m.request) != m.request)
       from.bytes += static_cast<int64_t>(tile->payload.size());
@@ -251,12 +238,6 @@ int32_t Recall::TakePlace(Head& head) {
   const size_t place = static_cast<size_t>(oldest - head.used.begin());
   if (head.slice_at[place] >= 0) head.place_of.erase(head.slice_at[place]);
   return static_cast<int32_t>(place);
-}
-
-bool Recall::Fits(const Mover::FoundTile& tile, int64_t block) const {
-  const int64_t rows = setup_.index->blocks()[static_cast<size_t>(block)].rows, d = setup_.config->head_size;
-  return tile.geometry.format == kTileBf16 && tile.geometry.tokens == rows && tile.geometry.head_size == d &&
-         static_cast<int64_t>(tile.payload.size()) == 2 * rows * d * static_cast<int64_t>(sizeof(Bf16));
 }
 
 void Recall::Copy(const Mover::FoundTile& tile, int32_t slice, Head& head, int32_t place) const {

@@ -34,18 +34,10 @@
 #include "worker/model/layer_hook.h"
 #include "worker/model/model_config.h"
 #include "worker/recall/document_index.h"
+#include "worker/recall/recall_counts.h"
 #include "worker/recall/slices.h"
 
 namespace palimpsest {
-
-struct RecallCounts {
-  struct OfTier {
-    int64_t slices = 0, bytes = 0;
-  };
-  OfTier device, host, ssd;    // device: those that this session still had
-  int64_t missing_slices = 0;  // that no tier gave
-  double seconds = 0;
-};
 
 struct RecallSetup {
   RecallSpec spec;
@@ -114,10 +106,8 @@ class Recall final : public LayerHook {
   std::vector<uint64_t> SlotsToRank(std::span<const int32_t> places) const;
   std::vector<int32_t> PlacesOf(std::span<const int32_t> tokens) const;
   void Fetch(int64_t layer);
-  std::vector<std::optional<Mover::FoundTile>> GetTiles(std::span<const Mover::TileRequest> requests) const;
   int32_t TakePlace(Head& head);
   void Copy(const Mover::FoundTile& tile, int32_t slice, Head& head, int32_t place) const;
-  bool Fits(const Mover::FoundTile& tile, int64_t block) const;
   void Pack(int64_t layer);
   void PackHead(Head& head);
   Head& HeadOf(int64_t layer, int64_t kv_head) {
