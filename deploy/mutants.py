@@ -68,7 +68,7 @@ MUTANTS = [
     (OPENER, "int64_t{parts_} != TilesOfValue(opened->geometry) || ", "", MOVER_TESTS),
     (OPENER, " || opened_ != parts_", "", OPENER_TESTS),
     (OPENER, "    opened_ = 0;\n", "", OPENER_TESTS),
-    (OPENER, "  if (opened->geometry.format != format_) return false;\n", "", OPENER_TESTS),
+    (OPENER, "  } else if (opened->geometry != NextGeometry()) {\n    return false;\n", "", OPENER_TESTS),
     (ROCKSDB_READ, "    if (ScanTogether(of_file, take_of_file)) continue;\n", "    ScanTogether(of_file, take_of_file);\n    continue;\n",
      ROCKSDB_TESTS),
     (VALUES, "  std::erase(prefetched_, key);  // else", "  // else", MOVER_TESTS),

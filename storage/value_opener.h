@@ -32,13 +32,17 @@ class ValueOpener {
  private:
   bool OpenTiles(uint64_t total, std::span<const uint8_t> bytes);
   bool OpenNext(std::span<const uint8_t> tile);
+  bool OpenStraight(std::span<const uint8_t> tile);
+  TileGeometry NextGeometry() const;
+  bool OpenDecoded(std::span<const uint8_t> tile);
+  Require require() const { return key_ != nullptr ? Require::kEncrypted : Require::kAny; }
 
   BlockId id_;
   const DataKey* key_;
   std::shared_ptr<ValueMemory> memory_;
   size_t tile_bytes_ = 0, open_bytes_ = 0;  // of a tile, in the tier's form and the open one
   uint32_t parts_ = 0, opened_ = 0;
-  uint32_t format_ = 0;  // of all tiles, in that form
+  TileGeometry geometry_;  // of the first tile, in that form
   bool damaged_ = false;
   std::vector<uint8_t> plain_;  // the payload of one tile
   std::vector<uint8_t> value_;

@@ -182,6 +182,29 @@ TEST_P(ValueOpenerTest, DamageAnywhereIsAMiss) {
   }
 }
 
+// The last tile is right by itself, as long as the others and stands where it says, in a model of another
+// shape.
+TEST_P(ValueOpenerTest, TilesOfTwoShapesAreAMiss) {
+  std::vector<uint8_t> value = InTier();
+  const size_t stride = value.size() / kParts;
+  const std::span<uint8_t> last = std::span(value).subspan((kParts - 1) * stride);
+  std::vector<uint8_t> plain;
+  const auto tile = VerifyTile(last, key(), &plain);
+  ASSERT_TRUE(tile.ok()) << tile.status();
+  TileGeometry geometry = tile->geometry;
+  geometry.layers = kParts;
+  geometry.kv_heads = 1;
+  geometry.layer = kParts - 1;
+  geometry.kv_head = 0;
+  ASSERT_NE(geometry, tile->geometry);
+  const std::vector<uint8_t> payload(tile->payload.begin(), tile->payload.end());
+  std::ranges::copy(payload, last.begin() + kEnvelopeHeaderBytes);
+  SealTile(kId, geometry, last, GetParam().encrypted ? key_.get() : nullptr);
+  ValueOpener opener(kId, key(), ValueMemory::Make());
+  opener.Take(0, value.size(), value);
+  EXPECT_EQ(std::move(opener).Finish(), nullptr);
+}
+
 TEST_P(ValueOpenerTest, AnotherIdOrAnotherKeyIsAMiss) {
   const std::vector<uint8_t> value = InTier();
   ValueOpener other_id(Key(kNumber + 1).id, key(), ValueMemory::Make());
