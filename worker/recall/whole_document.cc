@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "proto/base/status.h"
@@ -29,7 +30,9 @@ void WholeDocument::BeforeAttention(int64_t layer, Rows<const float> q, std::spa
     Fetch(layer);
     counts_.seconds += Seconds(setup_.clock->Now() - start);
   }
-  if (chooses_) setup_.chooser->BeforeAttention(layer, q, positions);
+  if (!chooses_) return;
+  found_.clear();
+  setup_.chooser->BeforeAttention(layer, q, positions);
 }
 
 // One layer, whole.
@@ -40,9 +43,10 @@ void WholeDocument::Fetch(int64_t layer) {
     for (int64_t h = 0; h < kv_heads; ++h)
       requests.push_back({block.id, static_cast<uint32_t>(layer * kv_heads + h)});
   }
-  found_ = GetTiles(setup_.store->mover(), setup_.backend->pool(), requests);
-  for (size_t i = 0; i < found_.size(); ++i) {
-    const std::optional<Mover::FoundTile>& tile = found_[i];
+  std::vector<std::optional<Mover::FoundTile>> tiles =
+      GetTiles(setup_.store->mover(), setup_.backend->pool(), requests);
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    std::optional<Mover::FoundTile>& tile = tiles[i];
     const int64_t rows = setup_.blocks[i / static_cast<size_t>(kv_heads)].rows;
     const int64_t slices = DivideUp(rows, setup_.slice);
     if (!tile.has_value() || !IsAtRest(*tile, rows, setup_.config->head_size)) {
@@ -53,6 +57,7 @@ void WholeDocument::Fetch(int64_t layer) {
     RecallCounts::OfTier& from = counts_.Of(tile->level);
     from.slices += slices;
     from.bytes += std::ssize(tile->payload);
+    found_.push_back(*std::move(tile));
   }
 }
 
@@ -110,7 +115,7 @@ void WholeDocument::Fill(int64_t layer, size_t first, size_t count) {
     positions[i].resize(static_cast<size_t>(block.rows));
     std::iota(positions[i].begin(), positions[i].end(), static_cast<int32_t>(block.position));
     for (size_t h = 0; h < heads; ++h) {
-      const Mover::FoundTile& tile = *found_[(first + i) * heads + h];
+      const Mover::FoundTile& tile = found_[(first + i) * heads + h];
       const auto* const keys = reinterpret_cast<const Bf16*>(tile.payload.data());
       std::vector<KvSource>& from = sources[i * heads + h];
       for (int64_t t = 0; t < block.rows; ++t)

@@ -14,7 +14,6 @@
 // Threads: one at a time (the engine's); parallel inside.
 #pragma once
 
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -60,10 +59,10 @@ class WholeDocument final : public LayerHook {
   }
 
   const Setup setup_;
-  const size_t together_;                               // tiles of each head that are there at once
-  bool chooses_ = false;                                // something was not to be had
-  std::vector<std::optional<Mover::FoundTile>> found_;  // of the layer in hand, (blocks, kv_heads)
-  AlignedBuffer<float> state_;                          // of the rows in hand
+  const size_t together_;                // tiles of each head that are there at once
+  bool chooses_ = false;                 // something was not to be had
+  std::vector<Mover::FoundTile> found_;  // of the layer in hand, (blocks, kv_heads)
+  AlignedBuffer<float> state_;           // of the rows in hand
   RecallCounts counts_;
 };
 
