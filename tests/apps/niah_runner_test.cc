@@ -118,7 +118,7 @@ TEST_F(NiahRunnerTest, AnOracleSeesTheNeedleAndAChoiceSomeOfIt) {
   options.seeds = 1;
   options.turns = 2;
   options.policies = {Policy("random:budget=10%")};
-  options.recalls = {*ParseRecall("none"), *ParseRecall("slices:budget=128"), *ParseRecall("all")};
+  options.recalls = {*ParseRecall("none"), *ParseRecall("slices:budget=128,whole=0"), *ParseRecall("all")};
   options.oracle = true;
   const auto trials = RunNiah(*model_, options);
   ASSERT_TRUE(trials.ok()) << trials.status();

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "storage/tier/faulty_tier.h"
 #include "tests/testing/temporary_folder.h"
 #include "tests/worker/compression_cases.h"
+#include "worker/recall/tiles_at_rest.h"
 
 namespace palimpsest::testing {
 namespace {
@@ -405,6 +407,19 @@ TEST(RecallChoiceTest, ADocumentPassesThroughTheRoomOfTheBudget) {
     const std::string recall = std::string("slices:budget=") + budget;
     EXPECT_GT(peak(recall + ",whole=0"), 0);
     EXPECT_EQ(peak(recall), peak(recall + ",whole=0")) << budget;
+  }
+}
+
+TEST(TilesAtRestTest, APayloadAtAnOddAddressIsCopiedAndNoOther) {
+  const auto bytes = std::make_shared<std::vector<uint8_t>>(258);
+  std::iota(bytes->begin(), bytes->end(), uint8_t{0});
+  for (const size_t first : {0u, 1u, 2u}) {
+    Mover::FoundTile tile{.owner = bytes, .geometry = {}, .payload = std::span(*bytes).subspan(first, 256)};
+    AlignPayload(&tile);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(tile.payload.data()) % alignof(Bf16), 0u) << first;
+    EXPECT_TRUE(std::ranges::equal(tile.payload, std::span(*bytes).subspan(first, 256))) << first;
+    EXPECT_EQ(tile.payload.data() == bytes->data() + first, first % 2 == 0);
+    EXPECT_EQ(tile.owner == bytes, first % 2 == 0);
   }
 }
 

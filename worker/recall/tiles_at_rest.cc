@@ -1,6 +1,8 @@
 #include "worker/recall/tiles_at_rest.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "kernels/tensor.h"
@@ -17,9 +19,19 @@ std::vector<std::optional<Mover::FoundTile>> GetTiles(Mover& mover, ThreadPool& 
     const size_t first = static_cast<size_t>(part * together);
     auto some = mover.GetTiles(
         requests.subspan(first, static_cast<size_t>(std::min(together, count - part * together))));
+    for (std::optional<Mover::FoundTile>& tile : some) {
+      if (tile.has_value()) AlignPayload(&*tile);
+    }
     std::move(some.begin(), some.end(), tiles.begin() + static_cast<std::ptrdiff_t>(first));
   });
   return tiles;
+}
+
+void AlignPayload(Mover::FoundTile* tile) {
+  if (reinterpret_cast<uintptr_t>(tile->payload.data()) % alignof(Bf16) == 0) return;
+  const auto copy = std::make_shared<std::vector<uint8_t>>(tile->payload.begin(), tile->payload.end());
+  tile->payload = *copy;
+  tile->owner = copy;
 }
 
 bool IsAtRest(const Mover::FoundTile& tile, int64_t rows, int64_t head_size) {
