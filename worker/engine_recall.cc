@@ -59,11 +59,9 @@ absl::Status Engine::PlanRecall(const Request& request, Compression& c) const {
 // once for a request. Not where the tiers are too small for all of it: it would be gone again.
 bool Engine::MustMend(Job& job) {
   const Compression& c = *job.compression;
-  const int64_t first = c.asks_whole ? 0 : c.fixed;
   std::vector<BlockId> missing;  // below, where slices come from
   int64_t bytes = 0;
-  for (const Job::Block& block : job.blocks) {
-    if (block.first < first || block.first >= c.context_end) continue;
+  for (const IndexedBlock& block : ContextBlocks(job, c.asks_whole ? 0 : c.fixed)) {
     if (!mover_->Contains(block.id)) missing.push_back(block.id);
     bytes += store_->shape().group_bytes(block.rows);
   }

@@ -141,8 +141,7 @@ void AddAskCommand(CommandSet& commands) {
   ask.add_option("--recall", flags->recall,
                  "how dropped tokens come back: auto, none, all, or "
                  "slices:budget=1024,slice=16,refresh=1,words=256,whole=8192,index=q2; default auto: slices "
-                 "where the "
-                 "policy drops parts of documents")
+                 "where the policy drops parts of documents")
       ->type_name("NAME:key=value,...")
       ->take_last();
   ask.add_option("--question", flags->visibility,

@@ -294,8 +294,7 @@ void AddNiahCommand(CommandSet& commands) {
   niah.add_option("--recall", flags->recalls,
                   "how dropped tokens come back to the policies besides full: none, all, or "
                   "slices:budget=1024,slice=16,refresh=1,words=256,whole=8192,index=q2; give it again for "
-                  "more; default "
-                  "none")
+                  "more; default none")
       ->type_name("NAME:key=value,...")
       ->allow_extra_args(false);
   niah.add_flag("--oracle", flags->oracle,

@@ -2,9 +2,10 @@
 // slices by their digests, the best are fetched from whichever tier has them and packed into tiles of their
 // own, and attention sees them beside what is resident.
 //
-// When   : the question's queries together, before its first attention in each layer; then the newest
-//          token's, each `refresh` tokens. Each choice replaces the one before. (The question's last token
-//          choosing by itself was tried: within the window 74 of 100 for 73, beyond it 7 of 20 for 10.)
+// When   : the question's queries together, before its first attention in each layer, unless it sees
+//          everything (whole_document.h); then the newest token's, each `refresh` tokens. Each choice
+//          replaces the one before. (The question's last token choosing by itself was tried: within the
+//          window 74 of 100 for 73, beyond it 7 of 20 for 10.)
 // Index  : all of it is read for every choice. (A quarter for three choices of four was tried: it missed a
 //          tenth of the best slices and made a token of the answer a sixth faster.)
 // Where  : slices stand in the order of the document, at their own positions where all of it fits the model's
